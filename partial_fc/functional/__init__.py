@@ -1,0 +1,1 @@
+"""Pure maths: tensors in, tensors out. No torch.distributed, no nn.Module, no I/O, no state."""

@@ -1,0 +1,142 @@
+"""From single steps to one StepReport per interval, without a device synchronisation per step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from partial_fc.report import StepReport
+
+
+class Meter:
+    """The figures of the steps since the last report, gathered without making the host wait for the device.
+
+    ``observe`` once per step, ``report`` once per interval, ``start`` before the first step and after every pause
+    that is not training (evaluation, a checkpoint). Figures may be tensors on any device: they are added up there,
+    and only ``report`` reads them. On a CUDA device steps are timed by events in the stream, as the host is ahead.
+    """
+
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        images_per_epoch: int,
+        step: int = 0,
+        images: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
+        self._total_steps, self._images_per_epoch = total_steps, images_per_epoch
+        self._step, self._images = step, images
+        self._device = device or torch.device("cpu")
+        self._forget()
+        self.start()
+
+    def start(self) -> None:
+        """Time the next step from now."""
+        self._mark = _now(self._device)
+
+    def observe(
+        self,
+        *,
+        images: int,
+        loss: Tensor | float,
+        data_wait_seconds: float,
+        scale: Tensor | float | None = None,
+        median_target_angle_radians: Tensor | float | None = None,
+        extra: Mapping[str, Tensor | float] | None = None,
+    ) -> None:
+        """Take the figures of the step that ends now; ``images`` is the global batch."""
+        mark = _now(self._device)
+        self._spans.append((self._mark, mark))
+        self._mark = mark
+        self._waits_seconds.append(data_wait_seconds)
+        self._interval_images += images
+        self._sums.add("loss", loss)
+        self._sums.add("scale", scale)
+        self._sums.add("median_target_angle_radians", median_target_angle_radians)
+        for name, value in (extra or {}).items():
+            self._extra_sums.add(name, value)
+
+    def report(self, *, learning_rate: float, row_learning_rate: float) -> StepReport:
+        """The report of the steps observed since the last one, which is then forgotten; waits for the device.
+
+        ValueError if there was no step.
+        """
+        steps = len(self._spans)
+        if not steps:
+            raise ValueError("a report needs at least one observed step since the last report, got none")
+        means = self._sums.means()
+        durations = tuple(_seconds(*span) for span in self._spans)
+        step_seconds = max(sum(durations) / steps, 1e-9)  # a fake or coarse clock may stand still
+        self._step += steps
+        self._images += self._interval_images
+        report = StepReport(
+            step=self._step,
+            total_steps=self._total_steps,
+            epoch=self._images / self._images_per_epoch,
+            images=self._images,
+            interval_steps=steps,
+            interval_images=self._interval_images,
+            images_per_second=self._interval_images / (steps * step_seconds),
+            step_seconds=step_seconds,
+            data_wait_seconds=sum(self._waits_seconds) / steps,
+            loss=means["loss"],
+            scale=means.get("scale"),
+            median_target_angle_radians=means.get("median_target_angle_radians"),
+            learning_rate=learning_rate,
+            row_learning_rate=row_learning_rate,
+            seconds_left=(self._total_steps - self._step) * step_seconds,
+            timestamp_seconds=time.time(),
+            extra=self._extra_sums.means(),
+            step_seconds_of_steps=durations,
+            data_wait_seconds_of_steps=tuple(self._waits_seconds),
+        )
+        self._forget()
+        return report
+
+    def _forget(self) -> None:
+        self._spans: list[tuple[_Instant, _Instant]] = []
+        self._waits_seconds: list[float] = []
+        self._interval_images = 0
+        self._sums, self._extra_sums = _Sums(), _Sums()
+
+
+class _Sums:
+    """Running sums by name. Not a list of the tensors: a buffer such as AdaCos' scale changes in place under it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, name: str, value: Tensor | float | None) -> None:
+        if value is None:
+            return
+        if name not in self._sums:
+            device = value.device if isinstance(value, Tensor) else None
+            self._sums[name] = torch.zeros((), dtype=torch.float64, device=device)
+        self._sums[name] += value.detach() if isinstance(value, Tensor) else value
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+
+
+_Instant = float | torch.cuda.Event
+
+
+def _now(device: torch.device) -> _Instant:
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _seconds(begin: _Instant, end: _Instant) -> float:
+    if isinstance(begin, float) or isinstance(end, float):
+        return float(end) - float(begin)  # type: ignore[arg-type]
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1000.0

@@ -1,0 +1,254 @@
+"""The losses, as modules that hold their state. One table by name: :data:`OBJECTIVES`.
+
+Every loss here is a rule for the slope ``r_ij = ∂loss_i/∂c_ij`` of a cosine. An objective is asked once a step, with
+the target cosines of the global batch in hand and a way to sum over the other classes; it answers with
+:class:`Slopes`. It never sees the (N, C) matrix, never knows which rank it is on, and never divides by N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from partial_fc.functional import adacos, margins, p2sgrad, softmax
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """What an objective may ask of one step's cosines.
+
+    ``target_N``: ``c_iy`` of the global batch. ``sum_over_negatives(f)``: ``(N,)``, the sum of ``f(cos_Nb)`` over
+    every class but the target's, over all blocks and ranks: one sweep of products and one all-reduce of N floats.
+    ``num_negatives``: how many classes that sum runs over; less than ``num_classes - 1`` when classes are sampled.
+    """
+
+    target_N: Float[Tensor, " N"]
+    num_classes: int
+    num_negatives: int
+    embedding_dim: int
+    sum_over_negatives: Callable[[Callable[[Tensor], Tensor]], Tensor]
+
+    @cached_property
+    def median_target_angle(self) -> Float[Tensor, ""]:
+        """The global batch's median angle between embedding and class row, in radians."""
+        return adacos.median_angle(self.target_N)
+
+    @property
+    def inverse_sample_rate(self) -> float:
+        """By how much a sum over the sampled negatives falls short of the sum over all."""
+        return (self.num_classes - 1) / max(self.num_negatives, 1)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The loss of each row ``(N,)``, the slope at its target ``(N,)``, and the rule for all other slopes of a block."""
+
+    loss_N: Float[Tensor, " N"]
+    target_N: Float[Tensor, " N"]
+    negatives: Callable[[Float[Tensor, "N b"]], Float[Tensor, "N b"]]
+    figures: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(nn.Module):
+    """A cosine loss. Subclasses answer :meth:`forward`; state they keep is a buffer and changes in training only."""
+
+    def forward(self, cosines: Cosines) -> Slopes:
+        """The loss and the slopes of one step."""
+        raise NotImplementedError
+
+
+class _ScaledSoftmax(Objective):
+    """The softmax over scaled cosines that NormFace, CosFace, ArcFace and AdaCos share."""
+
+    def _log_negatives(self, cosines: Cosines, scale: Tensor) -> Float[Tensor, " N"]:
+        """``ln Σ_{j≠y} exp(s c_ij)``: one sweep."""
+        shift = softmax.exponent_shift(scale, cosines.num_classes)
+        return softmax.log_of_sum(cosines.sum_over_negatives(lambda cos_Nb: torch.exp(scale * cos_Nb - shift)), shift)
+
+    def _slopes(
+        self, scale: Tensor, log_negatives_N: Tensor, margined_N: Tensor, derivative_N: Tensor, **figures: Tensor
+    ) -> Slopes:
+        loss_N, excess_N, log_normaliser_N = softmax.softmax_loss(log_negatives_N, scale * margined_N)
+        return Slopes(
+            loss_N,
+            scale * derivative_N * excess_N,
+            lambda cos_Nb: scale * torch.exp(scale * cos_Nb - log_normaliser_N[:, None]),
+            {"scale": scale, **figures},
+        )
+
+
+class CosineSoftmax(_ScaledSoftmax):
+    """Softmax of ``scale`` times the cosine: NormFace, Wang et al., 1704.06369. One sweep before the gradient's."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = _checked_scale(scale)
+
+    def forward(self, cosines: Cosines) -> Slopes:
+        """See :class:`Objective`."""
+        scale = cosines.target_N.new_tensor(self.scale)
+        margined_N, derivative_N = self._target(cosines.target_N)
+        return self._slopes(scale, self._log_negatives(cosines, scale), margined_N, derivative_N)
+
+    def _target(self, cos_N: Tensor) -> tuple[Tensor, Tensor]:
+        return cos_N, torch.ones_like(cos_N)
+
+
+class CosFace(CosineSoftmax):
+    """The target's cosine less ``margin``: Wang et al., 1801.09414, eq. 4."""
+
+    def __init__(self, scale: float = 64.0, margin: float = 0.4) -> None:
+        super().__init__(scale)
+        self.margin = _checked_margin(margin, 1.0)
+
+    def _target(self, cos_N: Tensor) -> tuple[Tensor, Tensor]:
+        return margins.cosface_target(cos_N, self.margin)
+
+
+class ArcFace(CosineSoftmax):
+    """The target's angle plus ``margin`` radians: Deng et al., 1801.07698, eq. 3, with its true derivative.
+
+    ``straight_through=True`` gives the gradient of the widespread PyTorch port instead, which leaves out
+    ``sin(θ+m)/sin θ``: for parity with runs made by it.
+    """
+
+    def __init__(self, scale: float = 64.0, margin: float = 0.5, straight_through: bool = False) -> None:
+        super().__init__(scale)
+        self.margin = _checked_margin(margin, torch.pi / 2)
+        self.straight_through = straight_through
+
+    def _target(self, cos_N: Tensor) -> tuple[Tensor, Tensor]:
+        return margins.arcface_target(cos_N, self.margin, straight_through=self.straight_through)
+
+
+class AdaCos(_ScaledSoftmax):
+    """Softmax whose scale follows from the batch: Zhang et al., 1905.00292. No margin, no scale to choose.
+
+    ``dynamic=False``: the fixed scale √2·ln(C-1), eq. 12. ``dynamic=True``: eq. 14, from the global batch's median
+    target angle and average negative sum; no gradient flows through the scale. The first step uses the fixed one.
+
+    - ``statistics="current"``, the paper: a step's scale comes from its own batch, at one more sweep of products.
+    - ``statistics="previous"``: it comes from the batch before, whose negative sum was at hand: no extra sweep.
+
+    ``max_scale`` (at most 80) ends the divergence that crowded negatives cause; ``figures["scale_capped"]`` is 1 in a
+    step where a limit binds. Under class sampling the negative sum is corrected for the classes left out. The scale
+    is saved with the module, equal on all ranks, and untouched in evaluation.
+    """
+
+    scale: Tensor
+    steps: Tensor
+
+    def __init__(
+        self, num_classes: int, *, dynamic: bool = True, statistics: str = "current", max_scale: float = 64.0
+    ) -> None:
+        super().__init__()
+        if statistics not in ("current", "previous"):
+            raise ValueError(f"statistics={statistics!r}: expected 'current' or 'previous'")
+        self.num_classes = num_classes
+        self.dynamic = dynamic
+        self.statistics = statistics
+        self.max_scale = _checked_scale(max_scale, "max_scale")
+        first = min(adacos.fixed_scale(num_classes), self.max_scale)
+        self.register_buffer("scale", torch.tensor(first, dtype=torch.float64))
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, cosines: Cosines) -> Slopes:
+        """See :class:`Objective`. Raises ValueError when the classifier has another number of classes."""
+        if cosines.num_classes != self.num_classes:
+            raise ValueError(f"AdaCos(num_classes={self.num_classes}) in a classifier of {cosines.num_classes} classes")
+        target_N = cosines.target_N
+        scale = self.scale.to(target_N.dtype)
+        log_negatives_N = self._log_negatives(cosines, scale)
+        capped = torch.zeros_like(scale)
+        if self.dynamic and self.training:
+            following, limited = adacos.dynamic_scale(
+                log_negatives_N + torch.log(target_N.new_tensor(cosines.inverse_sample_rate)),
+                cosines.median_target_angle,
+                self.num_classes,
+                self.max_scale,
+            )
+            if self.statistics == "previous":
+                self.scale.copy_(following)
+                capped = limited
+            else:
+                first = self.steps == 0
+                scale = torch.where(first, scale, following)
+                capped = torch.where(first, capped, limited)
+                log_negatives_N = self._log_negatives(cosines, scale)
+                self.scale.copy_(scale)
+            self.steps += 1
+        return self._slopes(scale, log_negatives_N, target_N, torch.ones_like(target_N), scale_capped=capped)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaCos:
+        scale = self.scale
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.scale = scale.to(self.scale.device)  # never in half precision: module.bfloat16() must not round it
+        return self
+
+
+class P2SGrad(Objective):
+    """The cosine in place of the softmax probability: Zhang et al., 1905.02479, eq. 11. Nothing to tune at C ≈ D.
+
+    ``inter_class_weight`` is the weight λ of the other classes' slopes ``λ c_ij``. ``1.0`` is the paper; it collapses
+    once C exceeds about D (``docs/experiments.md``). ``"balanced"`` is ``kappa · D/C``. Under class sampling λ is
+    divided by the rate, which keeps the sum over the other classes unbiased.
+
+    ``slope_scale`` multiplies loss and slopes: ``"adacos"`` is √2·ln(C-1), so that one learning rate serves this and
+    the softmax losses; 1.0 is the paper.
+    """
+
+    def __init__(
+        self, inter_class_weight: str | float = "balanced", *, kappa: float = 0.1, slope_scale: str | float = "adacos"
+    ) -> None:
+        super().__init__()
+        self.inter_class_weight = _number_or(inter_class_weight, "balanced", "inter_class_weight")
+        self.slope_scale = _number_or(slope_scale, "adacos", "slope_scale")
+        self.kappa = kappa
+
+    def forward(self, cosines: Cosines) -> Slopes:
+        """See :class:`Objective`."""
+        gain = adacos.fixed_scale(cosines.num_classes) if isinstance(self.slope_scale, str) else self.slope_scale
+        weight = cosines.inverse_sample_rate * self._inter_class_weight(cosines)
+        squares_N = cosines.sum_over_negatives(torch.square)
+        return Slopes(
+            gain * p2sgrad.p2sgrad_loss(cosines.target_N, squares_N, weight),
+            gain * (cosines.target_N - 1.0),
+            lambda cos_Nb: (gain * weight) * cos_Nb,
+        )
+
+    def _inter_class_weight(self, cosines: Cosines) -> float:
+        if isinstance(self.inter_class_weight, str):
+            return p2sgrad.balanced_weight(cosines.num_classes, cosines.embedding_dim, self.kappa)
+        return self.inter_class_weight
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "cosine_softmax": CosineSoftmax,
+    "cosface": CosFace,
+    "arcface": ArcFace,
+    "adacos": AdaCos,
+    "p2sgrad": P2SGrad,
+}
+
+
+def _checked_scale(scale: float, name: str = "scale") -> float:
+    if not 0.0 < scale <= softmax.LARGEST_SCALE:
+        raise ValueError(f"{name}={scale}: expected 0 < {name} <= {softmax.LARGEST_SCALE:g}, the range float32 carries")
+    return float(scale)
+
+
+def _checked_margin(margin: float, end: float) -> float:
+    if not 0.0 <= margin < end:
+        raise ValueError(f"margin={margin}: expected 0 <= margin < {end:.4g}")
+    return float(margin)
+
+
+def _number_or(value: str | float, word: str, name: str) -> str | float:
+    if isinstance(value, str) and value != word:
+        raise ValueError(f"{name}={value!r}: expected {word!r} or a number")
+    return value

@@ -1,0 +1,172 @@
+"""What a run tells about itself: one StepReport per interval, and the sinks that decide what to do with it.
+
+The loop gets its reports from a ``Meter`` (``meter.py``) and hands each to every sink; it knows no progress bar, no
+file and no Prometheus (``prometheus.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """The figures of one interval of steps; each is the mean over the interval unless its name says otherwise.
+
+    ``step`` and ``images`` are the whole run's so far, resumed parts included; ``images`` and ``images_per_second``
+    count all ranks. ``step_seconds`` is from the end of one step to the end of the next and holds the
+    ``data_wait_seconds``. ``scale`` and the target angle are None for objectives without them. ``extra`` holds what
+    only some objective has (``scale_capped``): snake_case names, none of a field.
+    ``*_of_steps`` are the single steps' durations, oldest first, or empty where only the mean is known.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    images: int
+    interval_steps: int
+    interval_images: int
+    images_per_second: float
+    step_seconds: float
+    data_wait_seconds: float
+    loss: float
+    scale: float | None = None
+    median_target_angle_radians: float | None = None
+    learning_rate: float
+    row_learning_rate: float
+    seconds_left: float
+    timestamp_seconds: float
+    extra: Mapping[str, float] = field(default_factory=dict)
+    step_seconds_of_steps: tuple[float, ...] = ()
+    data_wait_seconds_of_steps: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        taken = {f.name for f in fields(self)}
+        for name in self.extra:
+            if name in taken or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"extra figures have snake_case names that no field of StepReport has, got {name!r}")
+
+
+class Sink(Protocol):
+    """Where reports go. ``write`` must not wait for anybody; after ``close`` there is no more ``write``."""
+
+    def write(self, report: StepReport) -> None:
+        """Pass the report on."""
+
+    def close(self) -> None:
+        """Give back what the sink holds; calling it twice is fine."""
+
+
+class TerminalSink:
+    """A live progress line where ``stream`` (standard output unless given) is a terminal, else a line per report.
+
+    Meant for one rank of the run. The live line is drawn only by ``write``: no thread of its own.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, console: Console | None = None) -> None:
+        self._console = console or Console(file=stream or sys.stdout)
+        self._progress: Progress | None = None
+
+    def write(self, report: StepReport) -> None:
+        """Show the report."""
+        if not self._console.is_terminal:
+            print(
+                f"step {report.step}/{report.total_steps}  {figures_line(report)}", file=self._console.file, flush=True
+            )
+            return
+        if self._progress is None:
+            self._progress = _progress(self._console, report.total_steps)
+        self._progress.update(self._progress.task_ids[0], completed=report.step, figures=figures_line(report))
+        self._progress.refresh()
+
+    def close(self) -> None:
+        """Leave the line as it stands and the cursor below it."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+class JsonLinesSink:
+    """One JSON object per report and line, at the end of ``path``; its folder is made if missing.
+
+    A last line without its end, left by a process that was killed while writing, is removed first. After a resume
+    some steps stand there twice: the later line is the one that counts.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(self._path)
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def write(self, report: StepReport) -> None:
+        """Append the report's line and flush it."""
+        self._file.write(json.dumps(json_record(report), allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def figures_line(report: StepReport) -> str:
+    """The figures a person watches, in one line: images per second, loss, scale, target angle in degrees, time left."""
+    figures = [f"{report.images_per_second:,.0f} images/s", f"loss {report.loss:.4f}"]
+    if report.scale is not None:
+        figures.append(f"scale {report.scale:.2f}")
+    if report.median_target_angle_radians is not None:
+        figures.append(f"angle {math.degrees(report.median_target_angle_radians):.1f}°")
+    figures.append(f"left {timedelta(seconds=round(report.seconds_left))}")
+    return "  ".join(figures)
+
+
+def json_record(report: StepReport) -> dict[str, float | None]:
+    """The report as what JSON can say: extra figures beside the others, None for NaN and infinities.
+
+    The single steps' durations are left out: they would be nearly all of the file.
+    """
+    named = {f.name: getattr(report, f.name) for f in fields(report) if f.type in ("int", "float", "float | None")}
+    return {name: _finite(value) for name, value in {**named, **report.extra}.items()}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _progress(console: Console, total_steps: int) -> Progress:
+    columns = (
+        TextColumn("step {task.completed}/{task.total}"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[figures]}"),
+    )
+    progress = Progress(*columns, console=console, auto_refresh=False)
+    progress.add_task("", total=total_steps, figures="")
+    progress.start()
+    return progress
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        position = file.seek(0, os.SEEK_END)
+        while position > 0:
+            start = max(position - 4096, 0)
+            file.seek(start)
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
+                break
+            position = start
+        file.truncate(position)

@@ -1,0 +1,150 @@
+"""The ranks of a run and the few collectives that training needs: the one home of ``torch.distributed``.
+
+``World()`` is one process, and every collective is then the identity: the code above knows no second path.
+Every reduction is a SUM. Dividing by a number of ranks happens nowhere: the loss is the mean over the global batch,
+so the sum of the ranks' gradients is already its gradient (see :func:`sum_gradients`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class World:
+    """One process: rank 0 of 1. The subclasses talk; the meaning of each method is theirs too."""
+
+    rank: int = 0
+    size: int = 1
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """The sum of every rank's ``tensor``, the same on every rank. One all-reduce of its size."""
+        return tensor
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """``(size, *shape)``: every rank's ``tensor``, of one shape on all of them. One all-gather."""
+        return tensor.unsqueeze(0)
+
+    def gather_rows(self, rows_n: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+        """``(N, ...)``: the ranks' rows in rank order; ``counts`` says how many each has.
+
+        One all-gather of ``size * max(counts)`` rows, and one of a number where ``counts`` is not given.
+        """
+        return rows_n
+
+    def scatter_sum_rows(self, rows_N: Tensor, counts: Sequence[int]) -> Tensor:
+        """``(n, ...)``: this rank's part of the sum of every rank's ``rows_N``: the adjoint of :meth:`gather_rows`.
+
+        One reduce-scatter of ``size * max(counts)`` rows.
+        """
+        return rows_N
+
+    def barrier(self) -> None:
+        """Return once every rank has come here."""
+
+
+class ProcessGroupWorld(World):
+    """The ranks of a ``torch.distributed`` process group; ``None`` means the default one."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
+        self.rank = dist.get_rank(group)
+        self.size = dist.get_world_size(group)
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """See :meth:`World.all_sum`; ``tensor`` itself is left as it was."""
+        total = tensor.clone()
+        dist.all_reduce(total, group=self.group)
+        return total
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """See :meth:`World.all_gather`."""
+        gathered = tensor.new_empty((self.size * max(tensor.numel(), 1),))
+        dist.all_gather_into_tensor(gathered, tensor.reshape(-1).contiguous(), group=self.group)
+        return gathered.view(self.size, *tensor.shape)
+
+    def gather_rows(self, rows_n: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+        """See :meth:`World.gather_rows`; uneven ranks are padded to the longest on the way."""
+        if counts is None:
+            counts = self.all_gather(torch.tensor(len(rows_n), device=rows_n.device)).tolist()
+        longest = max(counts)
+        padded = rows_n.new_zeros((longest, *rows_n.shape[1:]))
+        padded[: len(rows_n)] = rows_n
+        gathered = rows_n.new_empty((self.size * longest, *rows_n.shape[1:]))
+        dist.all_gather_into_tensor(gathered, padded, group=self.group)
+        if min(counts) == longest:
+            return gathered
+        return torch.cat([part[:count] for part, count in zip(torch.split(gathered, longest), counts, strict=True)])
+
+    def scatter_sum_rows(self, rows_N: Tensor, counts: Sequence[int]) -> Tensor:
+        """See :meth:`World.scatter_sum_rows`; uneven ranks are padded to the longest on the way."""
+        longest = max(counts)
+        if min(counts) != longest:
+            padded = rows_N.new_zeros((self.size * longest, *rows_N.shape[1:]))
+            for rank, part in enumerate(torch.split(rows_N, list(counts))):
+                padded[rank * longest : rank * longest + len(part)] = part
+            rows_N = padded
+        summed = rows_N.new_empty((longest, *rows_N.shape[1:]))
+        dist.reduce_scatter_tensor(summed, rows_N.contiguous(), group=self.group)
+        return summed[: counts[self.rank]]
+
+    def barrier(self) -> None:
+        """See :meth:`World.barrier`."""
+        dist.barrier(group=self.group)
+
+
+def current_world() -> World:
+    """The default process group where there is one, else one process."""
+    return ProcessGroupWorld() if dist.is_available() and dist.is_initialized() else World()
+
+
+def local_rank() -> int:
+    """This process's number on its own machine, as ``torchrun`` says it; 0 without ``torchrun``."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_device() -> torch.device:
+    """The device of this process: its own GPU where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+@contextmanager
+def process_group(timeout_seconds: float = 600.0) -> Iterator[World]:
+    """The world that ``torchrun`` describes in the environment, or one process without it, for a ``with`` block.
+
+    NCCL on GPUs and gloo on CPUs. ``timeout_seconds`` bounds how long a rank waits for the others in a collective.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()
+        return
+    device = local_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_seconds))
+    try:
+        yield ProcessGroupWorld()
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_gradients(
+    group: dist.ProcessGroup | None,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
+    """A DDP communication hook: replicas' gradients are SUMMED, where DDP's own rule averages them.
+
+    :class:`~partial_fc.ShardedClassifier` gives the mean over the *global* batch, so each replica holds its part of
+    that one gradient and the whole is their sum: ``model.register_comm_hook(None, sum_gradients)``. Without the
+    hook the backbone learns ``size`` times slower than the class rows. One all-reduce of the bucket.
+    """
+    work = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
+    future: torch.futures.Future[list[Tensor]] = work.get_future()
+    return future.then(lambda done: done.value()[0])

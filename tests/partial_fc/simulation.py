@@ -1,0 +1,73 @@
+"""Many ranks as threads of one process: the collectives are barriers, everything else is the real code."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from partial_fc.world import World
+
+T = TypeVar("T")
+
+
+class _Exchange:
+    def __init__(self, size: int) -> None:
+        self.barrier = threading.Barrier(size, timeout=60.0)
+        self.slots: list[Tensor] = [torch.empty(0)] * size
+
+
+class ThreadWorld(World):
+    def __init__(self, rank: int, size: int, exchange: _Exchange) -> None:
+        self.rank, self.size, self.exchange = rank, size, exchange
+
+    def _all(self, tensor: Tensor) -> list[Tensor]:
+        self.exchange.slots[self.rank] = tensor
+        self.exchange.barrier.wait()
+        tensors = list(self.exchange.slots)
+        self.exchange.barrier.wait()
+        return tensors
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        return torch.stack(self._all(tensor)).sum(dim=0)
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        return torch.stack(self._all(tensor))
+
+    def gather_rows(self, rows_n: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+        return torch.cat(self._all(rows_n))
+
+    def scatter_sum_rows(self, rows_N: Tensor, counts: Sequence[int]) -> Tensor:
+        return self.all_sum(rows_N).split(list(counts))[self.rank]
+
+    def barrier(self) -> None:
+        self.exchange.barrier.wait()
+
+
+def on_ranks(size: int, work: Callable[[World], T]) -> list[T]:
+    """``work(world)`` on every one of ``size`` ranks; the results in rank order. The first error is raised again."""
+    exchange = _Exchange(size)
+    results: list[T | BaseException] = [RuntimeError("did not run")] * size
+
+    def run(rank: int) -> None:
+        try:
+            results[rank] = work(ThreadWorld(rank, size, exchange))
+        except BaseException as error:
+            results[rank] = error
+            exchange.barrier.abort()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    errors = [result for result in results if isinstance(result, BaseException)]
+    for error in errors:
+        if not isinstance(error, threading.BrokenBarrierError):
+            raise error
+    if errors:
+        raise errors[0]
+    return [result for result in results if not isinstance(result, BaseException)]
