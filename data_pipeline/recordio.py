@@ -1,51 +1,59 @@
 """RecordIO files (`.rec` with its `.idx`), written and read without MXNet.
 
-A file is a row of records, all integers little endian:
+A file is a row of records, all numbers little endian:
 
     record  = u32 0xced7230a | u32 (part << 29 | length) | payload[length] | zeros to a multiple of 4
     part    = 0 whole, 1 first, 2 middle, 3 last
     payload = u32 flag, f32 label, u64 id, u64 id2 | flag x f32 labels | image bytes
 
 A payload that holds the magic number at a multiple of 4 is cut there into parts; the reader puts the magic back between
-them. The index holds one line `key <tab> offset` per record. Two layouts are in use:
+them. The index holds a line `key <tab> offset` per record. Two layouts are in use:
 
     InsightFace  images 1..n; identities n+1..n+ids, no image, labels [first, last) image key; key 0, no image,
-                 labels [n+1, n+1+ids]. Class of an image = its label, or the first of its labels.
+                 labels [n+1, n+1+ids]. The class of an image is its label, or the first of its labels.
     im2rec       images 0..n-1, nothing else.
 
-Labels are float32, so integers are exact up to 2**24 only: larger labels are refused, larger counts not trusted.
+Labels are float32, which counts exactly to 2**24 only: larger labels are refused, larger counts not trusted.
 """
 
-import mmap
 import operator
 import os
 import struct
-from array import array
 import weakref
+from array import array
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.record_heads import (
+    FIRST,
+    IMAGE_HEAD,
+    LAST,
+    LONGEST_PAYLOAD_BYTES,
+    MAGIC,
+    MIDDLE,
+    RECORD_HEAD,
+    WHOLE,
+    RecordFile,
+    RecordHeads,
+    label_and_body,
+    payload_parts,
+)
 from data_pipeline.record_index import index_entries
 
-MAGIC = 0xCED7230A
-MAGIC_BYTES = struct.pack("<I", MAGIC)
-RECORD_HEAD = struct.Struct("<II")
-IMAGE_HEAD = struct.Struct("<IfQQ")
-LARGEST_EXACT = 2**24  # of float32: above it neighbouring integers share one value
-LONGEST_PAYLOAD_BYTES = 2**29 - 1
-HEADS_AT_A_TIME = 1 << 20  # looked at when a file is opened: bounds the temporaries at 10 million records
+LARGEST_EXACT = 2**24  # above it neighbouring integers share one float32
 
 
 class RecordWriter:
-    """A new `.rec` and, beside it, its `.idx`; both appear under their names when the `with` block ends, or not at all.
+    """A new `.rec` and the `.idx` beside it; both appear under their names when the `with` block ends, or not at all.
 
     Labels that come grouped (all images of a class in a row) give the InsightFace layout. Labels that do not, or more
-    than 2**24 records, of which float32 cannot count, give the im2rec layout: that header could not be true.
+    than 2**24 records, whose numbers its float32 header could not hold, give the im2rec layout.
     Raises FileExistsError if either file exists.
     """
 
@@ -55,54 +63,44 @@ class RecordWriter:
         if self.path_idx == self.path_rec:
             raise ValueError(f"{self.path_rec}: that name belongs to the index; expected one such as train.rec")
         self._refuse_existing()
-        self._parts = [p.with_name(f"{p.name}.{os.getpid()}.partial") for p in (self.path_rec, self.path_idx)]
-        self._rec: BinaryIO = self._parts[0].open("wb")
+        self._partial_rec, self._partial_idx = (
+            path.with_name(f"{path.name}.{os.getpid()}.partial") for path in (self.path_rec, self.path_idx)
+        )
+        self._rec: BinaryIO = self._partial_rec.open("wb")
         self._offsets = array("q")
-        self._runs: list[tuple[int, int]] = []  # (label, key of its first image) of each row of equal labels
+        self._runs: list[tuple[int, int]] = []  # label and first image key of each row of equal labels
 
     def append(self, label: int, image: bytes) -> None:
         """Writes one encoded image of class `label`, 0 <= label <= 2**24."""
-        label = operator.index(label)
+        label, key = operator.index(label), len(self._offsets) + 1
         if not 0 <= label <= LARGEST_EXACT:
-            raise ValueError(f"label {label}: RecordIO keeps labels as float32, exact for 0..2**24 ({LARGEST_EXACT}) only")
+            raise ValueError(f"label {label}: RecordIO keeps float32 labels, exact in 0..2**24 ({LARGEST_EXACT}) only")
         if not image:
-            raise ValueError(f"image {len(self._offsets)} (label {label}) is empty: expected encoded image bytes")
+            raise ValueError(f"image {key} (label {label}) is empty; expected encoded image bytes")
         if not self._runs or self._runs[-1][0] != label:
-            self._runs.append((label, len(self._offsets) + 1))
-        self._write(IMAGE_HEAD.pack(0, label, len(self._offsets) + 1, 0) + image)
+            self._runs.append((label, key))
+        self._write(IMAGE_HEAD.pack(0, label, key, 0) + image)
 
     def close(self) -> None:
-        """Completes both files and gives them their names."""
+        """Completes both files and gives them their names; on any error removes them."""
         try:
-            self._complete()
+            first_key = self._write_identities()
+            self._write_index(first_key)
+            self._rec.flush()
+            os.fsync(self._rec.fileno())
+            self._rec.close()
+            self._refuse_existing()
+            self._partial_rec.rename(self.path_rec)
+            self._partial_idx.rename(self.path_idx)
         except BaseException:
             self.discard()
             raise
 
-    def _complete(self) -> None:
-        num_images = len(self._offsets)
-        if num_images == 0:
-            raise ValueError(f"{self.path_rec}: no image was appended; a record file needs at least one")
-        first_key = 1 if self._is_insightface() else 0
-        if first_key:
-            self._write_identities(num_images)
-        keys = [*range(first_key, first_key + len(self._offsets) - first_key), *range(first_key)]  # key 0 lies last
-        with self._parts[1].open("w", encoding="ascii", newline="\n") as idx:
-            idx.writelines(f"{key}\t{offset}\n" for key, offset in zip(keys, self._offsets, strict=True))
-            idx.flush()
-            os.fsync(idx.fileno())
-        self._rec.flush()
-        os.fsync(self._rec.fileno())
-        self._rec.close()
-        self._refuse_existing()
-        for part, path in zip(self._parts, (self.path_rec, self.path_idx), strict=True):
-            part.rename(path)
-
     def discard(self) -> None:
         """Removes what was written so far."""
         self._rec.close()
-        for part in self._parts:
-            part.unlink(missing_ok=True)
+        self._partial_rec.unlink(missing_ok=True)
+        self._partial_idx.unlink(missing_ok=True)
 
     def __enter__(self) -> "RecordWriter":
         return self
@@ -118,79 +116,63 @@ class RecordWriter:
     def _refuse_existing(self) -> None:
         for path in (self.path_rec, self.path_idx):
             if path.exists():
-                raise FileExistsError(f"{path} exists and is not overwritten: remove it or choose another name")
+                raise FileExistsError(f"{path} exists and is never overwritten: remove it or choose another name")
 
-    def _is_insightface(self) -> bool:
-        grouped = len({label for label, _ in self._runs}) == len(self._runs)
-        return grouped and len(self._offsets) + 1 + len(self._runs) <= LARGEST_EXACT
-
-    def _write_identities(self, num_images: int) -> None:
+    def _write_identities(self) -> int:
+        """Writes what the InsightFace layout adds to the images, if it can be true; returns the first image's key."""
+        num_images, num_runs = len(self._offsets), len(self._runs)
+        if num_images == 0:
+            raise ValueError(f"{self.path_rec}: no image was appended; a record file needs at least one")
+        is_grouped = len({label for label, _ in self._runs}) == num_runs
+        if not is_grouped or num_images + 1 + num_runs > LARGEST_EXACT:
+            return 0
         edges = [*(first for _, first in self._runs), num_images + 1]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             self._write(IMAGE_HEAD.pack(2, 0.0, len(self._offsets) + 1, 0) + struct.pack("<2f", first, last))
-        counts = struct.pack("<2f", num_images + 1, num_images + 1 + len(self._runs))
-        self._write(IMAGE_HEAD.pack(2, 0.0, 0, 1) + counts)
+        self._write(IMAGE_HEAD.pack(2, 0.0, 0, 1) + struct.pack("<2f", num_images + 1, num_images + 1 + num_runs))
+        return 1
+
+    def _write_index(self, first_key: int) -> None:
+        count = len(self._offsets)
+        with self._partial_idx.open("w", encoding="ascii", newline="\n") as idx:
+            # With a header, keys run 1..count-1 and the last record is key 0; without, 0..count-1.
+            idx.writelines(f"{(place + first_key) % count}\t{offset}\n" for place, offset in enumerate(self._offsets))
+            idx.flush()
+            os.fsync(idx.fileno())
 
     def _write(self, payload: bytes) -> None:
         if len(payload) > LONGEST_PAYLOAD_BYTES:
-            raise ValueError(f"a record of {len(payload)} bytes: the format ends at {LONGEST_PAYLOAD_BYTES}")
+            raise ValueError(f"a record of {len(payload)} bytes; the format ends at {LONGEST_PAYLOAD_BYTES}")
         self._offsets.append(self._rec.tell())
-        parts = _parts_between_magics(payload)
-        for number, part in enumerate(parts):
-            kind = 0 if len(parts) == 1 else 1 if number == 0 else 3 if number == len(parts) - 1 else 2
+        parts = payload_parts(payload)
+        kinds = [WHOLE] if len(parts) == 1 else [FIRST, *[MIDDLE] * (len(parts) - 2), LAST]
+        for kind, part in zip(kinds, parts, strict=True):
             self._rec.write(RECORD_HEAD.pack(MAGIC, kind << 29 | len(part)) + part + bytes(-len(part) % 4))
 
 
-def _parts_between_magics(payload: bytes) -> list[bytes]:
-    """The pieces of a payload around each magic number that starts at a multiple of 4; mostly one: all of it."""
-    parts, start, found = [], 0, payload.find(MAGIC_BYTES)
-    while found >= 0:
-        if found % 4 == 0:
-            parts.append(payload[start:found])
-            start = found + 4
-        found = payload.find(MAGIC_BYTES, found + (4 if found % 4 == 0 else 1))
-    return [*parts, payload[start:]]
-
-
 class RecordSource:
-    """The images of a `.rec` and its `.idx` in key order, of either layout, told apart by what the records hold.
+    """The images of a `.rec` and its `.idx` in the order of their keys, of either layout.
 
-    Opening checks the index and the head of every record (NumPy over a memory map, in file order; a cold file is read
-    from end to end once if its images are smaller than the read-ahead) and keeps 28 bytes per image. Reading is one
-    `pread`, which moves no file position: safe from threads and forked processes; a pickled source opens the file anew.
-    Damage is a ValueError with file, key and offset.
+    Opening checks the index and the head of every record (a cold file of small images is read from end to end once)
+    and keeps 28 bytes per image. Reading is one `pread`: safe from threads and from forked processes; a pickled source
+    opens the file anew. Damage is a ValueError that names file, key and place.
     """
 
+    labels: NDArray[np.int64]
+
     def __init__(self, path_rec: Path) -> None:
-        self.path_rec = Path(path_rec)
-        if not self.path_rec.is_file():
-            raise FileNotFoundError(f"{self.path_rec} is missing: expected a RecordIO file with its .idx beside it")
-        keys, offsets = index_entries(self.path_rec.with_suffix(".idx"))
-        self._open()
-        heads = self._heads(keys, offsets)
+        path_rec = Path(path_rec)
+        if not path_rec.is_file():
+            raise FileNotFoundError(f"{path_rec} is missing; expected a RecordIO file with its .idx beside it")
+        keys, offsets = index_entries(path_rec.with_suffix(".idx"))
+        self._open(path_rec)
+        heads = self._file.heads(keys, offsets)
         is_image = self._image_mask(keys, offsets, heads)
-        labels = heads.labels[is_image]
-        fits = (labels >= 0) & (labels <= LARGEST_EXACT) & (labels == np.floor(labels))
-        self._refuse(~fits, keys[is_image], offsets[is_image], f"its label is no integer in 0..2**24 ({LARGEST_EXACT})")
-        self.labels: NDArray[np.int64] = labels.astype(np.int64)
-        self._keys, self._starts, self._sizes = keys[is_image], heads.starts[is_image], heads.sizes[is_image]
-
-    def __len__(self) -> int:
-        return self.labels.size
-
-    def label(self, sample: int) -> int:
-        """The class of one image."""
-        return int(self.labels[sample])
-
-    def read(self, sample: int) -> NDArray[np.uint8]:
-        """The encoded bytes of one image, read-only."""
-        start, size = int(self._starts[sample]), int(self._sizes[sample])
-        body = self._bytes(start, size) if size >= 0 else _label_and_body(self._joined_parts(start))[1]
-        return np.frombuffer(body, np.uint8)
-
-    def name(self, sample: int) -> str:
-        """The file and the key of one image's record."""
-        return f"{self.path_rec} key {self._keys[sample]}"
+        labels, self._keys = heads.labels[is_image], keys[is_image]
+        is_class = (labels >= 0) & (labels <= LARGEST_EXACT) & (labels == np.floor(labels))
+        self._file.refuse(~is_class, self._keys, offsets[is_image], "its label is no class, an integer in 0..2**24")
+        self.labels = labels.astype(np.int64)
+        self._starts, self._sizes = heads.starts[is_image], heads.sizes[is_image]
 
     @cached_property
     def num_classes(self) -> int:
@@ -202,47 +184,52 @@ class RecordSource:
         """How many different labels occur."""
         return int(np.count_nonzero(np.bincount(self.labels)))
 
+    def __len__(self) -> int:
+        return self.labels.size
+
+    def label(self, sample: int) -> int:
+        """The class of one image."""
+        return int(self.labels[sample])
+
+    def read(self, sample: int) -> NDArray[np.uint8]:
+        """The encoded bytes of one image, read-only."""
+        start, size = int(self._starts[sample]), int(self._sizes[sample])
+        if size >= 0:
+            return np.frombuffer(self._file.bytes_at(start, size), np.uint8)
+        payload = self._file.joined_parts(start)
+        return np.frombuffer(label_and_body(payload, self._file.path, int(self._keys[sample]))[2], np.uint8)
+
+    def name(self, sample: int) -> str:
+        """The file and the key of one image's record."""
+        return f"{self._file.path} key {self._keys[sample]}"
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_fd"}
+        return {**vars(self), "_file": self._file.path}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._open()
+        self._open(state["_file"])
 
-    def _open(self) -> None:
-        self._fd = os.open(self.path_rec, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._fd)
+    def _open(self, path_rec: Path) -> None:
+        self._file = RecordFile(path_rec)
+        weakref.finalize(self, os.close, self._file.fd)
 
-    def _bytes(self, offset: int, size: int) -> bytes:
-        found = os.pread(self._fd, size, offset)
-        if len(found) != size:
-            raise ValueError(f"{self.path_rec}: {len(found)} of {size} bytes at {offset}: the file has been cut short")
-        return found
+    def _image_mask(self, keys: NDArray[np.int64], offsets: NDArray[np.int64], heads: RecordHeads) -> NDArray[np.bool_]:
+        """True for the records that hold an image; those without are the header and the identities of InsightFace."""
+        is_image: NDArray[np.bool_] = heads.sizes != 0
+        self._file.refuse(~is_image & (heads.flags != 2), keys, offsets, "it holds no image")
+        if not is_image.any():
+            raise ValueError(f"{self._file.path}: none of its {keys.size} records holds an image")
+        if keys[0] == 0 and not is_image[0] and heads.labels[0] < LARGEST_EXACT:
+            self._check_header(float(heads.labels[0]), keys[is_image])
+        return is_image
 
-    def _joined_parts(self, offset: int) -> bytes:
-        """The payload of a record in several parts."""
-        parts: list[bytes] = []
-        kind, at = 1, offset
-        while kind != 3:
-            magic, word = RECORD_HEAD.unpack(self._bytes(at, RECORD_HEAD.size))
-            kind, length = word >> 29, word & LONGEST_PAYLOAD_BYTES
-            if magic != MAGIC or kind not in ((2, 3) if parts else (1,)):
-                raise ValueError(
-                    f"{self.path_rec}: the record at byte {offset} is damaged: part {len(parts)} at byte {at} "
-                    f"starts with {magic:#x} and kind {kind}. Copy the file again"
-                )
-            parts.append(self._bytes(at + RECORD_HEAD.size, length))
-            at += RECORD_HEAD.size + length + -length % 4
-        return MAGIC_BYTES.join(parts)
-
-    def _heads(self, keys: NDArray[np.int64], offsets: NDArray[np.int64]) -> "_Heads":
-        """What the head of every record says, in the order of the keys."""
-        count = keys.size
-        heads = _Heads(np.empty(count, np.uint32), np.empty(count, np.float32), np.empty(count, np.int64),
-                       np.empty(count, np.int32))
-        in_file_order = np.argsort(offsets, kind="stable")
-        with mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ) as mapped:
-            for first in range(0, count, HEADS_AT_A_TIME):
-                rows = in_file_order[first : first + HEADS_AT_A_TIME]
-                self._look_at_heads(mapped, keys[rows], offsets[rows], rows, heads)
-        return heads
+    def _check_header(self, end: float, image_keys: NDArray[np.int64]) -> None:
+        expected = np.arange(1, max(int(end), 1))
+        if not np.array_equal(expected, image_keys):
+            missing, extra = np.setdiff1d(expected, image_keys), np.setdiff1d(image_keys, expected)
+            raise ValueError(
+                f"{self._file.path}: its header (key 0) promises images 1 to {end:g} - 1, the index lists "
+                f"{image_keys.size}; missing keys {missing[:3].tolist()}, unexpected {extra[:3].tolist()}: "
+                "copy .rec and .idx again, or take key 0 out of the index to read what is listed"
+            )

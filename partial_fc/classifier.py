@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from partial_fc.functional import cosine
 from partial_fc.objectives import Cosines, Objective, Slopes
@@ -81,6 +82,7 @@ class ShardedClassifier(nn.Module):
         self.row_optimizer = row_optimizer
         self.seed = seed
         self.steps = 0
+        self._row_updates = 0
         self.shard = class_range(num_classes, self.world.rank, self.world.size)
         self.weight = nn.Parameter(initial_rows(self.shard, embedding_dim, seed))
         if row_optimizer is not None:
@@ -94,8 +96,15 @@ class ShardedClassifier(nn.Module):
                 f"got embeddings {tuple(embeddings.shape)} and labels {tuple(labels.shape)}: "
                 f"expected (n, {self.embedding_dim}) and (n,)"
             )
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise ValueError(f"got labels of {labels.dtype}: expected torch.int64")
+        labels = labels.long()
         counts = self._agreed_counts(labels)
-        loss: Tensor = _CosineLoss.apply(embeddings, self.weight, labels, counts, self)  # type: ignore[no-untyped-call]
+        # Under autocast the products of forward would run in half precision and those of backward would not.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            loss: Tensor = _CosineLoss.apply(  # type: ignore[no-untyped-call]
+                embeddings, self.weight, labels, counts, self
+            )
         return loss
 
     def extra_repr(self) -> str:
@@ -220,18 +229,28 @@ class _CosineLoss(torch.autograd.Function):
             head.steps += 1
         head.statistics = {"loss": loss, "median_target_angle": cosines.median_target_angle, **slopes.figures}
         ctx.step, ctx.slopes, ctx.unit, ctx.norm, ctx.counts = step, slopes, unit_nD, norm_n1, counts
+        ctx.training, ctx.row_updates = head.training, head._row_updates
         ctx.save_for_backward(weight_cD)
         ctx.embeddings_dtype = embeddings_nD.dtype
         return loss.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (weight_cD,) = ctx.saved_tensors  # refuses rows that changed since forward
         step: _Step = ctx.step
         head, size = step.head, len(step.unit_ND)
+        if head.row_optimizer is not None and ctx.row_updates != head._row_updates:
+            # Counted, because a rank without classes has no rows whose change torch could notice: it would hang.
+            raise RuntimeError("the row optimizer has moved the class rows since this forward: backward runs once")
+        (weight_cD,) = ctx.saved_tensors  # refuses rows that changed since forward
         weight_grad_cD: Tensor | None = None
-        if head.row_optimizer is not None:
+        if not ctx.needs_input_grad[1] or (head.row_optimizer is not None and not ctx.training):
+
+            def use_gradient(columns: slice | Tensor, grad_bD: Tensor) -> None:
+                """Frozen rows, or an evaluation: only the embeddings have a gradient."""
+        elif head.row_optimizer is not None:
             optimizer, rows_cD = head.row_optimizer, weight_cD.detach()
+            head._row_updates += 1
 
             def use_gradient(columns: slice | Tensor, grad_bD: Tensor) -> None:
                 optimizer.update(rows_cD, columns, grad_bD)
@@ -241,7 +260,8 @@ class _CosineLoss(torch.autograd.Function):
             def use_gradient(columns: slice | Tensor, grad_bD: Tensor) -> None:
                 weight_grad_cD[columns] = (grad_bD / size).to(weight_grad_cD.dtype)
 
-        grad_ND = step.sweep(ctx.slopes, grad_outputs[0], use_gradient)
+        with torch.autocast(step.unit_ND.device.type, enabled=False):
+            grad_ND = step.sweep(ctx.slopes, grad_outputs[0], use_gradient)
         grad_nD = head.world.scatter_sum_rows(grad_ND / size, ctx.counts)
         grad_nD = cosine.tangent_gradient(grad_nD, ctx.unit, ctx.norm)
         return grad_nD.to(ctx.embeddings_dtype), weight_grad_cD, None, None, None

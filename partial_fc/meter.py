@@ -54,11 +54,10 @@ class Meter:
         self._mark = mark
         self._waits_seconds.append(data_wait_seconds)
         self._interval_images += images
-        self._sums.add("loss", loss)
-        self._sums.add("scale", scale)
-        self._sums.add("median_target_angle_radians", median_target_angle_radians)
-        for name, value in (extra or {}).items():
-            self._extra_sums.add(name, value)
+        known = {"loss": loss, "scale": scale, "median_target_angle_radians": median_target_angle_radians}
+        for name, value in (*known.items(), *(extra or {}).items()):
+            if value is not None:
+                self._sums.add(name, value)
 
     def report(self, *, learning_rate: float, row_learning_rate: float) -> StepReport:
         """The report of the steps observed since the last one, which is then forgotten; waits for the device.
@@ -83,14 +82,14 @@ class Meter:
             images_per_second=self._interval_images / (steps * step_seconds),
             step_seconds=step_seconds,
             data_wait_seconds=sum(self._waits_seconds) / steps,
-            loss=means["loss"],
-            scale=means.get("scale"),
-            median_target_angle_radians=means.get("median_target_angle_radians"),
+            loss=means.pop("loss"),
+            scale=means.pop("scale", None),
+            median_target_angle_radians=means.pop("median_target_angle_radians", None),
             learning_rate=learning_rate,
             row_learning_rate=row_learning_rate,
             seconds_left=(self._total_steps - self._step) * step_seconds,
             timestamp_seconds=time.time(),
-            extra=self._extra_sums.means(),
+            extra=means,
             step_seconds_of_steps=durations,
             data_wait_seconds_of_steps=tuple(self._waits_seconds),
         )
@@ -101,19 +100,17 @@ class Meter:
         self._spans: list[tuple[_Instant, _Instant]] = []
         self._waits_seconds: list[float] = []
         self._interval_images = 0
-        self._sums, self._extra_sums = _Sums(), _Sums()
+        self._sums = _Sums()
 
 
 class _Sums:
-    """Running sums by name. Not a list of the tensors: a buffer such as AdaCos' scale changes in place under it."""
+    """Running sums by name. Not lists of tensors: a buffer such as AdaCos' scale changes in place after its step."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
-    def add(self, name: str, value: Tensor | float | None) -> None:
-        if value is None:
-            return
+    def add(self, name: str, value: Tensor | float) -> None:
         if name not in self._sums:
             device = value.device if isinstance(value, Tensor) else None
             self._sums[name] = torch.zeros((), dtype=torch.float64, device=device)
@@ -130,7 +127,7 @@ _Instant = float | torch.cuda.Event
 def _now(device: torch.device) -> _Instant:
     if device.type != "cuda":
         return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
+    event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     return event
 

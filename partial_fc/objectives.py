@@ -162,9 +162,9 @@ class AdaCos(_ScaledSoftmax):
         if cosines.num_classes != self.num_classes:
             raise ValueError(f"AdaCos(num_classes={self.num_classes}) in a classifier of {cosines.num_classes} classes")
         target_N = cosines.target_N
-        scale = self.scale.to(target_N.dtype)
+        scale = self.scale.to(target_N.dtype, copy=True)  # a float64 step must not see its own scale updated
         log_negatives_N = self._log_negatives(cosines, scale)
-        capped = torch.zeros_like(scale)
+        capped = (self.scale >= self.max_scale).to(target_N.dtype)
         if self.dynamic and self.training:
             following, limited = adacos.dynamic_scale(
                 log_negatives_N + torch.log(target_N.new_tensor(cosines.inverse_sample_rate)),

@@ -8,11 +8,18 @@ target, see the configuration beside the dashboards.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
     ProcessCollector,
     disable_created_metrics,
+    start_http_server,
 )
 
 from partial_fc.report import StepReport
@@ -20,7 +27,7 @@ from partial_fc.report import StepReport
 STEP_BUCKETS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
 WAIT_BUCKETS_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
 
-_GAUGES: dict[str, tuple[str, Callable[[StepReport], float | None]]] = {
+_GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
     "step": ("Steps done since the start of the run, over all its processes.", lambda r: r.step),
     "run_steps": ("Steps that the whole run will have.", lambda r: r.total_steps),
     "epoch": ("Passes over the data since the start of the run.", lambda r: r.epoch),
@@ -62,7 +69,7 @@ class PrometheusSink:
         address: str = "127.0.0.1",
         port: int = 9410,
     ) -> None:
-        disable_created_metrics()  # the library has this switch only for all registries of a process at once
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a switch of the whole process, there is no other
         self._run, self._world_size = run, world_size
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
@@ -99,3 +106,34 @@ class PrometheusSink:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def _show(self, name: str, value: int | float | None) -> None:
+        if value is None:
+            self._gauges[name].clear()
+        else:
+            self._gauges[name].labels(self._run).set(value)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, ["run"], namespace="partial_fc", registry=self._registry).labels(self._run)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        family = Histogram(name, text, ["run"], namespace="partial_fc", registry=self._registry, buckets=buckets)
+        return family.labels(self._run)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, ["run"], namespace="partial_fc", registry=self._registry)
+
+    def _info(self, **facts: str) -> None:
+        family = Info("run", "What this run is.", ["run"], namespace="partial_fc", registry=self._registry)
+        family.labels(self._run).info(facts)
+
+
+def _started_server(registry: CollectorRegistry, address: str, port: int) -> tuple[WSGIServer, Thread]:
+    try:
+        return start_http_server(port, addr=address, registry=registry)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"no metrics endpoint at {address} port {port}: {error.strerror}. Set report.port, to which each rank "
+            "of a host adds its local rank, to the first of a range of free ports, or to 0 for any free port",
+        ) from error

@@ -20,6 +20,8 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+_LONGEST_LINE_BYTES = 1 << 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
@@ -82,9 +84,8 @@ class TerminalSink:
     def write(self, report: StepReport) -> None:
         """Show the report."""
         if not self._console.is_terminal:
-            print(
-                f"step {report.step}/{report.total_steps}  {figures_line(report)}", file=self._console.file, flush=True
-            )
+            line = f"step {report.step}/{report.total_steps}  {figures_line(report)}"
+            print(line, file=self._console.file, flush=True)
             return
         if self._progress is None:
             self._progress = _progress(self._console, report.total_steps)
@@ -101,7 +102,7 @@ class JsonLinesSink:
     """One JSON object per report and line, at the end of ``path``; its folder is made if missing.
 
     A last line without its end, left by a process that was killed while writing, is removed first. After a resume
-    some steps stand there twice: the later line is the one that counts.
+    some steps stand there twice: the later line is the one that counts. ValueError if ``path`` holds something else.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -126,22 +127,19 @@ def figures_line(report: StepReport) -> str:
     if report.scale is not None:
         figures.append(f"scale {report.scale:.2f}")
     if report.median_target_angle_radians is not None:
-        figures.append(f"angle {math.degrees(report.median_target_angle_radians):.1f}°")
-    figures.append(f"left {timedelta(seconds=round(report.seconds_left))}")
-    return "  ".join(figures)
+        figures.append(f"angle {math.degrees(report.median_target_angle_radians):.1f} deg")  # not every log takes "°"
+    left = timedelta(seconds=round(report.seconds_left)) if math.isfinite(report.seconds_left) else "unknown"
+    return "  ".join([*figures, f"left {left}"])
 
 
-def json_record(report: StepReport) -> dict[str, float | None]:
+def json_record(report: StepReport) -> dict[str, int | float | None]:
     """The report as what JSON can say: extra figures beside the others, None for NaN and infinities.
 
     The single steps' durations are left out: they would be nearly all of the file.
     """
-    named = {f.name: getattr(report, f.name) for f in fields(report) if f.type in ("int", "float", "float | None")}
-    return {name: _finite(value) for name, value in {**named, **report.extra}.items()}
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    nested = {"extra", "step_seconds_of_steps", "data_wait_seconds_of_steps"}
+    flat = {f.name: getattr(report, f.name) for f in fields(report) if f.name not in nested} | dict(report.extra)
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in flat.items()}
 
 
 def _progress(console: Console, total_steps: int) -> Progress:
@@ -160,13 +158,10 @@ def _cut_torn_line(path: Path) -> None:
     if not path.exists():
         return
     with path.open("rb+") as file:
-        position = file.seek(0, os.SEEK_END)
-        while position > 0:
-            start = max(position - 4096, 0)
-            file.seek(start)
-            newline = file.read(position - start).rfind(b"\n")
-            if newline >= 0:
-                position = start + newline + 1
-                break
-            position = start
-        file.truncate(position)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _LONGEST_LINE_BYTES, 0))
+        torn = file.read().rpartition(b"\n")[2]
+        start = b'{"step": '
+        if not (torn.startswith(start) or start.startswith(torn)):  # rather refuse than shorten somebody's other file
+            raise ValueError(f"{path} ends in a line that is no report's; expected a file of reports or a new one")
+        file.truncate(size - len(torn))

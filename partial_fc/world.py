@@ -65,7 +65,7 @@ class ProcessGroupWorld(World):
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """See :meth:`World.all_gather`."""
-        gathered = tensor.new_empty((self.size * max(tensor.numel(), 1),))
+        gathered = tensor.new_empty(self.size * tensor.numel())
         dist.all_gather_into_tensor(gathered, tensor.reshape(-1).contiguous(), group=self.group)
         return gathered.view(self.size, *tensor.shape)
 

@@ -49,7 +49,7 @@ def backbone(
         raise ValueError(f"no backbone is called {name!r}; the nearest is {nearest!r} of {', '.join(BACKBONES)}")
     for what, size in (("embedding_dim", embedding_dim), ("input_size", input_size), ("width", width)):
         if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{what} is a number of channels or pixels, at least 1 (width: 64 as published), got {size}")
+            raise ValueError(f"{what} is a whole number, at least 1 (a width of 64 is the published one), got {size}")
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout is a share in [0, 1), got {dropout}")
     return BACKBONES[name](

@@ -17,6 +17,8 @@ DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30
 
 
 class IBasicBlock(nn.Module):
+    """``(n, channels_in, h, w)`` to ``(n, channels_out, h / stride, w / stride)``; no activation after the sum."""
+
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels_in)
@@ -32,6 +34,7 @@ class IBasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """The shortcut plus the residual of ``x``."""
         residual = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
         shortcut = x if self.downsample is None else self.downsample(x)
         return residual + shortcut  # type: ignore[no-any-return]
@@ -76,6 +79,7 @@ class IResNet(nn.Module):
                 nn.init.normal_(module.weight, 0.0, 0.1)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The embeddings of ``images``."""
         x = self.prelu(self.bn1(self.conv1(images)))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -21,6 +22,8 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
     The output, the gradients and the BatchNorm statistics are those of ``block(x)``; dropout draws the same mask
     twice. Costs one more forward pass of the block, about a third of its training time.
     """
+    if torch.compiler.is_compiling():  # there the statistics are an output of the first pass, never of the second,
+        return checkpoint(block, x, use_reentrant=False)  # type: ignore[no-any-return]  # and context_fn is refused
     return checkpoint(  # type: ignore[no-any-return]
         block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_at_rest(block))
     )

@@ -36,8 +36,8 @@ def hardest_pairs(
     lowest_N, genuine_N, highest_N, impostor_N = _hardest_partners(unit_ND, labels_N)
     generator = torch.Generator().manual_seed(seed)
     kinds: list[tuple[Candidates, bool, bool]] = [
-        (_ordered(lowest_N, genuine_N), True, False),
-        (_ordered(-highest_N, impostor_N), False, True),
+        (_worst_first(lowest_N, genuine_N, lowest_N < threshold), True, False),
+        (_worst_first(-highest_N, impostor_N, highest_N >= threshold), False, True),
         (_drawn(labels_N, generator, same=True), True, True),
         (_drawn(labels_N, generator, same=False), False, False),
     ]
@@ -56,8 +56,8 @@ def _hardest_partners(unit_ND: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor
     score_N = torch.full((2, images), torch.inf, dtype=torch.float64, device=device)
     partner_N = torch.zeros((2, images), dtype=torch.int64, device=device)
     image_N = torch.arange(images, device=device)
-    for rows in image_N.split(ROWS_PER_TILE):
-        for columns in image_N.split(COLUMNS_PER_TILE):
+    for rows in torch.split(image_N, ROWS_PER_TILE):
+        for columns in torch.split(image_N, COLUMNS_PER_TILE):
             cos_nn = unit_ND[rows].double() @ unit_ND[columns].double().T
             same_nn = labels_N[rows, None] == labels_N[columns]
             other_nn = rows[:, None] != columns
@@ -71,11 +71,11 @@ def _hardest_partners(unit_ND: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor
     return score_N[0], partner_N[0], -score_N[1], partner_N[1]
 
 
-def _ordered(score_N: Tensor, partner_N: Tensor) -> Candidates:
-    """(image, partner) by ascending score, those that have a partner."""
-    order = score_N.argsort(stable=True)
-    order = order[score_N[order].isfinite()]
-    return zip(order.tolist(), partner_N[order].tolist(), strict=True)
+def _worst_first(score_N: Tensor, partner_N: Tensor, mistaken_N: Tensor) -> Candidates:
+    """(image, partner) of the mistakes by ascending score."""
+    images = mistaken_N.nonzero().flatten()
+    images = images[score_N[images].argsort(stable=True)]
+    return zip(images.tolist(), partner_N[images].tolist(), strict=True)
 
 
 def _drawn(labels_N: Tensor, generator: torch.Generator, *, same: bool, draws: int = 400) -> Candidates:
@@ -108,8 +108,8 @@ def _chosen(
             break
         if identities & shown:
             continue
-        image_1 = torch.tensor([[first], [second]], device=unit_ND.device)
-        cosine = float(pair_cosines(unit_ND, image_1[0], image_1[1]))
+        pair_21 = torch.tensor([[first], [second]], device=unit_ND.device)
+        cosine = float(pair_cosines(unit_ND, pair_21[0], pair_21[1]))
         if (cosine >= threshold) == accepted:
             chosen.append(ExamplePair(first, second, cosine, same, accepted))
             shown |= identities

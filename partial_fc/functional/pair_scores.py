@@ -31,14 +31,9 @@ class PairScores(NamedTuple):
     its own, -1 where it was in no pair. An impostor outranks a genuine partner of equal score, so a tie is a miss.
     """
 
-    genuine: Int[Tensor, " bins"]
+    genuine: Int[Tensor, " bins"]  # bin k counts the pairs of cosine k / 2^20 - 1
     impostor: Int[Tensor, " bins"]
     nearest_N: Int[Tensor, " N"]
-
-
-def score_of_bin(score_bin: int) -> float:
-    """The cosine that a histogram bin stands for: bin 0 is -1, the last bin 1, the one past it the first above 1."""
-    return score_bin / STEPS_PER_UNIT - 1.0
 
 
 def triangle_share(images: int, rank: int, size: int) -> list[range]:
@@ -75,7 +70,8 @@ def pair_scores(unit_ND: Float[Tensor, "N D"], labels_N: Int[Tensor, " N"], row_
             above_nn = torch.ones_like(impostor_nn).triu_(1)
             ranking_nn.masked_fill_(~above_nn, -1)
             bins_nn, impostor_nn = bins_nn[above_nn], impostor_nn[above_nn]
-        every += torch.bincount(bins_nn.flatten(), minlength=SCORE_BINS)
+        counts = torch.bincount(bins_nn.flatten())
+        every[: len(counts)] += counts
         # Genuine pairs are few: adding them one by one is cheaper than a second dense histogram of every tile.
         genuine_bins = bins_nn[~impostor_nn].long()
         genuine.scatter_add_(0, genuine_bins, torch.ones_like(genuine_bins))
@@ -101,7 +97,7 @@ def pair_cosines(
     unit_ND: Float[Tensor, "N D"], first_P: Int[Tensor, " P"], second_P: Int[Tensor, " P"]
 ) -> Float[Tensor, " P"]:
     """The rounded float64 scores of P listed pairs, on the same grid as the histograms."""
-    chunks = zip(first_P.split(COLUMNS_PER_TILE), second_P.split(COLUMNS_PER_TILE), strict=True)
+    chunks = zip(torch.split(first_P, COLUMNS_PER_TILE), torch.split(second_P, COLUMNS_PER_TILE), strict=True)
     cosines = [(unit_ND[first].double() * unit_ND[second].double()).sum(1) for first, second in chunks]
     return _bins(torch.cat(cosines)).double() / STEPS_PER_UNIT - 1.0
 

@@ -2,24 +2,65 @@
 
 A threshold t accepts a pair as "the same identity" when its score is >= t.
 TAR(t) = accepted genuine pairs / genuine pairs; FAR(t) = accepted impostor pairs / impostor pairs.
-Every function here raises ValueError where there is no genuine or no impostor pair: no rate exists then.
+K operating points: the rates change only just above a score that some pair has, so K is at most the number of distinct
+scores and one more, and usually far fewer than there are bins.
 """
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from partial_fc.functional.pair_scores import score_of_bin
+from partial_fc.functional.pair_scores import STEPS_PER_UNIT
 
 Histogram = Int[Tensor, " bins"]
 
 
-def tar_at_far(genuine: Histogram, impostor: Histogram, far: float) -> tuple[float, float] | None:
+class Roc(NamedTuple):
+    """All K operating points by ascending threshold, from "accept all" to "accept none".
+
+    Each threshold is the lowest with these counts of accepted pairs.
+    """
+
+    threshold_K: Float[Tensor, " K"]
+    accepted_genuine_K: Int[Tensor, " K"]
+    accepted_impostor_K: Int[Tensor, " K"]
+
+    @property
+    def tar_K(self) -> Float[Tensor, " K"]:
+        """The share of genuine pairs accepted, float64."""
+        return self.accepted_genuine_K.double() / self.accepted_genuine_K[0].double()
+
+    @property
+    def far_K(self) -> Float[Tensor, " K"]:
+        """The share of impostor pairs accepted, float64."""
+        return self.accepted_impostor_K.double() / self.accepted_impostor_K[0].double()
+
+
+def roc(genuine: Histogram, impostor: Histogram) -> Roc:
+    """The operating points of two score histograms.
+
+    Raises ValueError where there is no genuine or no impostor pair: no rate exists then.
+    """
+    if not (int(genuine.sum()) and int(impostor.sum())):
+        raise ValueError(
+            f"got {int(genuine.sum())} genuine and {int(impostor.sum())} impostor pairs: "
+            "expected some of both (two identities, one of them with two images)"
+        )
+    scored = (genuine + impostor).nonzero().flatten()
+    rejected = torch.stack([genuine[scored], impostor[scored]]).cumsum(1)
+    accepted = torch.nn.functional.pad(rejected[:, -1:] - rejected, (1, 0))
+    accepted[:, 0] = rejected[:, -1]
+    threshold_bin = torch.nn.functional.pad(scored + 1, (1, 0))
+    return Roc(threshold_bin.double() / STEPS_PER_UNIT - 1.0, accepted[0], accepted[1])
+
+
+def tar_at_far(points: Roc, far: float) -> tuple[float, float] | None:
     """(TAR, threshold) at the lowest threshold whose FAR is <= `far`, by counts; None where `far` cannot be counted.
 
     With fewer than 1 / far impostor pairs the next FAR below `far` is zero, which says how few pairs there are and
@@ -27,55 +68,51 @@ def tar_at_far(genuine: Histogram, impostor: Histogram, far: float) -> tuple[flo
     """
     if not 0 < far <= 1:
         raise ValueError(f"far = {far}: expected a rate above 0 and at most 1")
-    accepted_genuine, accepted_impostor = _accepted_counts(genuine, impostor)
-    allowed = math.floor(Fraction(repr(float(far))) * int(accepted_impostor[0]))
+    allowed = math.floor(Fraction(repr(float(far))) * int(points.accepted_impostor_K[0]))
     if allowed < 1:
         return None
-    lowest = int((accepted_impostor <= allowed).int().argmax())
-    return int(accepted_genuine[lowest]) / int(accepted_genuine[0]), score_of_bin(lowest)
+    lowest = int((points.accepted_impostor_K <= allowed).int().argmax())
+    return float(points.tar_K[lowest]), float(points.threshold_K[lowest])
 
 
-def equal_error_rate(genuine: Histogram, impostor: Histogram) -> tuple[float, float]:
+def equal_error_rate(points: Roc) -> tuple[float, float]:
     """(EER, threshold): the rate at which FAR equals the false rejects 1 - TAR.
 
     The two curves are steps and mostly meet between two neighbouring thresholds; the rate is then the one at which the
     straight line between these two points of the ROC crosses FAR = 1 - TAR. Separable scores give 0, scores that are
     all equal give 0.5.
     """
-    tar, far = _rates(genuine, impostor)
-    excess = far - (1 - tar)
-    crossing = int((excess <= 0).int().argmax())  # excess falls from 1 to -1, so there is one, and it is not at 0
-    before, after = excess[crossing - 1], excess[crossing]
-    weight = before / (before - after)
-    return float(torch.lerp(far[crossing - 1], far[crossing], weight)), score_of_bin(crossing)
+    far_K = points.far_K
+    excess_K = far_K - (1 - points.tar_K)
+    crossing = int((excess_K <= 0).int().argmax())  # it falls from 1 to -1, so there is a crossing, and not at 0
+    before, after = excess_K[crossing - 1], excess_K[crossing]
+    rate = torch.lerp(far_K[crossing - 1], far_K[crossing], before / (before - after))
+    return float(rate), float(points.threshold_K[crossing])
 
 
-def best_accuracy(genuine: Histogram, impostor: Histogram) -> tuple[float, float]:
+def best_accuracy(points: Roc) -> tuple[float, float]:
     """(accuracy, threshold) at the best threshold, genuine and impostor pairs weighted equally.
 
     accuracy = max_t (TAR(t) + 1 - FAR(t)) / 2, at the lowest such t. Unweighted accuracy would be the share of impostor
     pairs, which are nearly all pairs. The threshold is chosen on the same pairs: `kfold_accuracy` is the honest twin.
     """
-    tar, far = _rates(genuine, impostor)
-    accuracy = (tar + 1 - far) / 2
-    best = int(accuracy.argmax())
-    return float(accuracy[best]), score_of_bin(best)
+    accuracy_K = (points.tar_K + 1 - points.far_K) / 2
+    best = int(accuracy_K.argmax())
+    return float(accuracy_K[best]), float(points.threshold_K[best])
 
 
-def roc_points(genuine: Histogram, impostor: Histogram, points: int = 400) -> list[tuple[float, float, float]]:
-    """About `points` rows (threshold, FAR, TAR) from FAR 1 down to FAR 0, evenly spaced in log FAR, for plotting.
+def thinned_roc(points: Roc, count: int = 400) -> list[tuple[float, float, float]]:
+    """About `count` rows (threshold, FAR, TAR) from FAR 1 down to FAR 0, evenly spaced in log FAR, for plotting.
 
     Each is an exact operating point: the lowest threshold that accepts no more than so many impostor pairs.
     """
-    tar, far = _rates(genuine, impostor)
-    _, accepted_impostor = _accepted_counts(genuine, impostor)
-    impostors = int(accepted_impostor[0])
-    counts = torch.logspace(math.log10(impostors), 0, points, dtype=torch.float64).round().long()
-    allowed = torch.cat([counts.clamp_(max=impostors), counts.new_zeros(1)]).to(far.device)
+    impostors = int(points.accepted_impostor_K[0])
+    wanted = torch.logspace(math.log10(impostors), 0, count, dtype=torch.float64).round().long().clamp_(max=impostors)
+    wanted = torch.nn.functional.pad(wanted, (0, 1)).to(points.accepted_impostor_K.device)
     # searchsorted wants ascending values: the accepted counts fall with the threshold, so their negatives rise.
-    lowest = torch.searchsorted(-accepted_impostor, -allowed, side="left").unique()
-    thresholds = [score_of_bin(score_bin) for score_bin in lowest.tolist()]
-    return list(zip(thresholds, far[lowest].tolist(), tar[lowest].tolist(), strict=True))
+    lowest = torch.unique(torch.searchsorted(-points.accepted_impostor_K, -wanted))
+    columns = (points.threshold_K[lowest], points.far_K[lowest], points.tar_K[lowest])
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def coarse_histogram(counts: Histogram, bins: int = 256) -> list[int]:
@@ -114,21 +151,3 @@ def _best_threshold(cos_P: Tensor, same_P: Tensor) -> float:
     gained[walls[:-1] == walls[1:]] = -len(cos_P) - 1
     best = int(gained.argmax())
     return float((walls[best] + walls[best + 1]) / 2)
-
-
-def _accepted_counts(genuine: Tensor, impostor: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs that each threshold accepts, from the lowest bin to one past the highest, which accepts none."""
-    counts = torch.nn.functional.pad(torch.stack([genuine, impostor]), (0, 1))
-    accepted = counts.flip(1).cumsum(1).flip(1)
-    if not bool((accepted[:, 0] > 0).all()):
-        raise ValueError(
-            f"got {int(accepted[0, 0])} genuine and {int(accepted[1, 0])} impostor pairs: "
-            "expected some of both (two identities, one of them with two images)"
-        )
-    return accepted[0], accepted[1]
-
-
-def _rates(genuine: Tensor, impostor: Tensor) -> tuple[Tensor, Tensor]:
-    """(TAR, FAR) of every threshold in float64."""
-    accepted_genuine, accepted_impostor = (accepted.double() for accepted in _accepted_counts(genuine, impostor))
-    return accepted_genuine / accepted_genuine[0], accepted_impostor / accepted_impostor[0]

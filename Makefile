@@ -1,0 +1,36 @@
+# `make train` and `make test` are all a newcomer needs; both first make .venv, once.
+PYTHON ?= python3
+NPROC ?= auto
+SHELL := /bin/bash
+PARTIAL_FC := .venv/bin/partial-fc
+
+.PHONY: train test omniglot clean
+
+train: data/synthetic/heldout/train.rec
+	$(PARTIAL_FC) train configs/synthetic.yaml --nproc $(NPROC)
+
+omniglot: .venv/installed
+	@test -n "$(OMNIGLOT)" || { echo "give the folder of the two zips: make omniglot OMNIGLOT=DIR (see README.md)"; exit 2; }
+	test -e data/omniglot/background || $(PARTIAL_FC) pack omniglot "$(OMNIGLOT)/images_background.zip" --out data/omniglot/background --size 32
+	test -e data/omniglot/evaluation || $(PARTIAL_FC) pack omniglot "$(OMNIGLOT)/images_evaluation.zip" --out data/omniglot/evaluation --size 32 --no-rotations
+	$(PARTIAL_FC) train configs/omniglot.yaml --nproc $(NPROC)
+
+test: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	OMP_NUM_THREADS=1 .venv/bin/pytest
+
+data/synthetic/heldout/train.rec: .venv/installed
+	test -e data/synthetic/train || $(PARTIAL_FC) pack synthetic --identities 600 --images 20 --size 48 --out data/synthetic/train
+	test -e data/synthetic/heldout || $(PARTIAL_FC) pack synthetic --identities 150 --images 20 --size 48 --first-identity 600 --out data/synthetic/heldout
+
+# torch first, and pinned: what comes after must not choose another build of it.
+.venv/installed: pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --constraint constraints.txt torch
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

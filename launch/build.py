@@ -1,0 +1,179 @@
+"""The parts of a run, made from its configuration. Each function makes one part and knows nothing of the others."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import partial_fc
+from data_pipeline.augment import Augmentation
+from data_pipeline.dali_pipeline import ImageFormat, ImageLoader
+from data_pipeline.recordio import RecordSource
+from launch.config import Config, ConfigError, OptimizerConfig
+from partial_fc import RowSGD, ShardedClassifier, World, sum_gradients
+from partial_fc.backbones import backbone as new_backbone
+from partial_fc.checkpoint import load_backbone
+from partial_fc.prometheus import PrometheusSink
+from partial_fc.report import JsonLinesSink, Sink, TerminalSink
+from partial_fc.schedule import learning_rate_factor
+from partial_fc.world import local_rank
+
+
+def open_records(path: Path) -> RecordSource:
+    """The set in ``path``: a ``.rec`` file, or the folder that holds ``train.rec``, as arcface_torch has it."""
+    return RecordSource(path / "train.rec" if path.is_dir() else path)
+
+
+def open_training_data(config: Config) -> RecordSource:
+    """The training set. ConfigError when the config contradicts it."""
+    source = open_records(config.data.train)
+    found = {"num_classes": source.num_classes, "num_images": len(source)}
+    for name, number in found.items():
+        stated = getattr(config.data, name)
+        if stated is not None and stated != number:
+            raise ConfigError(
+                f"data.{name} is {stated}, but {config.data.train} has {number}: leave the key out, or name other data"
+            )
+    return source
+
+
+def backbone(config: Config) -> nn.Module:
+    """The network of ``config`` on the CPU, in channels-last order, with its weights loaded where some are named."""
+    network = new_backbone(
+        config.backbone.name,
+        embedding_dim=config.backbone.embedding_dim,
+        input_size=config.data.image_size,
+        width=config.backbone.width,
+        dropout=config.backbone.dropout,
+        checkpoint_activations=config.backbone.checkpoint_activations,
+    )
+    if config.backbone.weights is not None:
+        load_backbone(config.backbone.weights, network)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def head(config: Config, num_classes: int, world: World) -> ShardedClassifier:
+    """This rank's shard of the classifier, with its objective and row optimizer."""
+    return ShardedClassifier(
+        num_classes,
+        config.backbone.embedding_dim,
+        config.objective.build(num_classes),
+        world=world,
+        sample_rate=config.classifier.sample_rate,
+        block_classes=config.classifier.block_classes,
+        row_optimizer=RowSGD(config.classifier.learning_rate, config.classifier.momentum),
+        seed=config.seed,
+    )
+
+
+def image_format(config: Config, device: torch.device) -> ImageFormat:
+    """What an image becomes: in channels-last order, as the backbone takes it."""
+    side = config.data.image_size
+    place = "cpu" if device.type == "cpu" else device.index or 0
+    return ImageFormat(side, side, device=place, channels_last=True, fill=float(config.data.fill))
+
+
+def loader(config: Config, source: RecordSource, world: World, device: torch.device) -> ImageLoader:
+    """This rank's part of every global batch, endless."""
+    return ImageLoader(
+        source,
+        image_format(config, device),
+        global_batch=config.schedule.batch_size,
+        rank=world.rank,
+        size=world.size,
+        seed=config.seed,
+        augmentation=Augmentation(**config.data.augmentation.model_dump()),
+        num_threads=config.data.decode_threads,
+    )
+
+
+def compiled(backbone: nn.Module, config: Config) -> nn.Module:
+    """``backbone`` through torch.compile where the config asks for it or, on ``auto``, a compiler is there."""
+    wanted = config.backbone.compile
+    if wanted == "auto":
+        wanted = torch.cuda.is_available() or shutil.which("g++") is not None or shutil.which("clang++") is not None
+    return torch.compile(backbone) if wanted else backbone  # type: ignore[return-value]
+
+
+def replicated(backbone: nn.Module, world: World) -> nn.Module:
+    """``backbone`` under DDP with summed gradients; itself in one process. BatchNorm stays each rank's own."""
+    if world.size == 1:
+        return backbone
+    model = DistributedDataParallel(backbone, broadcast_buffers=False, gradient_as_bucket_view=True)
+    model.register_comm_hook(None, sum_gradients)
+    return model
+
+
+def optimizer(backbone: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW; weight decay on matrices and filters only."""
+    trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999))
+    nesterov = config.momentum > 0
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov)
+
+
+def rate_setter(
+    config: Config, total_steps: int, num_images: int, optimizer: torch.optim.Optimizer, head: ShardedClassifier
+) -> Callable[[int], tuple[float, float]]:
+    """``set_rates(step)``: one factor for the learning rates of backbone and rows."""
+    schedule = config.schedule
+    warmup_steps = min(round(schedule.warmup_epochs * num_images / schedule.batch_size), total_steps - 1)
+
+    def set_rates(step: int) -> tuple[float, float]:
+        factor = learning_rate_factor(
+            step,
+            total_steps=total_steps,
+            warmup_steps=warmup_steps,
+            decay=schedule.decay,
+            power=schedule.power,
+            final=schedule.final,
+        )
+        rates = config.optimizer.learning_rate * factor, config.classifier.learning_rate * factor
+        for group in optimizer.param_groups:
+            group["lr"] = rates[0]
+        assert head.row_optimizer is not None
+        head.row_optimizer.learning_rate = rates[1]
+        return rates
+
+    return set_rates
+
+
+def autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """The precision of the backbone's products: bfloat16, or a context that changes nothing."""
+    if config.backbone.autocast == "float32":
+        return nullcontext
+    return partial(torch.autocast, device.type, torch.bfloat16)
+
+
+def sinks(config: Config, world: World, num_classes: int) -> list[Sink]:
+    """Screen and ``metrics.jsonl`` on rank 0; a Prometheus endpoint on every rank."""
+    opened: list[Sink] = []
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    if world.rank == 0:
+        opened += [TerminalSink(), JsonLinesSink(config.run_dir / "metrics.jsonl")]
+    if config.report.prometheus:
+        opened.append(
+            PrometheusSink(
+                run=config.run_dir.name,
+                version=partial_fc.__version__,
+                objective=config.objective.name,
+                num_classes=num_classes,
+                world_size=world.size,
+                local_rank=local_rank(),
+                address=config.report.address,
+                port=config.report.port,
+            )
+        )
+    return opened

@@ -1,0 +1,98 @@
+"""The command ``partial-fc``: train, evaluate, pack."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import get_args_parser
+from torch.distributed.run import run as run_agent
+
+import partial_fc
+from launch import errors, evaluate, pack, train
+from launch.config import load_config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code (``launch/errors.py`` lists them)."""
+    arguments = _parser().parse_args(argv)
+    with errors.reported() as outcome:
+        outcome.exit_code = arguments.act(arguments)
+    return outcome.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="partial-fc",
+        description="Train classifiers of millions of identities with a cosine head, sharded over the ranks.",
+        epilog=errors.EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"partial-fc {partial_fc.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    training = commands.add_parser("train", help="train on a config, then evaluate on its held-out identities")
+    train.add_arguments(training)
+    training.add_argument("--nproc", type=_processes, default="auto", help=_NPROC_HELP)
+    training.set_defaults(act=_train)
+
+    evaluation = commands.add_parser("evaluate", help="evaluate a run's last checkpoint on held-out identities")
+    evaluate.add_arguments(evaluation)
+    evaluation.add_argument("--nproc", type=_processes, default="auto", help=_NPROC_HELP)
+    evaluation.set_defaults(act=_evaluate)
+
+    packing = commands.add_parser("pack", help="make a .rec file from a folder, Omniglot's zips or arithmetic")
+    pack.add_arguments(packing)
+    packing.set_defaults(act=pack.run)
+    return parser
+
+
+_NPROC_HELP = "ranks on this machine; auto: one per GPU, or two on CPUs"
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    load_config(arguments.config, arguments.set)  # refuse a bad one before any process starts
+    return _run_ranks("launch.train", arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    return _run_ranks("launch.evaluate", arguments)
+
+
+def _run_ranks(module: str, arguments: argparse.Namespace) -> int:
+    """``module``'s ranks under torchrun on this machine, with this command's own arguments; their exit code."""
+    os.environ.setdefault(
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1"
+    )  # else a restarted rank meets the dead one's address
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.nproc)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the failed rank has said why
+    command = [
+        "--standalone",
+        f"--nproc-per-node={arguments.nproc}",
+        "--module",
+        module,
+        *arguments.forwarded(arguments),
+    ]
+    try:
+        run_agent(get_args_parser().parse_args(command))
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return int(failure.exitcode) if failure.exitcode > 0 else 1
+    return 0
+
+
+def _processes(text: str) -> int:
+    if text == "auto":
+        return torch.cuda.device_count() or min(2, os.cpu_count() or 1)
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of processes, at least 1, or auto")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

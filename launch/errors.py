@@ -1,0 +1,48 @@
+"""What a command says when it cannot go on: one line, and an exit code that scripts can rely on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from launch.config import ConfigError
+from partial_fc.loop import TrainingDiverged
+
+EXIT_CODES = """\
+exit codes:
+  0    done
+  1    an error nobody foresaw, or a rank that was killed: the traceback says where
+  2    the command line or the configuration cannot be used
+  3    the data or a file cannot be used: missing, damaged, in the way
+  4    training diverged: the loss was not finite, and nothing was updated by it
+  130  interrupted
+PARTIAL_FC_TRACEBACK=1 in the environment shows the traceback of any error."""
+
+
+@dataclass
+class Outcome:
+    """The exit code of the block under :func:`reported`."""
+
+    exit_code: int = 0
+
+
+@contextmanager
+def reported() -> Iterator[Outcome]:
+    """Turn the errors that a user can mend into one line on standard error and an exit code; let others through.
+
+    Under ``torchrun`` such an error comes up on every rank alike, so only the first rank of a host says it.
+    """
+    outcome = Outcome()
+    try:
+        yield outcome
+    except (ConfigError, ValueError, OSError, TrainingDiverged) as error:
+        if os.environ.get("PARTIAL_FC_TRACEBACK") == "1":
+            raise
+        outcome.exit_code = 2 if isinstance(error, ConfigError) else 4 if isinstance(error, TrainingDiverged) else 3
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"partial-fc: {error}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        outcome.exit_code = 130

@@ -1,0 +1,113 @@
+"""One rank of a training run: ``torchrun ... -m launch.train CONFIG``; ``partial-fc train`` starts them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from data_pipeline.recordio import RecordSource
+from launch import build
+from launch.config import Config, load_config, resolved_yaml
+from launch.errors import reported
+from launch.evaluate import evaluate_backbone, print_results
+from partial_fc import ShardedClassifier, World
+from partial_fc.checkpoint import save_checkpoint
+from partial_fc.loop import train
+from partial_fc.meter import Meter
+from partial_fc.world import local_device, process_group
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one rank and return its exit code (see ``launch/errors.py``)."""
+    parser = argparse.ArgumentParser(prog="python -m launch.train", description=__doc__)
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    with reported() as outcome:
+        run(load_config(arguments.config, arguments.set))
+    return outcome.exit_code
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that every way of starting a run shares."""
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/synthetic.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one value: schedule.epochs=3"
+    )
+
+
+def forwarded(arguments: argparse.Namespace) -> list[str]:
+    """The arguments again, for the ranks."""
+    return [str(arguments.config), *(word for override in arguments.set for word in ("--set", override))]
+
+
+def run(config: Config) -> None:
+    """Train as ``config`` says, save the model, and evaluate it where held-out identities are given."""
+    torch.manual_seed(config.seed)
+    source = build.open_training_data(config)
+    held_out = None if config.data.evaluate is None else build.open_records(config.data.evaluate)
+    device = local_device()
+    with process_group() as world, ExitStack() as open_sinks:
+        backbone = build.backbone(config).to(device)
+        head = build.head(config, source.num_classes, world).to(device)
+        model = build.replicated(build.compiled(backbone, config), world)
+        optimizer = build.optimizer(backbone, config.optimizer)
+        total_steps = max(round(config.schedule.epochs * len(source) / config.schedule.batch_size), 1)
+        batches = build.loader(config, source, world, device)
+        facts = {"config": config.model_dump(mode="json"), "num_images": len(source)}
+        save = partial(_save, config.run_dir / "checkpoints", backbone=backbone, head=head, world=world, facts=facts)
+        sinks = build.sinks(config, world, source.num_classes)
+        for sink in sinks:
+            open_sinks.callback(sink.close)
+        if world.rank == 0:
+            (config.run_dir / "config.yaml").write_text(resolved_yaml(config))
+            print(_summary(config, source, backbone, total_steps, world, device), flush=True)
+        train(
+            range(total_steps),
+            batches=batches,
+            global_batch=config.schedule.batch_size,
+            backbone=model,
+            head=head,
+            optimizer=optimizer,
+            set_rates=build.rate_setter(config, total_steps, len(source), optimizer, head),
+            autocast=build.autocast(config, device),
+            clip_norm=config.optimizer.clip_norm,
+            meter=Meter(total_steps=total_steps, images_per_epoch=len(source), device=device),
+            sinks=sinks,
+            report_every=min(config.report.every_steps, total_steps),
+            save=save,
+            save_every=config.save_every_steps,
+        )
+        save(total_steps)
+        open_sinks.close()
+        if held_out is not None:
+            evaluation = evaluate_backbone(config, backbone, held_out, world, device, out=config.run_dir)
+            if world.rank == 0:
+                print_results(evaluation, config.run_dir)
+
+
+def _save(
+    folder: Path, step: int, *, backbone: nn.Module, head: ShardedClassifier, world: World, facts: dict[str, object]
+) -> None:
+    save_checkpoint(folder, step, backbone, head, world, facts)
+
+
+def _summary(
+    config: Config, source: RecordSource, backbone: nn.Module, total_steps: int, world: World, device: torch.device
+) -> str:
+    parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    return (
+        f"{len(source):,} images of {source.num_classes:,} identities; {config.backbone.name} of width "
+        f"{config.backbone.width} ({parameters / 1e6:.1f} M parameters), {config.objective.name}; "
+        f"{total_steps:,} steps of {config.schedule.batch_size} on {world.size} x {device.type}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

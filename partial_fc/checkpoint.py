@@ -1,0 +1,121 @@
+"""What a run leaves on disk: the backbone as one plain state dict, the head as one file per rank that wrote it.
+
+::
+
+    checkpoints/step-00001234/
+        backbone.pt               state dict with arcface_torch's keys: loads there, and its weights load here
+        head-00000-of-00002.pt    class ids of this part, rows, row optimizer, objective
+        manifest.json             written last, by rank 0
+
+A folder appears under its name only when it is whole: it is written under another name and renamed. Parts are read
+by class id, so a head saved by any number of ranks loads on any other. Files are read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from partial_fc.classifier import ShardedClassifier
+from partial_fc.world import World
+
+_ROW_KEYS = ("weight", "row_optimizer.momentum_cD")
+
+
+def save_checkpoint(
+    folder: Path, step: int, backbone: nn.Module, head: ShardedClassifier, world: World, facts: dict[str, Any]
+) -> Path:
+    """Write ``folder/step-<step>`` from all ranks and return it. Three barriers; every rank writes its own shard.
+
+    ``facts`` go into the manifest. BatchNorm's running statistics, which each rank keeps of its own images, are
+    averaged over the ranks first: what is saved, evaluated and trained on is one network.
+    """
+    final = folder / f"step-{step:08d}"
+    partial = folder / f"step-{step:08d}.partial"
+    if world.rank == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    average_buffers(backbone, world)
+    world.barrier()
+    torch.save(
+        {"classes": (head.shard.start, head.shard.stop), "state": head.state_dict()},
+        partial / f"head-{world.rank:05d}-of-{world.size:05d}.pt",
+    )
+    if world.rank == 0:
+        torch.save(backbone.state_dict(), partial / "backbone.pt")
+    world.barrier()
+    if world.rank == 0:
+        manifest = {
+            "step": step,
+            "num_classes": head.num_classes,
+            "embedding_dim": head.embedding_dim,
+            "head_parts": world.size,
+            **facts,
+        }
+        (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+    world.barrier()
+    return final
+
+
+def latest_checkpoint(folder: Path) -> Path:
+    """The whole checkpoint of the highest step in ``folder``. FileNotFoundError when there is none."""
+    whole = sorted(path.parent for path in folder.glob("step-*/manifest.json") if path.parent.suffix != ".partial")
+    if not whole:
+        raise FileNotFoundError(f"no checkpoint in {folder}: expected a folder step-N with a manifest.json")
+    return whole[-1]
+
+
+def load_backbone(path: Path, backbone: nn.Module) -> None:
+    """Load a state dict file, or a checkpoint's folder, into ``backbone``. ValueError naming what does not fit."""
+    file = path / "backbone.pt" if path.is_dir() else path
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {file} do not fit this backbone: {error}") from error
+
+
+def load_head(folder: Path, head: ShardedClassifier) -> None:
+    """Load this rank's classes from a checkpoint written by any number of ranks. ValueError when C or D differ."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    saved = manifest["num_classes"], manifest["embedding_dim"]
+    if saved != (head.num_classes, head.embedding_dim):
+        raise ValueError(
+            f"{folder} holds a head of {saved[0]} classes x {saved[1]} dimensions: "
+            f"expected {head.num_classes} x {head.embedding_dim}"
+        )
+    state = head.state_dict()
+    rows = {key: state[key] for key in _ROW_KEYS if key in state}
+    for part in range(manifest["head_parts"]):
+        file = folder / f"head-{part:05d}-of-{manifest['head_parts']:05d}.pt"
+        saved_part = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        _copy_rows(range(*saved_part["classes"]), saved_part["state"], head.shard, rows)
+        if part == 0:
+            state.update({key: value for key, value in saved_part["state"].items() if key not in _ROW_KEYS})
+    head.load_state_dict({**state, **rows})
+
+
+def average_buffers(module: nn.Module, world: World) -> None:
+    """Replace every floating-point buffer by its mean over the ranks. One all-reduce of them all."""
+    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    if world.size == 1 or not buffers:
+        return
+    flat = world.all_sum(torch.cat([buffer.reshape(-1) for buffer in buffers])) / world.size
+    with torch.no_grad():
+        for buffer, part in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))
+
+
+def _copy_rows(saved: range, source: dict[str, Tensor], wanted: range, target: dict[str, Tensor]) -> None:
+    start, stop = max(saved.start, wanted.start), min(saved.stop, wanted.stop)
+    if start >= stop:
+        return
+    for key in target.keys() & source.keys():
+        target[key][start - wanted.start : stop - wanted.start] = source[key][start - saved.start : stop - saved.start]

@@ -1,0 +1,176 @@
+"""Embeddings of held-out identities and what they are worth: exact measures over all pairs, shared out over the ranks.
+
+Legend: N images of all ranks, n this rank's; D embedding dimensions; P listed pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from partial_fc.functional import verification
+from partial_fc.functional.cosine import unit_rows
+from partial_fc.functional.pair_scores import PairScores, pair_cosines, pair_scores, rank1_hits, triangle_share
+from partial_fc.world import World
+
+FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The measures of one set of embeddings; `verification.py` and `rank1_hits` define each of them.
+
+    `tar_at_far` and `threshold_at_far` hold the FARs, as text, that the number of impostor pairs can resolve.
+    `roc` is (threshold, FAR, TAR); the histograms are equal bins over cosines from -1 to 1.
+    `kfold_accuracy` is (mean, standard deviation) where a list of pairs was given.
+    """
+
+    rank1: float
+    eer: float
+    eer_threshold: float
+    best_accuracy: float
+    best_accuracy_threshold: float
+    tar_at_far: dict[str, float]
+    threshold_at_far: dict[str, float]
+    kfold_accuracy: tuple[float, float] | None
+    counts: dict[str, int]
+    roc: list[tuple[float, float, float]]
+    genuine_histogram: list[int]
+    impostor_histogram: list[int]
+
+    @property
+    def operating_far(self) -> str | None:
+        """The FAR at which the report says "accepted": 1e-3, else the smallest above it that can be counted."""
+        countable = [far for far in FARS[:3] if far in self.tar_at_far]
+        return countable[-1] if countable else None
+
+    @property
+    def operating_threshold(self) -> float:
+        """The threshold of `operating_far`; with fewer than ten impostor pairs that of the equal error rate."""
+        return self.eer_threshold if self.operating_far is None else self.threshold_at_far[self.operating_far]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `evaluation.json` holds: plain dictionaries, lists and numbers, the measures first."""
+        kfold = {} if self.kfold_accuracy is None else dict(zip(("mean", "std"), self.kfold_accuracy, strict=True))
+        return {
+            "rank1": self.rank1,
+            "eer": self.eer,
+            "eer_threshold": self.eer_threshold,
+            "best_accuracy": self.best_accuracy,
+            "best_accuracy_threshold": self.best_accuracy_threshold,
+            "tar_at_far": self.tar_at_far,
+            "threshold_at_far": self.threshold_at_far,
+            **({"kfold_accuracy": kfold} if kfold else {}),
+            "counts": self.counts,
+            "roc": [dict(zip(("threshold", "far", "tar"), point, strict=True)) for point in self.roc],
+            "histograms": {"range": [-1, 1], "genuine": self.genuine_histogram, "impostor": self.impostor_histogram},
+        }
+
+
+def evaluate(
+    unit_nD: Float[Tensor, "n D"],
+    labels_n: Int[Tensor, " n"],
+    world: World,
+    pairs_P2: Int[Tensor, "P 2"] | None = None,
+    folds: int = 10,
+) -> Evaluation:
+    """The measures of all ranks' embeddings, the same on every rank and to the last bit for every number of ranks.
+
+    `unit_nD` are this rank's unit rows (a rank may have none), `pairs_P2` rows of all ranks' images in rank order.
+    Every rank holds all N embeddings and scores its share of the N (N - 1) / 2 pairs. Talks: gathers N rows of D and of
+    a label, one all-reduce of 34 MB of counts, one gather of N integers a rank.
+    Raises ValueError, on every rank alike, where embeddings are not finite unit rows or where there is no genuine or no
+    impostor pair.
+    """
+    unit_ND, labels_N = _gathered(unit_nD, labels_n, world)
+    scores = _summed(pair_scores(unit_ND, labels_N, triangle_share(len(unit_ND), world.rank, world.size)), world)
+    points = verification.roc(scores.genuine, scores.impostor)
+    kfold = None
+    if pairs_P2 is not None:
+        first_P, second_P = pairs_P2.to(unit_ND.device).unbind(1)
+        same_P = labels_N[first_P] == labels_N[second_P]
+        kfold = verification.kfold_accuracy(pair_cosines(unit_ND, first_P, second_P), same_P, folds)
+    eer, eer_threshold = verification.equal_error_rate(points)
+    best_accuracy, best_accuracy_threshold = verification.best_accuracy(points)
+    at_far = {far: verification.tar_at_far(points, float(far)) for far in FARS}
+    countable = {far: point for far, point in at_far.items() if point is not None}
+    hits, probes = rank1_hits(scores.nearest_N, labels_N)
+    return Evaluation(
+        rank1=hits / probes,
+        eer=eer,
+        eer_threshold=eer_threshold,
+        best_accuracy=best_accuracy,
+        best_accuracy_threshold=best_accuracy_threshold,
+        tar_at_far={far: tar for far, (tar, _) in countable.items()},
+        threshold_at_far={far: threshold for far, (_, threshold) in countable.items()},
+        kfold_accuracy=kfold,
+        counts={
+            "identities": len(torch.unique(labels_N)),
+            "images": len(labels_N),
+            "rank1_probes": probes,
+            "rank1_hits": hits,
+            "genuine_pairs": int(points.accepted_genuine_K[0]),
+            "impostor_pairs": int(points.accepted_impostor_K[0]),
+        },
+        roc=verification.thinned_roc(points),
+        genuine_histogram=verification.coarse_histogram(scores.genuine),
+        impostor_histogram=verification.coarse_histogram(scores.impostor),
+    )
+
+
+def embed(
+    backbone: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    autocast_dtype: torch.dtype | None = None,
+    flip: bool = False,
+) -> tuple[Float[Tensor, "n D"], Int[Tensor, " n"]]:
+    """(unit embeddings in float32, labels) of all images in `batches`, on `device`, the backbone in evaluation mode.
+
+    `flip` adds the embedding of the mirrored image before the row is normalised, as is usual for faces: twice the work.
+    `autocast_dtype` runs the backbone under autocast. Each module's training flag is put back afterwards, whatever
+    happens, frozen layers' included. Without any batch the result is (0, 0)-shaped, and `evaluate` takes it.
+    """
+    units, labels = [torch.empty(0, 0, device=device)], [torch.empty(0, dtype=torch.int64, device=device)]
+    with _evaluation_mode(backbone), torch.no_grad():
+        for images, batch_labels in batches:
+            images = images.to(device, non_blocking=True)
+            with torch.autocast(device.type, autocast_dtype, enabled=autocast_dtype is not None):
+                views = [backbone(images), backbone(images.flip(-1))] if flip else [backbone(images)]
+            units.append(unit_rows(torch.stack(views).float().sum(0))[0])
+            labels.append(batch_labels.to(device, torch.int64, non_blocking=True).flatten())
+    return torch.cat(units[1:] or units), torch.cat(labels)
+
+
+@contextmanager
+def _evaluation_mode(backbone: nn.Module) -> Iterator[None]:
+    flags = [(module, module.training) for module in backbone.modules()]
+    backbone.eval()
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def _gathered(unit_nD: Tensor, labels_n: Tensor, world: World) -> tuple[Tensor, Tensor]:
+    """All ranks' rows and labels; what they must be is checked after the gather, so that no rank raises alone."""
+    sizes = world.all_gather(torch.tensor(unit_nD.shape[1], device=unit_nD.device))
+    if len(unit_nD) == 0:
+        unit_nD = unit_nD.new_empty(0, int(sizes.max()))
+    unit_ND, labels_N = world.gather_rows(unit_nD), world.gather_rows(labels_n)
+    longest = torch.linalg.vector_norm(unit_ND, dim=1, dtype=torch.float32).amax() if len(unit_ND) else 0.0
+    if not longest <= 1.01:
+        raise ValueError(f"embeddings: the longest has length {float(longest)}, expected finite rows of length 1")
+    return unit_ND, labels_N
+
+
+def _summed(scores: PairScores, world: World) -> PairScores:
+    genuine, impostor = world.all_sum(torch.stack([scores.genuine, scores.impostor]))
+    return PairScores(genuine, impostor, world.all_gather(scores.nearest_N).amax(0))

@@ -1,0 +1,99 @@
+"""THE LOOP: one function. Everything it uses arrives as an argument; it knows no file, no screen and no server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from partial_fc.classifier import ShardedClassifier
+from partial_fc.meter import Meter
+from partial_fc.report import Sink
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is not finite. Raised on all ranks at the same step, before anything was updated by it."""
+
+
+class Batch(Protocol):
+    """One rank's part of a global batch."""
+
+    @property
+    def images(self) -> Tensor:
+        """``(n, 3, H, W)``, normalised."""
+
+    @property
+    def labels(self) -> Tensor:
+        """``(n,)`` int64."""
+
+
+def train(
+    steps: Iterable[int],
+    *,
+    batches: Iterator[Batch],
+    global_batch: int,
+    backbone: nn.Module,
+    head: ShardedClassifier,
+    optimizer: torch.optim.Optimizer,
+    set_rates: Callable[[int], tuple[float, float]],
+    autocast: Callable[[], AbstractContextManager[object]],
+    clip_norm: float | None,
+    meter: Meter,
+    sinks: Sequence[Sink],
+    report_every: int,
+    save: Callable[[int], None],
+    save_every: int | None,
+) -> None:
+    """Train for ``steps``; ``set_rates(step)`` sets and tells the learning rates of backbone and rows.
+
+    The loss is the same number on every rank, so every rank stops at the same step when it is not finite.
+    ``save(done)`` is called every ``save_every`` steps, never for the last one: that is the caller's.
+    """
+    meter.start()
+    for step in steps:
+        rates = set_rates(step)
+        waiting = time.perf_counter()
+        batch = next(batches)
+        waited_seconds = time.perf_counter() - waiting
+        with autocast():
+            embeddings = backbone(batch.images)
+        loss = head(embeddings.float(), batch.labels)
+        refuse_divergence(loss, step, head)
+        loss.backward()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(backbone.parameters(), clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        figures = dict(head.statistics)
+        meter.observe(
+            images=global_batch,
+            loss=figures.pop("loss"),
+            data_wait_seconds=waited_seconds,
+            scale=figures.pop("scale", None),
+            median_target_angle_radians=figures.pop("median_target_angle"),
+            extra=figures,
+        )
+        if (step + 1) % report_every == 0:
+            report = meter.report(learning_rate=rates[0], row_learning_rate=rates[1])
+            for sink in sinks:
+                sink.write(report)
+        if save_every is not None and (step + 1) % save_every == 0:
+            save(step + 1)
+            meter.start()
+
+
+def refuse_divergence(loss: Tensor, step: int, head: ShardedClassifier) -> None:
+    """Raise TrainingDiverged unless the loss is finite, with the figures to look at. Reads the loss on the host."""
+    if bool(torch.isfinite(loss)):
+        return
+    figures = ", ".join(f"{name} {float(value):.4g}" for name, value in head.statistics.items())
+    raise TrainingDiverged(
+        f"the loss is {float(loss)} at step {step} ({figures}); nothing was updated by it. Look at the last lines of "
+        "metrics.jsonl: a scale that ran up or a median target angle that stays at 1.57 asks for smaller learning "
+        "rates (optimizer.learning_rate, classifier.learning_rate), a longer schedule.warmup_epochs or a smaller "
+        "objective.max_scale; a sudden jump asks for a look at the images of that step"
+    )

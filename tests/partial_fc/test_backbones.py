@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from partial_fc.backbones import BACKBONES, backbone
+from partial_fc.backbones.recompute import recomputed
+
+# arcface_torch's state dicts at 512 dimensions and 112 pixels: the number of entries, a few of them for a failure that
+# says something, and SHA-256 of all lines "key (shape)" in the order of the state dict.
+ARCFACE_TORCH: dict[str, tuple[int, str, dict[str, tuple[int, ...]]]] = {
+    "r18": (
+        187,
+        "2fc57a7c2208129d8fbf3e386e5883ee0b4b6f95183a0790ded8da8dfdaa1a02",
+        {"layer1.1.conv2.weight": (64, 64, 3, 3), "layer4.1.bn3.running_var": (512,), "fc.weight": (512, 25088)},
+    ),
+    "r34": (
+        331,
+        "83030a7f8192c8f7aadf8e1335dee901e8d277f91181b4a26ee1f85468cd826f",
+        {"layer2.3.prelu.weight": (128,), "layer3.0.downsample.0.weight": (256, 128, 1, 1)},
+    ),
+    "r50": (
+        475,
+        "07c891e9a2b72833518d206c487047ef65d0545ff1b8917ee10c407e149e5bb2",
+        {"conv1.weight": (64, 3, 3, 3), "layer3.13.conv1.weight": (256, 256, 3, 3), "features.weight": (512,)},
+    ),
+    "r100": (
+        925,
+        "cb1161eeccd66b1d16aa7df5fbf70e3be51cb2d6c24a85c7f1758f03e0b69dee",
+        {"layer2.12.bn1.weight": (128,), "layer3.29.conv2.weight": (256, 256, 3, 3), "fc.bias": (512,)},
+    ),
+    "r200": (
+        1807,
+        "4591f94b33e4962205cb393441bc6689778fe65b67316d37894dfe3f8bc3e79c",
+        {"layer1.5.conv1.weight": (64, 64, 3, 3), "layer3.59.bn2.weight": (256,), "layer4.2.bn1.weight": (512,)},
+    ),
+    "mbf": (
+        333,
+        "9559fd021a31b1bc4f8906903cc7f219fb894ab5a6514ac22597689891dd31ab",
+        {
+            "layers.1.layers.0.weight": (128, 2, 3, 3),
+            "layers.3.layers.3.layers.1.layers.0.weight": (128, 1, 3, 3),
+            "layers.6.layers.2.layers.0.weight": (256, 512, 1, 1),
+            "conv_sep.layers.2.weight": (512,),
+            "features.layers.0.layers.0.weight": (512, 1, 7, 7),
+            "features.layers.2.weight": (512, 512),
+            "features.layers.3.num_batches_tracked": (),
+        },
+    ),
+}
+NETWORKS = ["r18", "mbf"]  # one of each construction
+
+
+def narrow(name: str, *, input_size: int = 32, checkpoint_activations: bool = False) -> nn.Module:
+    torch.manual_seed(0)
+    return backbone(
+        name, embedding_dim=16, input_size=input_size, width=4, checkpoint_activations=checkpoint_activations
+    )
+
+
+def images(n: int, size: int) -> Tensor:
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def gradients(network: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    network.zero_grad()
+    network(batch).square().sum().backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_keys_shapes_and_order_are_arcface_torchs(name: str) -> None:
+    entries, digest, some = ARCFACE_TORCH[name]
+    with torch.device("meta"):
+        state = backbone(name).state_dict()
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    assert {key: shapes.get(key) for key in some} == some
+    assert len(shapes) == entries
+    lines = "\n".join(f"{key} {shape}" for key, shape in shapes.items())
+    assert hashlib.sha256(lines.encode()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("input_size", [32, 40, 112])
+def test_a_narrow_network_trains_at_any_image_size(name: str, input_size: int) -> None:
+    network = narrow(name, input_size=input_size)
+    batch = images(4, input_size)
+    assert network(batch).shape == (4, 16)
+    trained = gradients(network, batch)
+    assert set(trained) == {n for n, p in network.named_parameters() if p.requires_grad}
+    assert all(g.isfinite().all() and g.any() for key, g in trained.items() if not key.endswith("fc.bias"))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_pixel_has_a_say(name: str) -> None:
+    batch = images(4, 40).requires_grad_()
+    narrow(name, input_size=40)(batch).square().sum().backward()
+    assert batch.grad is not None
+    assert (batch.grad.abs().sum((0, 1)) > 0).all()
+
+
+def test_mobilefacenet_keeps_two_channels_per_group_at_any_width() -> None:
+    with torch.device("meta"):
+        state = backbone("mbf", width=6).state_dict()
+    assert state["layers.1.layers.0.weight"].shape == (12, 2, 3, 3)
+    assert state["features.layers.2.weight"].shape == (512, 48)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_recomputed_activations_give_the_same_gradients(name: str) -> None:
+    batch = images(8, 32)
+    kept, recomputed = (gradients(narrow(name, checkpoint_activations=c).train(), batch) for c in (False, True))
+    assert kept.keys() == recomputed.keys()
+    for key, gradient in kept.items():
+        assert torch.equal(gradient, recomputed[key]), key
+
+
+def test_recomputed_activations_leave_the_same_statistics() -> None:
+    batch = images(8, 32)
+    kept, recomputed = narrow("mbf"), narrow("mbf", checkpoint_activations=True)
+    for _ in range(2):
+        gradients(kept, batch)
+        gradients(recomputed, batch)
+    theirs = recomputed.state_dict()
+    for key, value in kept.state_dict().items():
+        assert torch.equal(value, theirs[key]), key
+    assert theirs["layers.0.layers.1.num_batches_tracked"] == 2
+
+
+def test_a_compiled_network_recomputes_to_the_same_gradients_and_statistics() -> None:
+    def trained(compiled: bool) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        block = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU())
+
+        def step(x: Tensor) -> Tensor:
+            return recomputed(block, x).square().sum()
+
+        loss = torch.compile(step, backend="aot_eager")(images(2, 8)) if compiled else step(images(2, 8))
+        loss.backward()  # type: ignore[no-untyped-call]
+        grads = {f"{name}.grad": p.grad for name, p in block.named_parameters() if p.grad is not None}
+        return {**block.state_dict(), **grads}
+
+    eager, compiled = trained(False), trained(True)
+    assert eager.keys() == compiled.keys()
+    for key, value in eager.items():
+        assert torch.allclose(compiled[key], value, rtol=1e-5, atol=1e-6), key
+    assert compiled["1.num_batches_tracked"] == 1
+
+
+def test_recomputation_keeps_fewer_activations() -> None:
+    def kept_bytes(checkpoint_activations: bool) -> int:
+        sizes: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        network = narrow("mbf", checkpoint_activations=checkpoint_activations)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            embeddings = network(images(16, 32))
+        assert embeddings.requires_grad
+        return sum(sizes.values())
+
+    assert kept_bytes(True) < kept_bytes(False) / 4
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_dropout_acts_in_training_only(name: str) -> None:
+    network = backbone(name, embedding_dim=8, input_size=32, width=4, dropout=0.5)
+    batch = images(4, 32)
+    assert not torch.equal(network(batch), network(batch))
+    network.eval()
+    assert torch.equal(network(batch), network(batch))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_saved_as_arcface_torch_saves_them_load_strictly_and_give_the_same_embeddings(name: str) -> None:
+    trained = narrow(name)
+    gradients(trained, images(4, 32))  # running statistics unlike a new network's
+    file = io.BytesIO()
+    torch.save(OrderedDict(trained.state_dict()), file)
+    file.seek(0)
+    torch.manual_seed(7)
+    loaded = backbone(name, embedding_dim=16, input_size=32, width=4)
+    loaded.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(images(2, 32)), trained.eval()(images(2, 32)))
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"'iresnet50'; the nearest is 'r50' of r18, r34, r50, r100, r200, mbf"):
+        backbone("iresnet50")
+
+
+@pytest.mark.parametrize("what", ["embedding_dim", "input_size", "width"])
+def test_sizes_below_one_are_refused(what: str) -> None:
+    with pytest.raises(ValueError, match=f"{what} is a whole number, at least 1 .* got 0"):
+        backbone("mbf", **{what: 0})  # type: ignore[arg-type]
+
+
+def test_a_width_given_as_a_factor_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a width of 64 is the published one\), got 0.5"):
+        backbone("r18", width=0.5)  # type: ignore[arg-type]
+
+
+def test_a_dropout_of_everything_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"dropout is a share in \[0, 1\), got 1.0"):
+        backbone("r18", dropout=1.0)
