@@ -48,14 +48,16 @@ class ImageFormat:
     """`"cpu"`, or the number of a CUDA device, which then decodes as well."""
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
-    fill: float = HALF_RANGE
-    """Pixel value, 0 to 255, of what a moved image leaves bare."""
+    fill: float = 0
+    """Whole pixel value, 0 to 255, of what a moved image leaves bare."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
             raise ValueError(f"images of {self.height} x {self.width} pixels: expected at least 1 x 1")
         if self.dtype not in DALI_TYPES:
             raise ValueError(f"dtype {self.dtype}: expected one of {', '.join(map(str, DALI_TYPES))}")
+        if self.fill not in range(256):
+            raise ValueError(f"fill {self.fill}: expected a whole pixel value, 0 to 255, as images are moved in bytes")
         if self.device != CPU and not isinstance(self.device, int):
             raise ValueError(f'device {self.device!r}: expected "cpu" or the number of a CUDA device')
 

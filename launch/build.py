@@ -106,7 +106,7 @@ def replicated(backbone: nn.Module, world: World) -> nn.Module:
     """``backbone`` under DDP with summed gradients; itself in one process. BatchNorm stays each rank's own."""
     if world.size == 1:
         return backbone
-    model = DistributedDataParallel(backbone, broadcast_buffers=False, gradient_as_bucket_view=True)
+    model = DistributedDataParallel(backbone, forward_sync_buffers=False, gradient_as_bucket_view=True)
     model.register_comm_hook(None, sum_gradients)
     return model
 

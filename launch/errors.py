@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ exit codes:
   130  interrupted
 PARTIAL_FC_TRACEBACK=1 in the environment shows the traceback of any error."""
 
+_MOMENT_SECONDS = 3.0
+
 
 @dataclass
 class Outcome:
@@ -33,7 +36,8 @@ class Outcome:
 def reported() -> Iterator[Outcome]:
     """Turn the errors that a user can mend into one line on standard error and an exit code; let others through.
 
-    Under ``torchrun`` such an error comes up on every rank alike, so only the first rank of a host says it.
+    Under ``torchrun`` such an error mostly comes up on every rank alike. The first rank of a host says it at once; the
+    others wait a moment, in which torchrun ends them if it is everybody's, and speak if it is theirs alone.
     """
     outcome = Outcome()
     try:
@@ -42,7 +46,8 @@ def reported() -> Iterator[Outcome]:
         if os.environ.get("PARTIAL_FC_TRACEBACK") == "1":
             raise
         outcome.exit_code = 2 if isinstance(error, ConfigError) else 4 if isinstance(error, TrainingDiverged) else 3
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"partial-fc: {error}", file=sys.stderr, flush=True)
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(_MOMENT_SECONDS)
+        print(f"partial-fc: {error}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         outcome.exit_code = 130

@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from partial_fc.evaluation import Evaluation
@@ -122,8 +123,8 @@ def score_figure(evaluation: Evaluation, *, logarithmic: bool) -> str:
 
 def _density(histogram: Sequence[int]) -> NDArray[np.float64]:
     """Per unit of cosine, in bins twice as wide as the stored ones: a tail of single pairs stays a shape."""
-    counts: NDArray[np.float64] = np.array(histogram, dtype=np.float64).reshape(-1, 2).sum(1)
-    return counts * (len(counts) / 2 / counts.sum())
+    counts = np.array(histogram, dtype=np.float64).reshape(-1, 2).sum(1)
+    return np.asarray(counts * (len(counts) / 2 / counts.sum()))
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Curve]:
@@ -162,9 +163,9 @@ def _curve_figure(name: str, steps_values: NDArray[np.float64], key: str) -> str
             # A rate or a loss that halved is read against zero; a scale that moves by a tenth is not.
             from_zero = low >= 0 and (low < 0.5 * high or key == "images_per_second")
             axes.set_ylim(0 if from_zero else low - margin, high + margin)
-            axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True))
-        axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlabel("step")
         return _svg(axes, f"{name} over the steps of the run")
 

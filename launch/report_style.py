@@ -38,7 +38,7 @@ p { margin: 0 0 14px; color: var(--muted); max-width: 70ch; }
 .narrow { grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr)); }
 figcaption { display: flex; justify-content: space-between; align-items: baseline; gap: 10px; margin-bottom: 8px; }
 .last { color: var(--muted); font-size: 15px; }
-svg { display: block; width: 100%; height: auto; }
+svg { display: block; width: 100%; max-width: 580px; height: auto; margin: 0 auto; }
 svg * { stroke-linejoin: round; }
 table { border-collapse: collapse; width: 100%; margin: 10px 0 8px; font-size: 15px; }
 th, td { text-align: right; padding: 6px 0; border-bottom: 1px solid var(--line); font-weight: 400; }
@@ -48,7 +48,10 @@ th:first-child { text-align: left; }
 .wrong .badge { color: var(--wrong); }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(142px, 1fr)); gap: 12px; margin-top: 12px; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 2px; margin: 0; align-content: start; min-width: 0; }
-.pair img { width: 100%; aspect-ratio: 1; object-fit: cover; background: var(--grid); display: block; border: 1px solid var(--line); }
+.pair img {
+  display: block; width: 100%; aspect-ratio: 1; object-fit: cover; background: var(--grid);
+  border: 1px solid var(--line);
+}
 .pair img:first-of-type { border-radius: 7px 0 0 7px; }
 .pair img:last-of-type { border-radius: 0 7px 7px 0; }
 .pair figcaption { grid-column: 1 / 3; display: block; margin: 2px 0 0; font-size: 12px; line-height: 1.35; }

@@ -7,6 +7,7 @@ the target cosines of the global batch in hand and a way to sum over the other c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,18 +67,22 @@ class _ScaledSoftmax(Objective):
     """The softmax over scaled cosines that NormFace, CosFace, ArcFace and AdaCos share."""
 
     def _log_negatives(self, cosines: Cosines, scale: Tensor) -> Float[Tensor, " N"]:
-        """``ln Σ_{j≠y} exp(s c_ij)``: one sweep."""
+        """``ln Σ_{j≠y} exp(s c_ij)`` in float64: one sweep."""
         shift = softmax.exponent_shift(scale, cosines.num_classes)
         return softmax.log_of_sum(cosines.sum_over_negatives(lambda cos_Nb: torch.exp(scale * cos_Nb - shift)), shift)
 
     def _slopes(
         self, scale: Tensor, log_negatives_N: Tensor, margined_N: Tensor, derivative_N: Tensor, **figures: Tensor
     ) -> Slopes:
-        loss_N, excess_N, log_normaliser_N = softmax.softmax_loss(log_negatives_N, scale * margined_N)
+        dtype = margined_N.dtype
+        loss_N, excess_N, log_normaliser_N = softmax.softmax_loss(log_negatives_N, scale.double() * margined_N.double())
+        # A logarithm near the scale, rounded to float32, would cost every P_ij two bits: its remainder goes to the gain.
+        rounded_N = log_normaliser_N.to(dtype)
+        gain_N = (scale * torch.exp(rounded_N - log_normaliser_N)).to(dtype)
         return Slopes(
-            loss_N,
-            scale * derivative_N * excess_N,
-            lambda cos_Nb: scale * torch.exp(scale * cos_Nb - log_normaliser_N[:, None]),
+            loss_N.to(dtype),
+            scale * derivative_N * excess_N.to(dtype),
+            lambda cos_Nb: gain_N[:, None] * torch.exp(scale * cos_Nb - rounded_N[:, None]),
             {"scale": scale, **figures},
         )
 
@@ -167,8 +172,8 @@ class AdaCos(_ScaledSoftmax):
         capped = (self.scale >= self.max_scale).to(target_N.dtype)
         if self.dynamic and self.training:
             following, limited = adacos.dynamic_scale(
-                log_negatives_N + torch.log(target_N.new_tensor(cosines.inverse_sample_rate)),
-                cosines.median_target_angle,
+                log_negatives_N + math.log(cosines.inverse_sample_rate),
+                cosines.median_target_angle.double(),
                 self.num_classes,
                 self.max_scale,
             )
@@ -177,10 +182,10 @@ class AdaCos(_ScaledSoftmax):
                 capped = limited
             else:
                 first = self.steps == 0
-                scale = torch.where(first, scale, following)
+                self.scale.copy_(torch.where(first, self.scale, following))
                 capped = torch.where(first, capped, limited)
+                scale = self.scale.to(target_N.dtype, copy=True)
                 log_negatives_N = self._log_negatives(cosines, scale)
-                self.scale.copy_(scale)
             self.steps += 1
         return self._slopes(scale, log_negatives_N, target_N, torch.ones_like(target_N), scale_capped=capped)
 
@@ -208,7 +213,7 @@ class P2SGrad(Objective):
         super().__init__()
         self.inter_class_weight = _number_or(inter_class_weight, "balanced", "inter_class_weight")
         self.slope_scale = _number_or(slope_scale, "adacos", "slope_scale")
-        self.kappa = kappa
+        self.kappa = _positive(kappa, "kappa")
 
     def forward(self, cosines: Cosines) -> Slopes:
         """See :class:`Objective`."""
@@ -251,4 +256,10 @@ def _checked_margin(margin: float, end: float) -> float:
 def _number_or(value: str | float, word: str, name: str) -> str | float:
     if isinstance(value, str) and value != word:
         raise ValueError(f"{name}={value!r}: expected {word!r} or a number")
-    return value
+    return value if isinstance(value, str) else _positive(value, name)
+
+
+def _positive(value: float, name: str) -> float:
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"{name}={value}: expected a positive number")
+    return float(value)

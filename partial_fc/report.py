@@ -10,12 +10,11 @@ import json
 import math
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -72,13 +71,13 @@ class Sink(Protocol):
 
 
 class TerminalSink:
-    """A live progress line where ``stream`` (standard output unless given) is a terminal, else a line per report.
+    """A live progress line where ``console`` (standard output unless given) is a terminal, else a line per report.
 
     Meant for one rank of the run. The live line is drawn only by ``write``: no thread of its own.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, console: Console | None = None) -> None:
-        self._console = console or Console(file=stream or sys.stdout)
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
         self._progress: Progress | None = None
 
     def write(self, report: StepReport) -> None:

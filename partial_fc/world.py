@@ -5,8 +5,6 @@ Every reduction is a SUM. Dividing by a number of ranks happens nowhere: the los
 so the sum of the ranks' gradients is already its gradient (see :func:`sum_gradients`).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -66,7 +64,7 @@ class ProcessGroupWorld(World):
     def all_gather(self, tensor: Tensor) -> Tensor:
         """See :meth:`World.all_gather`."""
         gathered = tensor.new_empty(self.size * tensor.numel())
-        dist.all_gather_into_tensor(gathered, tensor.reshape(-1).contiguous(), group=self.group)
+        dist.all_gather_single(gathered, tensor.reshape(-1).contiguous(), group=self.group)
         return gathered.view(self.size, *tensor.shape)
 
     def gather_rows(self, rows_n: Tensor, counts: Sequence[int] | None = None) -> Tensor:
@@ -77,7 +75,7 @@ class ProcessGroupWorld(World):
         padded = rows_n.new_zeros((longest, *rows_n.shape[1:]))
         padded[: len(rows_n)] = rows_n
         gathered = rows_n.new_empty((self.size * longest, *rows_n.shape[1:]))
-        dist.all_gather_into_tensor(gathered, padded, group=self.group)
+        dist.all_gather_single(gathered, padded, group=self.group)
         if min(counts) == longest:
             return gathered
         return torch.cat([part[:count] for part, count in zip(torch.split(gathered, longest), counts, strict=True)])
@@ -91,7 +89,7 @@ class ProcessGroupWorld(World):
                 padded[rank * longest : rank * longest + len(part)] = part
             rows_N = padded
         summed = rows_N.new_empty((longest, *rows_N.shape[1:]))
-        dist.reduce_scatter_tensor(summed, rows_N.contiguous(), group=self.group)
+        dist.reduce_scatter_single(summed, rows_N.contiguous(), group=self.group)
         return summed[: counts[self.rank]]
 
     def barrier(self) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from partial_fc.backbones.recompute import recomputed
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
 
@@ -83,7 +84,7 @@ class IResNet(nn.Module):
         x = self.prelu(self.bn1(self.conv1(images)))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
-                x = checkpoint(block, x, use_reentrant=False) if self._checkpoints() else block(x)
+                x = recomputed(block, x) if self._checkpoints() else block(x)
         x = torch.flatten(self.dropout(self.bn2(x)), 1)
         return self.features(self.fc(x))  # type: ignore[no-any-return]
 

@@ -25,7 +25,7 @@ def arcface_target(
     formula turns the target away, as printed.
     """
     cos_N = cos_N.clamp(-1.0, 1.0)
-    sin_N = (1.0 - cos_N.square()).clamp(min=0.0).sqrt()
+    sin_N = ((1.0 - cos_N) * (1.0 + cos_N)).sqrt()  # 1 - c² would lose half the digits near 1
     margined_N = cos_N * math.cos(margin) - sin_N * math.sin(margin)
     if straight_through:
         return margined_N, torch.ones_like(cos_N)

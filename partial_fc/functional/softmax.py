@@ -26,8 +26,8 @@ def exponent_shift(scale: Tensor, num_classes: int) -> Tensor:
 
 
 def log_of_sum(shifted_sum_N: Float[Tensor, " N"], shift: Tensor) -> Float[Tensor, " N"]:
-    """``ln Σ exp(z)`` from ``Σ exp(z - shift)``; -inf where there was no term."""
-    return shifted_sum_N.log() + shift
+    """``ln Σ exp(z)`` in float64 from ``Σ exp(z - shift)``; -inf where there was no term."""
+    return shifted_sum_N.double().log() + shift
 
 
 def softmax_loss(

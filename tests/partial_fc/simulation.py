@@ -41,7 +41,7 @@ class ThreadWorld(World):
         return torch.cat(self._all(rows_n))
 
     def scatter_sum_rows(self, rows_N: Tensor, counts: Sequence[int]) -> Tensor:
-        return self.all_sum(rows_N).split(list(counts))[self.rank]
+        return torch.split(self.all_sum(rows_N), list(counts))[self.rank]
 
     def barrier(self) -> None:
         self.exchange.barrier.wait()

@@ -43,9 +43,9 @@ def test_128_ranks_of_which_most_have_no_class_and_no_row_agree_with_one(name: s
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("size", [1, 3])
 def test_no_less_exact_than_the_whole_matrix_in_the_same_dtype(name: str, dtype: torch.dtype, size: int) -> None:
-    given = problem(C, D, (40, 40), near=1.0)
+    given = problem(100, 32, (200, 200), near=1.0)
     given = Problem(given.rows_CD.to(dtype).double(), [(x.to(dtype).double(), y) for x, y in given.batches])
-    case, tolerance = CASES[name], torch.finfo(dtype).eps
+    case, tolerance = cases(100, 32)[name], 2 * torch.finfo(dtype).eps
     truths, slow = by_whole_matrix(case, given), by_whole_matrix(case, given, dtype)
     fast = by_ranks(case, given, size, block_classes=7, dtype=dtype)
     for truth, slow_step, fast_step in zip(truths, slow, fast, strict=True):
@@ -72,8 +72,8 @@ def test_a_cosine_of_exactly_one_or_minus_one(name: str, sign: float) -> None:
     (truth,) = by_whole_matrix(CASES[name], given)
     assert error(solution.loss, truth.loss) < 1e-12
     if name != "arcface":  # autograd of arccos gives 0/0 there; the next test says what ArcFace gives
-        assert error(solution.grad_embeddings_ND, truth.grad_embeddings_ND) < 1e-12
-        assert error(solution.grad_rows_CD, truth.grad_rows_CD) < 1e-12
+        torch.testing.assert_close(solution.grad_embeddings_ND, truth.grad_embeddings_ND, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(solution.grad_rows_CD, truth.grad_rows_CD, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -162,9 +162,9 @@ def test_a_share_of_the_batch_near_a_wrong_class_drives_adacos_up_until_the_cap_
 
 def test_a_collapsed_cone_of_centres_drives_adacos_up_until_the_cap_stops_it() -> None:
     axis_D = torch.nn.functional.one_hot(torch.tensor(0), 128).double()
-    rows_CD = axis_D + torch.randn(500, 128).double() / math.sqrt(128)
-    embeddings_ND = axis_D + torch.randn(40, 128).double() / math.sqrt(128)
-    assert reference.cosines(embeddings_ND, rows_CD).mean() > 0.45
+    rows_CD = 1.2 * axis_D + torch.randn(500, 128).double() / math.sqrt(128)
+    embeddings_ND = 1.2 * axis_D + torch.randn(40, 128).double() / math.sqrt(128)
+    assert reference.cosines(embeddings_ND, rows_CD).mean() >= 0.5
     assert_driven_to_the_cap(rows_CD, embeddings_ND, torch.arange(40))
 
 
@@ -236,7 +236,7 @@ def test_evaluation_leaves_the_scale_of_adacos_alone(statistics: str) -> None:
     head.eval()
     loss = head(*given.batches[0])
     scale = float(before["objective.scale"])
-    assert float(loss) == pytest.approx(_softmax_loss(given, scale), rel=1e-12)
+    assert loss.item() == pytest.approx(_softmax_loss(given, scale), rel=1e-12)
     for name, value in before.items():
         assert torch.equal(head.state_dict()[name], value), name
 

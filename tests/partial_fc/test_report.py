@@ -117,7 +117,7 @@ def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> N
 
 def test_a_stream_that_is_no_terminal_gets_one_plain_line_per_report() -> None:
     stream = io.StringIO()
-    sink: Sink = TerminalSink(stream)
+    sink: Sink = TerminalSink(Console(file=stream))
     sink.write(report())
     sink.write(report(step=110))
     sink.close()
@@ -129,13 +129,13 @@ def test_a_stream_that_is_no_terminal_gets_one_plain_line_per_report() -> None:
 def test_an_ascii_only_log_takes_the_lines() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    TerminalSink(stream).write(report())
+    TerminalSink(Console(file=stream)).write(report())
     assert raw.getvalue().startswith(b"step 100/400")
 
 
 def test_a_terminal_gets_one_line_that_is_drawn_anew() -> None:
     stream = io.StringIO()
-    sink = TerminalSink(console=Console(file=stream, force_terminal=True, width=140, color_system=None))
+    sink = TerminalSink(Console(file=stream, force_terminal=True, width=140, color_system=None))
     sink.write(report())
     sink.write(report(step=200, loss=1.5))
     sink.close()
@@ -148,5 +148,5 @@ def test_a_terminal_gets_one_line_that_is_drawn_anew() -> None:
 
 def test_a_terminal_closed_before_the_first_report_shows_nothing() -> None:
     stream = io.StringIO()
-    TerminalSink(console=Console(file=stream, force_terminal=True)).close()
+    TerminalSink(Console(file=stream, force_terminal=True)).close()
     assert stream.getvalue() == ""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import math
 from itertools import pairwise
 from typing import Any
@@ -68,5 +69,6 @@ def test_a_run_of_one_step_is_at_its_last() -> None:
     ],
 )
 def test_a_schedule_that_makes_no_sense_is_refused(options: dict[str, Any], what: str) -> None:
+    unchecked = inspect.unwrap(learning_rate_factor)  # without the tests' own type checks
     with pytest.raises(ValueError, match=what):
-        learning_rate_factor(**{"step": 0, "total_steps": 10, **options})
+        unchecked(**{"step": 0, "total_steps": 10, **options})

@@ -119,7 +119,7 @@ def test_listed_pairs_have_the_scores_of_the_sweep() -> None:
     unit_ND, _ = some_embeddings()
     first_P, second_P = torch.triu_indices(40, 40, offset=1)
     cos_P = pair_cosines(unit_ND, first_P, second_P)
-    scores = pair_scores.pair_scores(unit_ND, torch.zeros(40), triangle_share(40, 0, 1))
+    scores = pair_scores.pair_scores(unit_ND, torch.zeros(40, dtype=torch.int64), triangle_share(40, 0, 1))
     bins_P = ((cos_P + 1) * STEPS_PER_UNIT).long()
     assert torch.equal(torch.bincount(bins_P, minlength=SCORE_BINS), scores.genuine)
 
