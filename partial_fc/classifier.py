@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -139,6 +139,17 @@ class ShardedClassifier(nn.Module):
         return [count for count, _, _ in rows]
 
 
+class _Block(NamedTuple):
+    """Some classes of the shard and their cosines with the global batch."""
+
+    columns: slice | Tensor
+    unit_bD: Tensor
+    norm_b1: Tensor
+    cos_Nb: Tensor
+    target_rows: Tensor  # the batch rows whose class is in this block,
+    target_places: Tensor  # and where in the block
+
+
 @dataclass
 class _Step:
     """One step's sweep over a shard: everything that forward leaves for backward."""
@@ -153,6 +164,7 @@ class _Step:
         self.target_rows, self.target_columns = owned_targets(self.labels_N, self.head.shard)
         if self.columns is not None:
             self.target_columns = torch.searchsorted(self.columns, self.target_columns)
+        self._kept: _Block | None = None
 
     def solve(self) -> tuple[Cosines, Slopes]:
         """What the objective was asked, and its answer for the global batch: the same on every rank."""
@@ -174,9 +186,9 @@ class _Step:
         total_N = self.unit_ND.new_zeros(
             len(self.unit_ND), dtype=torch.promote_types(self.unit_ND.dtype, torch.float32)
         )
-        for _, unit_bD, _, (rows, places) in self._blocks():
-            terms_Nb = term(cosine.cosine_block(self.unit_ND, unit_bD))
-            terms_Nb[rows, places] = 0.0
+        for block in self._blocks():
+            terms_Nb = term(block.cos_Nb)
+            terms_Nb[block.target_rows, block.target_places] = 0.0
             total_N += terms_Nb.sum(dim=1)
         return self.head.world.all_sum(total_N)
 
@@ -189,23 +201,31 @@ class _Step:
         """
         wide = torch.promote_types(self.unit_ND.dtype, torch.float32)
         grad_ND = torch.zeros_like(self.unit_ND, dtype=wide)
-        for columns, unit_bD, norm_b1, (rows, places) in self._blocks():
-            slopes_Nb = slopes.negatives(cosine.cosine_block(self.unit_ND, unit_bD))
-            slopes_Nb[rows, places] = slopes.target_N[rows]
+        for block in self._blocks():
+            slopes_Nb = slopes.negatives(block.cos_Nb)
+            slopes_Nb[block.target_rows, block.target_places] = slopes.target_N[block.target_rows]
             slopes_Nb = (slopes_Nb * gain).to(self.unit_ND.dtype)
-            grad_ND += slopes_Nb @ unit_bD
+            grad_ND += slopes_Nb @ block.unit_bD
             grad_bD = (slopes_Nb.T @ self.unit_ND).to(wide)
-            use_gradient(columns, cosine.tangent_gradient(grad_bD, unit_bD, norm_b1))
+            use_gradient(block.columns, cosine.tangent_gradient(grad_bD, block.unit_bD, block.norm_b1))
         return grad_ND
 
-    def _blocks(self) -> Iterator[tuple[slice | Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]]:
-        """Per block: its columns, unit rows, norms, and the (batch row, place in the block) of the targets in it."""
+    def _blocks(self) -> Iterator[_Block]:
+        """The shard block by block, made anew in each sweep; a shard of one block is made once and kept."""
         width = self.head.block_classes or max(_BLOCK_COSINES // max(len(self.unit_ND), 1), 64)
-        for block in cosine.blocks(self.num_columns, width):
-            inside = (self.target_columns >= block.start) & (self.target_columns < block.stop)
-            targets = self.target_rows[inside], self.target_columns[inside] - block.start
-            columns = self._place(block)
-            yield columns, *cosine.unit_rows(self.rows_cD[columns].to(self.unit_ND.dtype)), targets
+        if self.num_columns > width:
+            return (self._block(columns) for columns in cosine.blocks(self.num_columns, width))
+        if self._kept is None and self.num_columns:
+            self._kept = self._block(slice(0, self.num_columns))
+        return iter([self._kept] if self._kept is not None else [])
+
+    def _block(self, drawn: slice) -> _Block:
+        inside = (self.target_columns >= drawn.start) & (self.target_columns < drawn.stop)
+        columns = self._place(drawn)
+        unit_bD, norm_b1 = cosine.unit_rows(self.rows_cD[columns].to(self.unit_ND.dtype))
+        cos_Nb = cosine.cosine_block(self.unit_ND, unit_bD)
+        places = self.target_columns[inside] - drawn.start
+        return _Block(columns, unit_bD, norm_b1, cos_Nb, self.target_rows[inside], places)
 
     def _place(self, drawn: Any) -> Any:
         """Columns of the shard from columns among the drawn."""

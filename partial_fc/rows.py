@@ -5,6 +5,8 @@ Rows have unit length and stay so: each update ends with a retraction to the sph
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ class RowSGD(nn.Module):
 
     def __init__(self, learning_rate: float, momentum: float = 0.0) -> None:
         super().__init__()
-        if learning_rate < 0 or not 0 <= momentum < 1:
+        if not 0 <= learning_rate < math.inf or not 0 <= momentum < 1:
             raise ValueError(f"learning_rate={learning_rate}, momentum={momentum}: expected >= 0 and in [0, 1)")
         self.learning_rate = learning_rate
         self.momentum = momentum

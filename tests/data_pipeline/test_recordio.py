@@ -53,6 +53,17 @@ def written(folder: Path, labels: list[int], images: list[bytes]) -> Path:
     return folder / "train.rec"
 
 
+def kinds_of_first_record(rec: bytes) -> list[int]:
+    kinds: list[int] = []
+    at = 0
+    while not kinds or kinds[-1] in (1, 2):
+        magic, word = struct.unpack_from("<4sI", rec, at)
+        assert magic == MAGIC
+        kinds.append(word >> 29)
+        at += 8 + (word % 2**29 + 3) // 4 * 4
+    return kinds
+
+
 def contents(source: RecordSource) -> list[tuple[int, bytes]]:
     return [(source.label(sample), source.read(sample).tobytes()) for sample in range(len(source))]
 
@@ -88,8 +99,8 @@ def test_ungrouped_labels_give_a_plain_file_keyed_from_zero(tmp_path: Path) -> N
 def test_an_image_that_holds_the_magic_number_survives(tmp_path: Path, image: bytes) -> None:
     path = written(tmp_path, [3, 4], [image, b"next"])
     assert contents(RecordSource(path)) == [(3, image), (4, b"next")]
-    aligned = [at for at in range(0, len(image) - 3, 4) if image[at : at + 4] == MAGIC]
-    assert path.read_bytes().count(MAGIC) == 1 + len(aligned) + 1 + 3 + (image.count(MAGIC) - len(aligned))
+    aligned = sum(image[at : at + 4] == MAGIC for at in range(0, len(image) - 3, 4))
+    assert kinds_of_first_record(path.read_bytes()) == ([1] + [2] * (aligned - 1) + [3] if aligned else [0])
 
 
 def test_a_magic_number_within_the_head_of_the_payload_is_put_back(tmp_path: Path) -> None:
