@@ -13,8 +13,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import partial_fc
+from data_pipeline import Source
 from data_pipeline.augment import Augmentation
 from data_pipeline.dali_pipeline import ImageFormat, ImageLoader
+from data_pipeline.label_noise import NoisyLabels
 from data_pipeline.recordio import RecordSource
 from launch.config import Config, ConfigError, OptimizerConfig
 from partial_fc import RowSGD, ShardedClassifier, World, sum_gradients
@@ -31,8 +33,8 @@ def open_records(path: Path) -> RecordSource:
     return RecordSource(path / "train.rec" if path.is_dir() else path)
 
 
-def open_training_data(config: Config) -> RecordSource:
-    """The training set. ConfigError when the config contradicts it."""
+def open_training_data(config: Config) -> Source:
+    """The training set, with the wrong labels asked for. ConfigError when the config contradicts the data."""
     source = open_records(config.data.train)
     found = {"num_classes": source.num_classes, "num_images": len(source)}
     for name, number in found.items():
@@ -41,11 +43,11 @@ def open_training_data(config: Config) -> RecordSource:
             raise ConfigError(
                 f"data.{name} is {stated}, but {config.data.train} has {number}: leave the key out, or name other data"
             )
-    return source
+    return NoisyLabels(source, config.data.label_noise, config.seed) if config.data.label_noise else source
 
 
-def backbone(config: Config) -> nn.Module:
-    """The network of ``config`` on the CPU, in channels-last order, with its weights loaded where some are named."""
+def backbone(config: Config, weights: Path | None) -> nn.Module:
+    """The network of ``config`` on the CPU, in channels-last order, with ``weights`` loaded where some are given."""
     network = new_backbone(
         config.backbone.name,
         embedding_dim=config.backbone.embedding_dim,
@@ -54,8 +56,8 @@ def backbone(config: Config) -> nn.Module:
         dropout=config.backbone.dropout,
         checkpoint_activations=config.backbone.checkpoint_activations,
     )
-    if config.backbone.weights is not None:
-        load_backbone(config.backbone.weights, network)
+    if weights is not None:
+        load_backbone(weights, network)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -80,8 +82,13 @@ def image_format(config: Config, device: torch.device) -> ImageFormat:
     return ImageFormat(side, side, device=place, channels_last=True, fill=float(config.data.fill))
 
 
-def loader(config: Config, source: RecordSource, world: World, device: torch.device) -> ImageLoader:
-    """This rank's part of every global batch, endless."""
+def loader(config: Config, source: Source, world: World, device: torch.device) -> ImageLoader:
+    """This rank's part of every global batch, endless. ConfigError when a rank would get fewer than two images."""
+    if config.schedule.batch_size < 2 * world.size:
+        raise ConfigError(
+            f"schedule.batch_size is {config.schedule.batch_size}: BatchNorm needs two images on each of "
+            f"{world.size} ranks, {2 * world.size} together"
+        )
     return ImageLoader(
         source,
         image_format(config, device),

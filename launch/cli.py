@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser
 from torch.distributed.run import run as run_agent
@@ -56,33 +57,38 @@ _NPROC_HELP = "ranks on this machine; auto: one per GPU, or two on CPUs"
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    load_config(arguments.config, arguments.set)  # refuse a bad one before any process starts
-    return _run_ranks("launch.train", arguments)
+    config = load_config(arguments.config, arguments.set)  # refuse a bad one before any process starts
+    if arguments.nproc > 1:
+        return _run_ranks("launch.train", train.forwarded(arguments), arguments.nproc)
+    train.run(config)
+    return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    return _run_ranks("launch.evaluate", arguments)
+    if arguments.nproc > 1:
+        return _run_ranks("launch.evaluate", evaluate.forwarded(arguments), arguments.nproc)
+    evaluate.run(arguments)
+    return 0
 
 
-def _run_ranks(module: str, arguments: argparse.Namespace) -> int:
-    """``module``'s ranks under torchrun on this machine, with this command's own arguments; their exit code."""
-    os.environ.setdefault(
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1"
-    )  # else a restarted rank meets the dead one's address
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // arguments.nproc)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the failed rank has said why
-    command = [
-        "--standalone",
-        f"--nproc-per-node={arguments.nproc}",
-        "--module",
-        module,
-        *arguments.forwarded(arguments),
-    ]
+def _run_ranks(module: str, words: Sequence[str], nproc: int) -> int:
+    """The exit code of ``nproc`` ranks of ``module`` under torchrun, in sessions of their own, on this machine.
+
+    That of the first rank that failed; 128 + the signal's number where a signal ended this process and so its ranks.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    logging.disable(logging.CRITICAL)  # of torchrun's, in this process: the rank that failed has said why
+    command = ["--standalone", f"--nproc-per-node={nproc}", "--module", module, *words]
     try:
-        run_agent(get_args_parser().parse_args(command))
+        run_agent(get_args_parser().parse_args(command))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        return int(failure.exitcode) if failure.exitcode > 0 else 1
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            return failure.exitcode
+        print(f"partial-fc: rank {rank} was killed ({failure.signal_name()})", file=sys.stderr)
+        return 1
+    except SignalException as error:
+        return 128 + error.sigval
     return 0
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from partial_fc import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
 from partial_fc.backbones import BACKBONES
 from partial_fc.functional.softmax import LARGEST_SCALE
+from partial_fc.objectives import OBJECTIVES
 
 _Scale = Field(gt=0, le=LARGEST_SCALE)
 
@@ -27,6 +28,22 @@ class ConfigError(Exception):
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, given: Any) -> Any:
+        """Say what pydantic's own refusal does not: the nearest key that this section has. An empty section is one."""
+        if given is None:
+            return {}
+        unknown = [str(key) for key in given if key not in cls.model_fields] if isinstance(given, dict) else []
+        if unknown:
+            refusals = (f"unknown key {key!r}, the nearest is {_nearest(key, cls)!r}" for key in unknown)
+            raise ValueError("; ".join(refusals))
+        return given
+
+
+def _nearest(key: str, section: type[BaseModel]) -> str:
+    return difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.0)[0]
 
 
 class AugmentationConfig(_Section):
@@ -48,6 +65,7 @@ class DataConfig(_Section):
     num_images: int | None = Field(None, ge=1, description="likewise")
     image_size: int = Field(112, ge=8, description="side in pixels")
     fill: int = Field(0, ge=0, le=255, description="what lies outside a warped image")
+    label_noise: float = Field(0.0, ge=0, le=1, description="share of training labels replaced by wrong ones")
     decode_threads: int = Field(1, ge=1, description="per rank")
     augmentation: AugmentationConfig = AugmentationConfig(mirror=0.5)
 
@@ -183,11 +201,17 @@ class Config(_Section):
     schedule: ScheduleConfig = ScheduleConfig()
     report: ReportConfig = ReportConfig()
 
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _name_the_default(cls, given: Any) -> Any:
+        """Let ``objective: {max_scale: 30}`` mean AdaCos, as leaving the section out does."""
+        return {"name": AdaCosConfig().name, **given} if isinstance(given, dict) else given
+
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in ``path`` with ``a.b=c`` overrides applied. ConfigError for anything it cannot use."""
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -216,7 +240,9 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     *sections, name = key.split(".")
     node = tree
     for section in sections:
-        node = node.setdefault(section, {})
+        if node.get(section) is None:
+            node[section] = {}
+        node = node[section]
         if not isinstance(node, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
     try:
@@ -227,31 +253,14 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 def _explained(error: ValidationError) -> Iterable[str]:
     for problem in error.errors():
-        path = [str(part) for part in problem["loc"]]
-        if problem["type"] == "extra_forbidden":
-            model = _model_at(path[:-1])
-            known = list(model.model_fields) if model else []
-            nearest = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.0)
-            hint = f"; the nearest key is {nearest[0]!r}" if nearest else ""
-            yield f"unknown key {'.'.join(path)!r}{hint}"
-        elif problem["type"] == "missing":
-            yield f"{'.'.join(path)!r} is missing"
+        # Between "objective" and its keys pydantic puts the objective's name, which is no part of the key.
+        key = ".".join(str(part) for part in problem["loc"] if part not in OBJECTIVES)
+        if problem["type"] == "missing":
+            yield f"{key!r} is missing"
+        elif problem["type"] == "value_error":
+            yield f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
         else:
-            yield f"{'.'.join(path)}: {problem['msg']}, got {problem['input']!r}"
-
-
-def _model_at(path: Sequence[str]) -> type[BaseModel] | None:
-    """The section's model at ``path``; pydantic writes a tagged objective as ``objective.<name>``."""
-    objectives = {str(kind.model_fields["name"].annotation.__args__[0]): kind for kind in ObjectiveConfig.__args__}  # type: ignore[union-attr]
-    model: Any = Config
-    for part in path:
-        model = objectives.get(part) if part in objectives else model.model_fields[part].annotation
-        if model is ObjectiveConfig:
-            model = Config
-            continue
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return None
-    return model  # type: ignore[no-any-return]
+            yield f"{key}: {problem['msg']}, got {problem['input']!r}"
 
 
 assert set(BackboneConfig.model_fields["name"].annotation.__args__) == set(BACKBONES)  # type: ignore[union-attr]

@@ -18,11 +18,11 @@ exit codes:
   1    an error nobody foresaw, or a rank that was killed: the traceback says where
   2    the command line or the configuration cannot be used
   3    the data or a file cannot be used: missing, damaged, in the way
-  4    training diverged: the loss was not finite, and nothing was updated by it
-  130  interrupted
+  4    training diverged: the loss was not finite, and no weight was updated by it
+  130  interrupted; 143: told to end by SIGTERM
 PARTIAL_FC_TRACEBACK=1 in the environment shows the traceback of any error."""
 
-_MOMENT_SECONDS = 3.0
+_MOMENT_SECONDS = 5.0
 
 
 @dataclass
@@ -36,8 +36,9 @@ class Outcome:
 def reported() -> Iterator[Outcome]:
     """Turn the errors that a user can mend into one line on standard error and an exit code; let others through.
 
-    Under ``torchrun`` such an error mostly comes up on every rank alike. The first rank of a host says it at once; the
-    others wait a moment, in which torchrun ends them if it is everybody's, and speak if it is theirs alone.
+    Under ``torchrun`` such an error mostly comes up on every rank alike, and the first that exits ends the others. So
+    the first rank of a host says it at once; the others wait a moment, and speak only if it may be theirs alone. An
+    error that nobody foresaw waits longest: it may be no more than the end of a rank that has something to say.
     """
     outcome = Outcome()
     try:
@@ -46,8 +47,14 @@ def reported() -> Iterator[Outcome]:
         if os.environ.get("PARTIAL_FC_TRACEBACK") == "1":
             raise
         outcome.exit_code = 2 if isinstance(error, ConfigError) else 4 if isinstance(error, TrainingDiverged) else 3
-        if os.environ.get("LOCAL_RANK", "0") != "0":
+        is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+        if not is_first:
             time.sleep(_MOMENT_SECONDS)
-        print(f"partial-fc: {error}", file=sys.stderr, flush=True)
+        if is_first or outcome.exit_code == 3:
+            print("partial-fc:", " ".join(str(error).split()), file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         outcome.exit_code = 130
+    except Exception:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            time.sleep(2 * _MOMENT_SECONDS)
+        raise

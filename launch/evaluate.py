@@ -21,12 +21,12 @@ from launch.config import Config, ConfigError, load_config, resolved_yaml
 from launch.errors import reported
 from launch.report_page import PairPicture, write_report
 from partial_fc import World
-from partial_fc.checkpoint import latest_checkpoint, load_backbone
+from partial_fc.checkpoint import latest_checkpoint
 from partial_fc.evaluation import Evaluation, embed, evaluate
 from partial_fc.functional.example_pairs import hardest_pairs
 from partial_fc.world import local_device, process_group
 
-EMBED_BATCH = 256
+EMBED_BATCH = 128
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,8 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{arguments.run_dir}/config.yaml names no data.evaluate: give --data FILE.rec")
     weights = arguments.weights or latest_checkpoint(arguments.run_dir / "checkpoints")
     source = build.open_records(held_out)
-    backbone = build.backbone(config)
-    load_backbone(weights, backbone)
+    backbone = build.backbone(config, weights)
     device = local_device()
     with process_group() as world:
         evaluation = evaluate_backbone(
@@ -75,6 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
             source,
             world,
             device,
+            run_dir=arguments.run_dir,
             out=arguments.out or arguments.run_dir,
             flip=arguments.flip,
         )
@@ -89,17 +89,20 @@ def evaluate_backbone(
     world: World,
     device: torch.device,
     *,
+    run_dir: Path,
     out: Path,
     flip: bool = False,
 ) -> Evaluation:
     """The measures of ``backbone`` on ``source``; rank 0 writes ``evaluation.json`` and ``report.html`` into ``out``.
 
-    Each rank embeds a contiguous share of the images; all ranks hold all embeddings afterwards.
+    Each rank embeds its share of the images; all ranks hold all embeddings afterwards. ``run_dir`` is where the run's
+    own ``metrics.jsonl`` lies, for the report's curves.
     """
-    mine = torch.arange(len(source)).tensor_split(world.size)[world.rank].numpy()
-    batches = sequential_batches(source, build.image_format(config, device), mine, batch=EMBED_BATCH)
+    share = image_share(len(source), world.rank, world.size)
+    batches = sequential_batches(source, build.image_format(config, device), share, batch=EMBED_BATCH)
     dtype = torch.bfloat16 if config.backbone.autocast == "bfloat16" else None
     unit_nD, labels_n = embed(backbone, ((b.images, b.labels) for b in batches), device, dtype, flip)
+    unit_nD = unit_nD.reshape(-1, config.backbone.embedding_dim)  # a rank without images does not know D
     evaluation = evaluate(unit_nD, labels_n, world)
     unit_ND, labels_N = world.gather_rows(unit_nD), world.gather_rows(labels_n)
     if world.rank == 0:
@@ -111,10 +114,21 @@ def evaluate_backbone(
             evaluation,
             title=f"{config.run_dir.name}: {config.objective.name} on {identities}",
             config=resolved_yaml(config),
-            metrics=_records(config.run_dir / "metrics.jsonl"),
+            metrics=_records(run_dir / "metrics.jsonl"),
             pairs=_pictures(unit_ND, labels_N, source, evaluation.operating_threshold),
         )
     return evaluation
+
+
+def image_share(num_images: int, rank: int, size: int) -> range:
+    """The images that ``rank`` embeds: whole batches in a row, none where there are more ranks than batches.
+
+    A batch is the same for any number of ranks, as the last digits of an embedding depend on its batch's size: so the
+    figures of an evaluation do not depend on the number of ranks, at the cost of up to one batch's imbalance.
+    """
+    batches = -(-num_images // EMBED_BATCH)
+    first, end = (min(batches * part // size * EMBED_BATCH, num_images) for part in (rank, rank + 1))
+    return range(first, end)
 
 
 def print_results(evaluation: Evaluation, out: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from data_pipeline.recordio import RecordSource
+from data_pipeline import Source
 from launch import build
 from launch.config import Config, load_config, resolved_yaml
 from launch.errors import reported
@@ -54,7 +54,7 @@ def run(config: Config) -> None:
     held_out = None if config.data.evaluate is None else build.open_records(config.data.evaluate)
     device = local_device()
     with process_group() as world, ExitStack() as open_sinks:
-        backbone = build.backbone(config).to(device)
+        backbone = build.backbone(config, config.backbone.weights).to(device)
         head = build.head(config, source.num_classes, world).to(device)
         model = build.replicated(build.compiled(backbone, config), world)
         optimizer = build.optimizer(backbone, config.optimizer)
@@ -80,14 +80,16 @@ def run(config: Config) -> None:
             clip_norm=config.optimizer.clip_norm,
             meter=Meter(total_steps=total_steps, images_per_epoch=len(source), device=device),
             sinks=sinks,
-            report_every=min(config.report.every_steps, total_steps),
+            report_every=config.report.every_steps,
             save=save,
             save_every=config.save_every_steps,
         )
         save(total_steps)
         open_sinks.close()
         if held_out is not None:
-            evaluation = evaluate_backbone(config, backbone, held_out, world, device, out=config.run_dir)
+            evaluation = evaluate_backbone(
+                config, backbone, held_out, world, device, run_dir=config.run_dir, out=config.run_dir
+            )
             if world.rank == 0:
                 print_results(evaluation, config.run_dir)
 
@@ -99,7 +101,7 @@ def _save(
 
 
 def _summary(
-    config: Config, source: RecordSource, backbone: nn.Module, total_steps: int, world: World, device: torch.device
+    config: Config, source: Source, backbone: nn.Module, total_steps: int, world: World, device: torch.device
 ) -> str:
     parameters = sum(parameter.numel() for parameter in backbone.parameters())
     return (

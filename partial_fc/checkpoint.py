@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def latest_checkpoint(folder: Path) -> Path:
 def load_backbone(path: Path, backbone: nn.Module) -> None:
     """Load a state dict file, or a checkpoint's folder, into ``backbone``. ValueError naming what does not fit."""
     file = path / "backbone.pt" if path.is_dir() else path
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = _tensors_in(file)
     try:
         backbone.load_state_dict(state)
     except RuntimeError as error:
@@ -83,7 +84,11 @@ def load_backbone(path: Path, backbone: nn.Module) -> None:
 
 
 def load_head(folder: Path, head: ShardedClassifier) -> None:
-    """Load this rank's classes from a checkpoint written by any number of ranks. ValueError when C or D differ."""
+    """Load this rank's classes from a checkpoint written by any number of ranks.
+
+    Momentum that only one of the two heads has is left out, or left at zero. ValueError when C, D or the objective's
+    state differ, or when a file is damaged.
+    """
     manifest = json.loads((folder / "manifest.json").read_text())
     saved = manifest["num_classes"], manifest["embedding_dim"]
     if saved != (head.num_classes, head.embedding_dim):
@@ -95,11 +100,14 @@ def load_head(folder: Path, head: ShardedClassifier) -> None:
     rows = {key: state[key] for key in _ROW_KEYS if key in state}
     for part in range(manifest["head_parts"]):
         file = folder / f"head-{part:05d}-of-{manifest['head_parts']:05d}.pt"
-        saved_part = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        saved_part = _tensors_in(file)
         _copy_rows(range(*saved_part["classes"]), saved_part["state"], head.shard, rows)
         if part == 0:
             state.update({key: value for key, value in saved_part["state"].items() if key not in _ROW_KEYS})
-    head.load_state_dict({**state, **rows})
+    try:
+        head.load_state_dict({**state, **rows})
+    except RuntimeError as error:
+        raise ValueError(f"the head in {folder} was trained with another objective: {error}") from error
 
 
 def average_buffers(module: nn.Module, world: World) -> None:
@@ -111,6 +119,21 @@ def average_buffers(module: nn.Module, world: World) -> None:
     with torch.no_grad():
         for buffer, part in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
             buffer.copy_(part.view_as(buffer))
+
+
+def _tensors_in(file: Path) -> dict[str, Any]:
+    """What ``torch.save`` wrote, mapped and not read where it can be. ValueError for a file that is anything else."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; expected weights written by torch.save")
+    try:
+        mappable = zipfile.is_zipfile(file)  # files from before torch 1.6 are not
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable)
+    except Exception as error:  # damaged bytes make the unpickler raise nearly anything
+        raise ValueError(
+            f"{file} cannot be read as tensors ({type(error).__name__}): it is damaged, or holds other things than "
+            "tensors, which are refused because loading them could run code"
+        ) from error
+    return state
 
 
 def _copy_rows(saved: range, source: dict[str, Tensor], wanted: range, target: dict[str, Tensor]) -> None:

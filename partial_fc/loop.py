@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,11 @@ from partial_fc.meter import Meter
 from partial_fc.report import Sink
 
 
-class TrainingDiverged(RuntimeError):
-    """The loss is not finite. Raised on all ranks at the same step, before anything was updated by it."""
+class TrainingDiverged(RuntimeError):  # noqa: N818  # the name says what happened, as StopIteration's does
+    """The loss is not finite. Raised on all ranks at the same step, before any weight was updated by it."""
 
 
+@runtime_checkable
 class Batch(Protocol):
     """One rank's part of a global batch."""
 
@@ -32,7 +33,7 @@ class Batch(Protocol):
 
 
 def train(
-    steps: Iterable[int],
+    steps: range,
     *,
     batches: Iterator[Batch],
     global_batch: int,
@@ -51,7 +52,8 @@ def train(
     """Train for ``steps``; ``set_rates(step)`` sets and tells the learning rates of backbone and rows.
 
     The loss is the same number on every rank, so every rank stops at the same step when it is not finite.
-    ``save(done)`` is called every ``save_every`` steps, never for the last one: that is the caller's.
+    A report is written every ``report_every`` steps and after the last one. ``save(done)`` is called every
+    ``save_every`` steps, but never after the last one: that is the caller's.
     """
     meter.start()
     for step in steps:
@@ -77,12 +79,13 @@ def train(
             median_target_angle_radians=figures.pop("median_target_angle"),
             extra=figures,
         )
-        if (step + 1) % report_every == 0:
+        done = step + 1
+        if done % report_every == 0 or done == steps.stop:
             report = meter.report(learning_rate=rates[0], row_learning_rate=rates[1])
             for sink in sinks:
                 sink.write(report)
-        if save_every is not None and (step + 1) % save_every == 0:
-            save(step + 1)
+        if save_every is not None and done % save_every == 0 and done < steps.stop:
+            save(done)
             meter.start()
 
 
@@ -92,7 +95,7 @@ def refuse_divergence(loss: Tensor, step: int, head: ShardedClassifier) -> None:
         return
     figures = ", ".join(f"{name} {float(value):.4g}" for name, value in head.statistics.items())
     raise TrainingDiverged(
-        f"the loss is {float(loss)} at step {step} ({figures}); nothing was updated by it. Look at the last lines of "
+        f"the loss is {loss.item()} at step {step} ({figures}); no weight was updated by it. Look at the last lines of "
         "metrics.jsonl: a scale that ran up or a median target angle that stays at 1.57 asks for smaller learning "
         "rates (optimizer.learning_rate, classifier.learning_rate), a longer schedule.warmup_epochs or a smaller "
         "objective.max_scale; a sudden jump asks for a look at the images of that step"

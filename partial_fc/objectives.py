@@ -76,7 +76,7 @@ class _ScaledSoftmax(Objective):
     ) -> Slopes:
         dtype = margined_N.dtype
         loss_N, excess_N, log_normaliser_N = softmax.softmax_loss(log_negatives_N, scale.double() * margined_N.double())
-        # A logarithm near the scale, rounded to float32, would cost every P_ij two bits: its remainder goes to the gain.
+        # A logarithm near the scale, rounded to float32, would be P_ij's largest error: its remainder goes to the gain.
         rounded_N = log_normaliser_N.to(dtype)
         gain_N = (scale * torch.exp(rounded_N - log_normaliser_N)).to(dtype)
         return Slopes(

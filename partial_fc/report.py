@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -60,6 +60,7 @@ class StepReport:
                 raise ValueError(f"extra figures have snake_case names that no field of StepReport has, got {name!r}")
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Where reports go. ``write`` must not wait for anybody; after ``close`` there is no more ``write``."""
 

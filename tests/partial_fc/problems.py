@@ -80,11 +80,9 @@ def by_ranks(
         head.weight.data = given.rows_CD[head.shard.start : head.shard.stop].to(dtype)
         solutions = []
         for (embeddings_ND, labels_N), parts in zip(given.batches, counts, strict=True):
-            embeddings_nD = embeddings_ND.split(parts)[world.rank].to(dtype).clone().requires_grad_()
-            loss = head(embeddings_nD, labels_N.split(parts)[world.rank])
-            solutions.append(
-                Solution(loss.detach(), *torch.autograd.grad(loss, (embeddings_nD, head.weight)))
-            )
+            embeddings_nD = torch.split(embeddings_ND, parts)[world.rank].to(dtype).clone().requires_grad_()
+            loss = head(embeddings_nD, torch.split(labels_N, parts)[world.rank])
+            solutions.append(Solution(loss.detach(), *torch.autograd.grad(loss, (embeddings_nD, head.weight))))
         return solutions
 
     steps = zip(*on_ranks(size, work), strict=True)
@@ -95,7 +93,9 @@ def gathered(parts: list[Solution]) -> Solution:
     """The ranks' parts of one step put together; their losses must agree to the bit."""
     assert all(torch.equal(part.loss, parts[0].loss) for part in parts), "ranks disagree about the loss"
     return Solution(
-        parts[0].loss, torch.cat([part.grad_embeddings_ND for part in parts]), torch.cat([p.grad_rows_CD for p in parts])
+        parts[0].loss,
+        torch.cat([part.grad_embeddings_ND for part in parts]),
+        torch.cat([p.grad_rows_CD for p in parts]),
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from partial_fc import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad, ShardedClassifier, World
 from partial_fc.functional import reference
-from partial_fc.objectives import OBJECTIVES
+from partial_fc.objectives import OBJECTIVES, Cosines
 
 C, D = 23, 8
 CASES = cases(C, D)
@@ -51,6 +51,21 @@ def test_no_less_exact_than_the_whole_matrix_in_the_same_dtype(name: str, dtype:
     for truth, slow_step, fast_step in zip(truths, slow, fast, strict=True):
         for expected, by_slow, by_fast in zip(truth, slow_step, fast_step, strict=True):
             assert error(by_fast, expected) <= error(by_slow, expected) + tolerance
+
+
+@pytest.mark.parametrize("objective", [CosineSoftmax(64.0), CosFace(64.0, 0.35), AdaCos(100)])
+def test_the_softmax_slopes_of_a_row_sum_to_zero_in_float32(objective: Objective) -> None:
+    """They do only if P_ij is exact to its last places, the logarithm it is made with (about 40) too."""
+    cos_NC, labels_N = torch.rand(50, 100) * 1.2 - 0.5, torch.randint(100, (50,))
+    target_N = cos_NC.gather(1, labels_N[:, None])[:, 0]
+
+    def sum_over_negatives(term: Callable[[Tensor], Tensor]) -> Tensor:
+        return term(cos_NC).scatter(1, labels_N[:, None], 0.0).sum(dim=1)
+
+    slopes = objective(Cosines(target_N, 100, 99, 32, sum_over_negatives))
+    slopes_NC = slopes.negatives(cos_NC).scatter(1, labels_N[:, None], slopes.target_N[:, None])
+    relative_N = slopes_NC.double().sum(dim=1).abs() / slopes_NC.double().abs().sum(dim=1)
+    assert relative_N.max() < 4 * torch.finfo(torch.float32).eps
 
 
 @each_loss
@@ -213,7 +228,7 @@ def repeated(
 def classifier(
     objective: Objective, rows_CD: Tensor, world: World | None = None, sample_rate: float = 1.0
 ) -> ShardedClassifier:
-    head = ShardedClassifier(*rows_CD.shape, objective, world=world or World(), sample_rate=sample_rate)
+    head = ShardedClassifier(len(rows_CD), rows_CD.shape[1], objective, world=world or World(), sample_rate=sample_rate)
     head = head.to(rows_CD.dtype)
     head.weight.data = rows_CD[head.shard.start : head.shard.stop].clone()
     return head
@@ -295,7 +310,9 @@ def test_sampling_classes_does_not_lower_the_loss_of_p2sgrad() -> None:
 
 
 def test_every_name_in_the_table_makes_an_objective() -> None:
-    made = [kind(10) if kind is AdaCos else kind(16.0) if kind is CosineSoftmax else kind() for kind in OBJECTIVES.values()]
+    made = [
+        kind(10) if kind is AdaCos else kind(16.0) if kind is CosineSoftmax else kind() for kind in OBJECTIVES.values()
+    ]
     assert [type(objective) for objective in made] == list(OBJECTIVES.values())
 
 
@@ -321,5 +338,5 @@ def test_a_parameter_out_of_its_range_is_refused(make: Callable[[], Objective], 
 
 def test_adacos_for_another_number_of_classes_is_refused() -> None:
     head = ShardedClassifier(10, D, AdaCos(11), world=World())
-    with pytest.raises(ValueError, match="11.*10"):
+    with pytest.raises(ValueError, match=r"11.*10"):
         head(torch.randn(2, D), torch.tensor([0, 1]))

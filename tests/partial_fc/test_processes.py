@@ -129,7 +129,9 @@ def check_all_gather(world: World) -> None:
 def check_gather_rows(world: World) -> None:
     for counts in ([3] * world.size, list(range(world.size)), [2, *[0] * (world.size - 1)], [0] * world.size):
         for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.bool):
-            parts = [(10 * rank + torch.arange(2 * count).view(count, 2)).to(dtype) for rank, count in enumerate(counts)]
+            parts = [
+                (10 * rank + torch.arange(2 * count).view(count, 2)).to(dtype) for rank, count in enumerate(counts)
+            ]
             whole = torch.cat(parts)
             assert torch.equal(world.gather_rows(parts[world.rank], counts), whole)
             assert torch.equal(world.gather_rows(parts[world.rank]), whole)
@@ -178,12 +180,28 @@ def close(found: Tensor, expected: Tensor) -> None:
 def process(rank: int, size: int, port: int, done: str) -> None:
     torch.set_num_threads(1)
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        CUDA_VISIBLE_DEVICES="",
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
     )
     with process_group(timeout_seconds=60.0) as world:
         for check in CHECKS:
             check(world)
     Path(done, str(rank)).touch()
+
+
+def launch(work: Callable[..., None], size: int, *arguments: object) -> None:
+    """``work(rank, size, *arguments)`` in ``size`` processes; the first error is raised here.
+
+    They fork from a server that has imported torch already and started no thread: an import each would cost seconds.
+    """
+    torch.multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "torch.nn.parallel", "numpy"])
+    torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call, attr-defined]
+        work, args=(size, *arguments), nprocs=size, start_method="forkserver"
+    )
 
 
 def free_port() -> int:
@@ -196,7 +214,7 @@ def free_port() -> int:
 @pytest.mark.processes
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_processes_agree_with_one_and_collectives_do_as_they_say(size: int, tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(process, args=(size, free_port(), str(tmp_path)), nprocs=size)  # type: ignore[no-untyped-call]
+    launch(process, size, free_port(), str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == [str(rank) for rank in range(size)]
 
 
@@ -211,13 +229,13 @@ def test_one_process_runs_the_same_training_without_a_process_group() -> None:
 @pytest.mark.processes
 def test_one_process_with_a_group_of_one_equals_one_without(tmp_path: Path) -> None:
     """A group of one still talks through torch.distributed; WORLD_SIZE=1 alone would not make one."""
-    torch.multiprocessing.spawn(lone_process, args=(str(tmp_path / "store"),), nprocs=1)  # type: ignore[no-untyped-call]
+    launch(lone_process, 1, str(tmp_path / "store"))
     assert (tmp_path / "store.done").exists()
 
 
-def lone_process(rank: int, store: str) -> None:
+def lone_process(rank: int, size: int, store: str) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     check_training_equals_one_process(current_world())
     torch.distributed.destroy_process_group()
     Path(f"{store}.done").touch()

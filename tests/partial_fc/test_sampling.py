@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from problems import error
@@ -72,8 +74,8 @@ def test_first_rows_point_in_all_directions_alike() -> None:
     assert abs(float(cosines.mean())) < 5 * (1 / 16 / 2000) ** 0.5
 
 
-def classifier(world: World | None = None, rate: float = 0.2, **options: object) -> ShardedClassifier:
-    return ShardedClassifier(C, D, CosineSoftmax(8.0), world=world or World(), sample_rate=rate, **options)  # type: ignore[arg-type]
+def classifier(world: World | None = None, rate: float = 0.2, **options: Any) -> ShardedClassifier:
+    return ShardedClassifier(C, D, CosineSoftmax(8.0), world=world or World(), sample_rate=rate, **options)
 
 
 def batch(size: int = 5) -> tuple[Tensor, Tensor]:

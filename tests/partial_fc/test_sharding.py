@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ def test_shards_are_contiguous_cover_every_class_once_and_differ_by_at_most_one(
     shards = [class_range(num_classes, rank, size) for rank in range(size)]
     assert shards[0].start == 0
     assert shards[-1].stop == num_classes
-    assert all(left.stop == right.start for left, right in zip(shards, shards[1:], strict=False))
+    assert all(left.stop == right.start for left, right in pairwise(shards))
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
