@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,7 @@ class RunError(RuntimeError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is planned and not there yet. 0: all is there now; 1: some run failed; 2: nothing could be run."""
+    """Run what is planned and not there yet. 0: all is there; 1: a run failed; 2: nothing can be run; 130: stopped."""
     arguments = _parser().parse_args(argv)
     runs = [run for run in RUNS if arguments.only is None or run.name in arguments.only]
     planned = plan(runs, arguments.seeds)
@@ -65,7 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("losses: give --data, the folder that holds background/ and evaluation/", file=sys.stderr)
         return 2
     print(f"{len(planned) - len(waiting)} of {len(planned)} runs are in {arguments.out}", flush=True)
-    return sweep(waiting, data=arguments.data, out=arguments.out, epochs=arguments.epochs, nproc=arguments.nproc)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the trainer with us, as Ctrl-C does
+    try:
+        return sweep(waiting, data=arguments.data, out=arguments.out, epochs=arguments.epochs, nproc=arguments.nproc)
+    except KeyboardInterrupt:
+        print("losses: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def unfinished(planned: Sequence[tuple[Run, int]], out: Path, epochs: float) -> list[tuple[Run, int]]:

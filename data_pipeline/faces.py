@@ -1,23 +1,24 @@
 """The parameters of synthetic people: `Face` is who somebody is, `View` the circumstances of one picture.
 
 Both are drawn by a counter-based hash, so picture `index` of an identity is a function of (seed, identity, index)
-alone: no state, no order, no download. Lengths are in half widths of the picture.
+alone: no state, no order. Lengths are in half widths of the picture.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.counter_hash import bits, fractions, key
+
 Drawn = TypeVar("Drawn")
 
-MASK = 2**64 - 1
-GOLDEN, FIRST_MULTIPLIER, SECOND_MULTIPLIER = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 FACE_STREAM, VIEW_STREAM = 1, 2
 
 
@@ -75,6 +76,9 @@ class Face:
     glasses: float = between(-2.6, 1.0)
     glasses_size: float = between(0.105, 0.150)
     glasses_squareness: float = between(0.0, 0.8)
+    rim_red: float = between(0.0, 0.55)
+    rim_green: float = between(0.0, 0.55)
+    rim_blue: float = between(0.0, 0.55)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class View:
     """What changes: the circumstances of one picture. A range that starts below 0 is "not at all" there."""
 
     roll_radians: float = between(-0.30, 0.30)
-    yaw_radians: float = between(-0.65, 0.65)
+    yaw_radians: float = between(-0.55, 0.55)
     pitch_radians: float = between(-0.32, 0.32)
     shift_x: float = between(-0.12, 0.12)
     shift_y: float = between(-0.10, 0.14)
@@ -102,11 +106,11 @@ class View:
     warmth: float = between(-0.12, 0.12)
     tint: float = between(-0.06, 0.06)
     blur: float = between(-0.03, 0.06)
-    noise: float = between(0.004, 0.045)
+    noise: float = between(0.003, 0.028)
     background_red: float = between(0.05, 0.95)
     background_green: float = between(0.05, 0.95)
     background_blue: float = between(0.05, 0.95)
-    clutter: float = between(0.0, 0.22)
+    clutter: float = between(0.0, 0.13)
     clothes_red: float = between(0.05, 0.95)
     clothes_green: float = between(0.05, 0.95)
     clothes_blue: float = between(0.05, 0.95)
@@ -117,43 +121,30 @@ class View:
     field_column: float = between(0.0, 1.0)
 
 
+@lru_cache(maxsize=1024)  # pictures of one person are mostly drawn in a row
 def face_of(seed: int, identity: int) -> Face:
     """The face of one identity."""
-    return drawn(Face, hashed(seed, FACE_STREAM, identity))
+    return _drawn(Face, key(seed, FACE_STREAM), identity)
 
 
 def view_of(seed: int, identity: int, index: int) -> View:
     """The circumstances of picture `index` of one identity."""
-    return drawn(View, hashed(seed, VIEW_STREAM, identity, index))
+    return _drawn(View, _view_stream(seed, identity), index)
 
 
-def drawn(kind: type[Drawn], key: int) -> Drawn:
-    """A `kind` whose fields are drawn uniformly from their ranges."""
-    lows, spans = _ranges(kind)
-    return kind(*(lows + spans * uniforms(key, len(lows))).tolist())
+@lru_cache(maxsize=1024)
+def _view_stream(seed: int, identity: int) -> int:
+    return key(seed, VIEW_STREAM, identity)
 
 
-@lru_cache(maxsize=None)
-def _ranges(kind: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _drawn(kind: Callable[..., Drawn], stream: int, index: int) -> Drawn:
+    """The `kind` whose fields are number `index` of the stream, each uniform in its range."""
+    lows, spans, counters = _ranges(kind)
+    shares = fractions(bits(stream, counters + np.uint64(index * len(lows))))
+    return kind(*(lows + spans * shares).tolist())
+
+
+@cache
+def _ranges(kind: Any) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint64]]:
     lows, highs = np.array([each.metadata["range"] for each in fields(kind)]).T
-    return lows, highs - lows
-
-
-def hashed(*words: int) -> int:
-    """64 bits that depend on every word and on their order: splitmix64's finaliser folded over the words."""
-    state = 0
-    for word in words:
-        state = (state + word + GOLDEN) & MASK
-        state = (state ^ (state >> 30)) * FIRST_MULTIPLIER & MASK
-        state = (state ^ (state >> 27)) * SECOND_MULTIPLIER & MASK
-        state ^= state >> 31
-    return state
-
-
-def uniforms(key: int, count: int) -> NDArray[np.float64]:
-    """`count` numbers of [0, 1): splitmix64 (Steele, Lea, Flood 2014) started at `key`."""
-    bits = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN) + np.uint64(key)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(FIRST_MULTIPLIER)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(SECOND_MULTIPLIER)
-    bits ^= bits >> np.uint64(31)
-    return (bits >> np.uint64(11)) * 2.0**-53
+    return lows, highs - lows, np.arange(len(lows), dtype=np.uint64)

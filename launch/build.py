@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -164,23 +164,20 @@ def autocast(config: Config, device: torch.device) -> Callable[[], AbstractConte
     return partial(torch.autocast, device.type, torch.bfloat16)
 
 
-def sinks(config: Config, world: World, num_classes: int) -> list[Sink]:
-    """Screen and ``metrics.jsonl`` on rank 0; a Prometheus endpoint on every rank."""
-    opened: list[Sink] = []
+def sinks(config: Config, world: World, num_classes: int) -> Iterator[Sink]:
+    """Screen and ``metrics.jsonl`` on rank 0; a Prometheus endpoint on every rank. Each is opened when asked for."""
     config.run_dir.mkdir(parents=True, exist_ok=True)
     if world.rank == 0:
-        opened += [TerminalSink(), JsonLinesSink(config.run_dir / "metrics.jsonl")]
+        yield TerminalSink()
+        yield JsonLinesSink(config.run_dir / "metrics.jsonl")
     if config.report.prometheus:
-        opened.append(
-            PrometheusSink(
-                run=config.run_dir.name,
-                version=partial_fc.__version__,
-                objective=config.objective.name,
-                num_classes=num_classes,
-                world_size=world.size,
-                local_rank=local_rank(),
-                address=config.report.address,
-                port=config.report.port,
-            )
+        yield PrometheusSink(
+            run=config.run_dir.name,
+            version=partial_fc.__version__,
+            objective=config.objective.name,
+            num_classes=num_classes,
+            world_size=world.size,
+            local_rank=local_rank(),
+            address=config.report.address,
+            port=config.report.port,
         )
-    return opened

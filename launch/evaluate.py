@@ -19,6 +19,7 @@ from data_pipeline.recordio import RecordSource
 from launch import build
 from launch.config import Config, ConfigError, load_config, resolved_yaml
 from launch.errors import reported
+from launch.pairs import PairList, identity_names, read_pairs
 from launch.report_page import PairPicture, write_report
 from partial_fc import World
 from partial_fc.checkpoint import latest_checkpoint
@@ -46,13 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", type=Path, help="another .rec of held-out identities than the config's data.evaluate")
     parser.add_argument("--weights", type=Path, help="another state dict than the last checkpoint's")
+    parser.add_argument("--pairs", type=Path, help="a list of pairs such as LFW's pairs.txt: accuracy over its folds")
     parser.add_argument("--flip", action="store_true", help="add the mirrored image's embedding, as is usual for faces")
     parser.add_argument("--out", type=Path, help="where the results go; RUN_DIR unless given")
 
 
 def forwarded(arguments: argparse.Namespace) -> list[str]:
     """The arguments again, for the ranks."""
-    options = {"--data": arguments.data, "--weights": arguments.weights, "--out": arguments.out}
+    options = {name: vars(arguments)[name[2:]] for name in ("--data", "--weights", "--pairs", "--out")}
     words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     return [str(arguments.run_dir), *words, *(["--flip"] if arguments.flip else [])]
 
@@ -65,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{arguments.run_dir}/config.yaml names no data.evaluate: give --data FILE.rec")
     weights = arguments.weights or latest_checkpoint(arguments.run_dir / "checkpoints")
     source = build.open_records(held_out)
+    pairs = arguments.pairs and read_pairs(arguments.pairs, source.labels, identity_names(held_out))
     backbone = build.backbone(config, weights)
     device = local_device()
     with process_group() as world:
@@ -77,6 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
             run_dir=arguments.run_dir,
             out=arguments.out or arguments.run_dir,
             flip=arguments.flip,
+            pairs=pairs,
         )
         if world.rank == 0:
             print_results(evaluation, arguments.out or arguments.run_dir)
@@ -92,6 +96,7 @@ def evaluate_backbone(
     run_dir: Path,
     out: Path,
     flip: bool = False,
+    pairs: PairList | None = None,
 ) -> Evaluation:
     """The measures of ``backbone`` on ``source``; rank 0 writes ``evaluation.json`` and ``report.html`` into ``out``.
 
@@ -103,7 +108,7 @@ def evaluate_backbone(
     dtype = torch.bfloat16 if config.backbone.autocast == "bfloat16" else None
     unit_nD, labels_n = embed(backbone, ((b.images, b.labels) for b in batches), device, dtype, flip)
     unit_nD = unit_nD.reshape(-1, config.backbone.embedding_dim)  # a rank without images does not know D
-    evaluation = evaluate(unit_nD, labels_n, world)
+    evaluation = evaluate(unit_nD, labels_n, world, *(pairs or ()))
     unit_ND, labels_N = world.gather_rows(unit_nD), world.gather_rows(labels_n)
     if world.rank == 0:
         out.mkdir(parents=True, exist_ok=True)
@@ -142,6 +147,9 @@ def print_results(evaluation: Evaluation, out: Path) -> None:
     table.add_row("best accuracy", f"{evaluation.best_accuracy:.4f}")
     for far, tar in evaluation.tar_at_far.items():
         table.add_row(f"TAR at FAR {far}", f"{tar:.4f}")
+    if evaluation.kfold_accuracy is not None:
+        mean, deviation = evaluation.kfold_accuracy
+        table.add_row("accuracy on the list of pairs", f"{mean:.4f} ± {deviation:.4f}")
     console = Console()
     console.print(table)
     for name, what in _WRITTEN.items():

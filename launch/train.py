@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -62,9 +62,7 @@ def run(config: Config) -> None:
         batches = build.loader(config, source, world, device)
         facts = {"config": config.model_dump(mode="json"), "num_images": len(source)}
         save = partial(_save, config.run_dir / "checkpoints", backbone=backbone, head=head, world=world, facts=facts)
-        sinks = build.sinks(config, world, source.num_classes)
-        for sink in sinks:
-            open_sinks.callback(sink.close)
+        sinks = [open_sinks.enter_context(closing(sink)) for sink in build.sinks(config, world, source.num_classes)]
         if world.rank == 0:
             (config.run_dir / "config.yaml").write_text(resolved_yaml(config))
             print(_summary(config, source, backbone, total_steps, world, device), flush=True)

@@ -22,7 +22,7 @@ from partial_fc.sampling import drawn_classes, initial_rows
 from partial_fc.sharding import class_range, owned_targets
 from partial_fc.world import World, current_world
 
-_BLOCK_COSINES = 1 << 20  # a block's cosines in float32: 4 MiB, what the last cache level holds beside the rows
+_BLOCK_COSINES = 1 << 20  # the cosines of a block, or its rows' elements if they are more: 4 MiB, to stay in cache
 
 
 class ShardedClassifier(nn.Module):
@@ -212,7 +212,7 @@ class _Step:
 
     def _blocks(self) -> Iterator[_Block]:
         """The shard block by block, made anew in each sweep; a shard of one block is made once and kept."""
-        width = self.head.block_classes or max(_BLOCK_COSINES // max(len(self.unit_ND), 1), 64)
+        width = self.head.block_classes or max(_BLOCK_COSINES // max(self.unit_ND.shape), 64)
         if self.num_columns > width:
             return (self._block(columns) for columns in cosine.blocks(self.num_columns, width))
         if self._kept is None and self.num_columns:

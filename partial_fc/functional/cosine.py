@@ -16,11 +16,12 @@ def unit_rows(rows: Float[Tensor, "m D"]) -> tuple[Float[Tensor, "m D"], Float[T
     """The rows at unit length, and their norms (summed in float32 at least).
 
     A zero row has no direction: it stays zero, so every cosine with it is 0, and its norm comes back as infinity,
-    so that :func:`tangent_gradient` gives it the gradient 0 instead of 0/0.
+    so that :func:`tangent_gradient` gives it the gradient 0 instead of 0/0. A row too long for its norm to be finite
+    becomes NaN, not zero: divergence must show.
     """
     wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
     norm = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-    norm = torch.where(norm > 0, norm, torch.inf)
+    norm = norm.masked_fill(norm == torch.inf, torch.nan).masked_fill(norm == 0, torch.inf)
     return (wide / norm).to(rows.dtype), norm
 
 

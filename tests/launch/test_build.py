@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("data"))
 
 
-def config_of(data: Path, tmp_path: Path, **sections: Tree | str | int) -> Config:
+def config_of(data: Path, tmp_path: Path, /, **sections: Tree | str | int) -> Config:
     return load_config(write_config(tmp_path / "config.yaml", tree(data, tmp_path / "run", **sections)))
 
 
@@ -148,6 +148,7 @@ def test_a_batch_too_small_for_its_ranks_is_a_mistake_of_the_config(data: Path, 
         build.loader(config, source, Rank(0, 4), CPU)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's compiler warns of torch
 def test_precision_and_compilation_follow_the_config(data: Path, tmp_path: Path) -> None:
     config = config_of(data, tmp_path)
     assert build.autocast(config, CPU) is nullcontext
@@ -163,8 +164,8 @@ def test_precision_and_compilation_follow_the_config(data: Path, tmp_path: Path)
 def test_the_first_rank_speaks_and_writes_and_every_rank_is_scraped(data: Path, tmp_path: Path) -> None:
     config = config_of(data, tmp_path, report={"prometheus": True, "port": 0})
     for rank, names in ((0, ["TerminalSink", "JsonLinesSink", "PrometheusSink"]), (1, ["PrometheusSink"])):
-        opened = build.sinks(config, Rank(rank, 2), 12)
+        opened = list(build.sinks(config, Rank(rank, 2), 12))
         for sink in opened:
             sink.close()
         assert [type(sink).__name__ for sink in opened] == names
-    assert build.sinks(config_of(data, tmp_path), Rank(1, 2), 12) == []
+    assert list(build.sinks(config_of(data, tmp_path), Rank(1, 2), 12)) == []

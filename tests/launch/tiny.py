@@ -43,7 +43,7 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
-def tree(data: Path, run_dir: Path, **sections: Tree | str | int) -> Tree:
+def tree(data: Path, run_dir: Path, /, **sections: Tree | str | int) -> Tree:
     """A config as YAML would say it; ``sections`` are laid over it key by key."""
     made: Tree = {
         "run_dir": str(run_dir),
@@ -74,10 +74,14 @@ def environment() -> dict[str, str]:
     return {**ours, "OMP_NUM_THREADS": "1"}
 
 
+def command(*words: object) -> list[str]:
+    """The real command ``partial-fc``, by the Python that runs the tests."""
+    return [sys.executable, "-m", "launch.cli", *map(str, words)]
+
+
 def partial_fc(*words: object) -> subprocess.CompletedProcess[str]:
     """The real command, to its end."""
-    command = [sys.executable, "-m", "launch.cli", *map(str, words)]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command(*words), env=environment(), capture_output=True, text=True, timeout=120, check=False)
 
 
 def processes(size: int, work: Callable[..., None], *arguments: object) -> None:

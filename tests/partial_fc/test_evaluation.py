@@ -6,12 +6,12 @@ import json
 
 import pytest
 import torch
+from simulation import on_ranks
 from torch import Tensor, nn
 
 from partial_fc.evaluation import FARS, Evaluation, embed, evaluate
 from partial_fc.functional import pair_scores
 from partial_fc.world import World
-from tests.partial_fc.simulation import on_ranks
 
 
 def some_embeddings(images: int = 60, identities: int = 12, spread: float = 0.6) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,231 @@
+"""A training run as a whole: what it learns, what it writes, and that ranks make one network together."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from launch import build, train
+from launch.config import Config, load_config
+from partial_fc import World
+from partial_fc.checkpoint import latest_checkpoint, load_backbone
+from partial_fc.loop import train as train_steps
+from partial_fc.meter import Meter
+from partial_fc.report import StepReport
+from partial_fc.world import process_group
+
+TRAINED, STEPS, EVERY, SAVE_EVERY, BATCH = range(40), 100, 15, 40, 32
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended."""
+
+    config: Path
+    run_dir: Path
+    exit_code: int
+    printed: str
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    tiny.write_records(folder / "train" / "train.rec", TRAINED)
+    tiny.write_records(folder / "heldout" / "train.rec", tiny.HELD_OUT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Ten epochs of 40 people in one process: a few seconds."""
+    folder = tmp_path_factory.mktemp("run")
+    content = tiny.tree(
+        data,
+        folder / "run",
+        backbone={"embedding_dim": 32},
+        classifier={"learning_rate": 0.02},
+        schedule={"epochs": 10, "batch_size": BATCH},
+        report={"every_steps": EVERY},
+        save_every_steps=SAVE_EVERY,
+    )
+    config = tiny.write_config(folder / "config.yaml", content)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exit_code = train.main([str(config), "--set", "seed=1"])
+    return Finished(config, folder / "run", exit_code, printed.getvalue())
+
+
+def test_a_hundred_steps_teach_faces_that_were_never_seen(finished: Finished) -> None:
+    assert finished.exit_code == 0
+    losses = [record["loss"] for record in finished.metrics()]
+    assert losses[0] > 3.0, "40 classes at random: ln 40 = 3.7"
+    assert losses[-1] < 0.5 * losses[0]
+    evaluation = json.loads((finished.run_dir / "evaluation.json").read_text())
+    chance = (tiny.IMAGES_PER_IDENTITY - 1) / (len(tiny.HELD_OUT) * tiny.IMAGES_PER_IDENTITY - 1)
+    assert evaluation["rank1"] > 2.5 * chance
+    assert evaluation["eer"] < 0.4
+
+
+def test_every_interval_is_a_line_of_metrics_with_sensible_figures(finished: Finished) -> None:
+    records = finished.metrics()
+    ends = [*range(EVERY, STEPS, EVERY), STEPS]
+    assert [record["step"] for record in records] == ends
+    assert [record["images"] for record in records] == [BATCH * end for end in ends]
+    assert [record["epoch"] for record in records] == pytest.approx([BATCH * end / 320 for end in ends])
+    for record in records:
+        assert record["total_steps"] == STEPS
+        assert 0.0 <= record["data_wait_seconds"] < record["step_seconds"]
+        assert record["images_per_second"] == pytest.approx(BATCH / record["step_seconds"])
+        assert 0.0 < record["median_target_angle_radians"] < 0.6 * math.pi
+        assert 1.0 < record["scale"] <= 64.0
+        assert 0.0 <= record["scale_capped"] <= 1.0
+        assert record["learning_rate"] / 0.05 == pytest.approx(record["row_learning_rate"] / 0.02)
+    stamps = [record["timestamp_seconds"] for record in records]
+    assert stamps == sorted(stamps)
+    assert records[-1]["seconds_left"] == 0.0
+    assert records[-1]["learning_rate"] == 0.0 < records[0]["learning_rate"]
+    assert records[-1]["median_target_angle_radians"] < records[0]["median_target_angle_radians"]
+
+
+def test_the_resolved_config_lies_in_the_runs_folder_and_in_its_checkpoints(finished: Finished) -> None:
+    resolved = load_config(finished.run_dir / "config.yaml")
+    assert resolved == load_config(finished.config, ["seed=1"])
+    assert resolved.seed == 1
+    manifest = json.loads((latest_checkpoint(finished.run_dir / "checkpoints") / "manifest.json").read_text())
+    assert (manifest["step"], manifest["num_classes"], manifest["num_images"]) == (STEPS, 40, 320)
+    assert Config.model_validate(manifest["config"]) == resolved
+
+
+def test_checkpoints_are_saved_on_the_way_and_at_the_end(finished: Finished) -> None:
+    folders = sorted(folder.name for folder in (finished.run_dir / "checkpoints").iterdir())
+    assert folders == ["step-00000040", "step-00000080", "step-00000100"]
+    weights = []
+    for folder in folders:
+        network = build.backbone(load_config(finished.run_dir / "config.yaml"), None)
+        load_backbone(finished.run_dir / "checkpoints" / folder, network)
+        weights.append(flat(network))
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_a_run_ends_with_its_figures_and_where_the_rest_lies(finished: Finished) -> None:
+    evaluation = json.loads((finished.run_dir / "evaluation.json").read_text())
+    assert evaluation.keys() >= {"rank1", "eer", "tar_at_far", "best_accuracy", "counts", "roc", "histograms"}
+    counts = evaluation["counts"]
+    assert (counts["images"], counts["identities"]) == (80, 10)
+    assert counts["genuine_pairs"] + counts["impostor_pairs"] == 80 * 79 // 2
+    table = finished.printed[finished.printed.index(f"step {STEPS}/{STEPS}") :]
+    for name, figure in (("rank-1", "rank1"), ("equal error rate", "eer"), ("best accuracy", "best_accuracy")):
+        assert name in table
+        assert f"{evaluation[figure]:.4f}" in table
+    for file in ("report.html", "evaluation.json", "metrics.jsonl", "config.yaml", "checkpoints"):
+        assert (finished.run_dir / file).exists()
+        assert str(finished.run_dir / file) in table
+
+
+def test_the_report_shows_curves_and_pairs_and_needs_no_other_file(finished: Finished) -> None:
+    page = (finished.run_dir / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert page.count("<svg") > 5
+    assert "seed: 1" in page
+    assert "<script" not in page
+
+
+def test_without_held_out_identities_a_run_ends_with_its_checkpoint(data: Path, tmp_path: Path) -> None:
+    config = tiny.write_config(tmp_path / "config.yaml", tiny.tree(data, tmp_path / "run", schedule={"epochs": 0.1}))
+    assert train.main([str(config), "--set", "data.evaluate=null"]) == 0
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "config.yaml", "metrics.jsonl"]
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another(data: Path, tmp_path: Path) -> None:
+    content = tiny.tree(data, tmp_path / "run", data={"evaluate": None, "augmentation": {"mirror": 0.5}})
+    config = tiny.write_config(tmp_path / "config.yaml", content)
+    states = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        overrides = [f"run_dir={tmp_path / name}", f"seed={seed}", "schedule.epochs=0.2"]
+        train.run(load_config(config, overrides))
+        folder = latest_checkpoint(tmp_path / name / "checkpoints")
+        states.append(torch.load(folder / "backbone.pt", weights_only=True))
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not torch.equal(states[0]["fc.weight"], states[2]["fc.weight"])
+
+
+@dataclass
+class Losses:
+    """A sink that keeps what the ranks must agree on."""
+
+    losses: list[float] = field(default_factory=list)
+
+    def write(self, report: StepReport) -> None:
+        self.losses.append(report.loss)
+
+    def close(self) -> None:
+        pass
+
+
+def flat(network: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def steps_done(config: Config, world: World, *, fixed_statistics: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Six steps of the trainer's own parts: the backbone's weights, this rank's class rows, the losses.
+
+    With ``fixed_statistics`` BatchNorm uses its running statistics and keeps them: an image's embedding is then its
+    own alone, as it must be where one rank and several are compared; statistics of a batch are each rank's own.
+    """
+    torch.manual_seed(config.seed)
+    source, cpu = build.open_training_data(config), torch.device("cpu")
+    backbone, head = build.backbone(config, None), build.head(config, source.num_classes, world)
+    backbone.train(not fixed_statistics)
+    optimizer, sink = build.optimizer(backbone, config.optimizer), Losses()
+    train_steps(
+        range(6),
+        batches=build.loader(config, source, world, cpu),
+        global_batch=config.schedule.batch_size,
+        backbone=build.replicated(backbone, world),
+        head=head,
+        optimizer=optimizer,
+        set_rates=build.rate_setter(config, 6, len(source), optimizer, head),
+        autocast=build.autocast(config, cpu),
+        clip_norm=config.optimizer.clip_norm,
+        meter=Meter(total_steps=6, images_per_epoch=len(source)),
+        sinks=[sink],
+        report_every=1,
+        save=lambda step: None,
+        save_every=None,
+    )
+    return flat(backbone), head.weight.detach(), torch.tensor(sink.losses, dtype=torch.float64)
+
+
+def compared_ranks(path: Path) -> None:
+    """What every rank of the test below does."""
+    config = load_config(path)
+    with process_group(timeout_seconds=60.0) as world:
+        weights, _, losses = steps_done(config, world, fixed_statistics=False)
+        for of_all_ranks in (world.all_gather(weights), world.all_gather(losses)):
+            assert all(torch.equal(of_rank, of_all_ranks[0]) for of_rank in of_all_ranks), "the ranks' replicas differ"
+        weights, rows_cD, losses = steps_done(config, world, fixed_statistics=True)
+        rows_CD = world.gather_rows(rows_cD)
+        expected_weights, expected_rows_CD, expected_losses = steps_done(config, World(), fixed_statistics=True)
+        torch.testing.assert_close(losses, expected_losses, rtol=1e-4, atol=0.0)
+        torch.testing.assert_close(rows_CD, expected_rows_CD, rtol=0.0, atol=1e-4)
+        torch.testing.assert_close(weights, expected_weights, rtol=0.0, atol=1e-4)
+        first = steps_done(config, World(), fixed_statistics=False)[0]
+        assert float((first - expected_weights).abs().max()) > 1e-2, "the bound above tells trained networks apart"
+
+
+@pytest.mark.processes
+def test_two_ranks_hold_one_network_and_train_as_one_rank_does(data: Path, tmp_path: Path) -> None:
+    content = tiny.tree(data, tmp_path / "run", schedule={"batch_size": 15}, optimizer={"clip_norm": 1.0})
+    tiny.processes(2, compared_ranks, tiny.write_config(tmp_path / "config.yaml", content))
