@@ -6,9 +6,7 @@ Legend: ``N`` rows of the global batch, ``n`` this rank's; ``C`` all classes, ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,13 +14,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from partial_fc.functional import cosine
-from partial_fc.objectives import Cosines, Objective, Slopes
+from partial_fc.objectives import Objective, Slopes
 from partial_fc.rows import RowSGD
 from partial_fc.sampling import drawn_classes, initial_rows
 from partial_fc.sharding import class_range, owned_targets
+from partial_fc.sweep import Sweep
 from partial_fc.world import World, current_world
-
-_BLOCK_COSINES = 1 << 20  # the cosines of a block, or its rows' elements if they are more: 4 MiB, to stay in cache
 
 
 class ShardedClassifier(nn.Module):
@@ -139,99 +136,6 @@ class ShardedClassifier(nn.Module):
         return [count for count, _, _ in rows]
 
 
-class _Block(NamedTuple):
-    """Some classes of the shard and their cosines with the global batch."""
-
-    columns: slice | Tensor
-    unit_bD: Tensor
-    norm_b1: Tensor
-    cos_Nb: Tensor
-    target_rows: Tensor  # the batch rows whose class is in this block,
-    target_places: Tensor  # and where in the block
-
-
-@dataclass
-class _Step:
-    """One step's sweep over a shard: everything that forward leaves for backward."""
-
-    head: ShardedClassifier
-    rows_cD: Tensor
-    unit_ND: Tensor
-    labels_N: Tensor
-    columns: Tensor | None  # the drawn columns in rising order; None means all
-
-    def __post_init__(self) -> None:
-        self.target_rows, self.target_columns = owned_targets(self.labels_N, self.head.shard)
-        if self.columns is not None:
-            self.target_columns = torch.searchsorted(self.columns, self.target_columns)
-        self._kept: _Block | None = None
-
-    def solve(self) -> tuple[Cosines, Slopes]:
-        """What the objective was asked, and its answer for the global batch: the same on every rank."""
-        world, head = self.head.world, self.head
-        units_mD, _ = cosine.unit_rows(self.rows_cD[self._place(self.target_columns)].to(self.unit_ND.dtype))
-        target_N = world.all_sum(cosine.target_cosines(self.unit_ND, units_mD, self.target_rows))
-        num_drawn = head.num_classes
-        if self.columns is not None:
-            num_drawn = int(world.all_sum(torch.tensor(self.num_columns, device=target_N.device)))
-        cosines = Cosines(target_N, head.num_classes, num_drawn - 1, head.embedding_dim, self.sum_over_negatives)
-        return cosines, head.objective(cosines)
-
-    @property
-    def num_columns(self) -> int:
-        return len(self.rows_cD) if self.columns is None else len(self.columns)
-
-    def sum_over_negatives(self, term: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
-        """``(N,)``: the sum of ``term(cos_Nb)`` over all classes but the targets. One all-reduce of N floats."""
-        total_N = self.unit_ND.new_zeros(
-            len(self.unit_ND), dtype=torch.promote_types(self.unit_ND.dtype, torch.float32)
-        )
-        for block in self._blocks():
-            terms_Nb = term(block.cos_Nb)
-            terms_Nb[block.target_rows, block.target_places] = 0.0
-            total_N += terms_Nb.sum(dim=1)
-        return self.head.world.all_sum(total_N)
-
-    def sweep(
-        self, slopes: Slopes, gain: Tensor, use_gradient: Callable[[slice | Tensor, Tensor], None]
-    ) -> Float[Tensor, "N D"]:
-        """This shard's part of the unit embeddings' gradient: of the SUM over the batch, times ``gain``.
-
-        On the way ``use_gradient(columns, grad_bD)`` is handed each block of the class rows' gradient.
-        """
-        wide = torch.promote_types(self.unit_ND.dtype, torch.float32)
-        grad_ND = torch.zeros_like(self.unit_ND, dtype=wide)
-        for block in self._blocks():
-            slopes_Nb = slopes.negatives(block.cos_Nb)
-            slopes_Nb[block.target_rows, block.target_places] = slopes.target_N[block.target_rows]
-            slopes_Nb = (slopes_Nb * gain).to(self.unit_ND.dtype)
-            grad_ND += slopes_Nb @ block.unit_bD
-            grad_bD = (slopes_Nb.T @ self.unit_ND).to(wide)
-            use_gradient(block.columns, cosine.tangent_gradient(grad_bD, block.unit_bD, block.norm_b1))
-        return grad_ND
-
-    def _blocks(self) -> Iterator[_Block]:
-        """The shard block by block, made anew in each sweep; a shard of one block is made once and kept."""
-        width = self.head.block_classes or max(_BLOCK_COSINES // max(self.unit_ND.shape), 64)
-        if self.num_columns > width:
-            return (self._block(columns) for columns in cosine.blocks(self.num_columns, width))
-        if self._kept is None and self.num_columns:
-            self._kept = self._block(slice(0, self.num_columns))
-        return iter([self._kept] if self._kept is not None else [])
-
-    def _block(self, drawn: slice) -> _Block:
-        inside = (self.target_columns >= drawn.start) & (self.target_columns < drawn.stop)
-        columns = self._place(drawn)
-        unit_bD, norm_b1 = cosine.unit_rows(self.rows_cD[columns].to(self.unit_ND.dtype))
-        cos_Nb = cosine.cosine_block(self.unit_ND, unit_bD)
-        places = self.target_columns[inside] - drawn.start
-        return _Block(columns, unit_bD, norm_b1, cos_Nb, self.target_rows[inside], places)
-
-    def _place(self, drawn: Any) -> Any:
-        """Columns of the shard from columns among the drawn."""
-        return drawn if self.columns is None else self.columns[drawn]
-
-
 class _CosineLoss(torch.autograd.Function):
     """Forward asks the objective; backward makes the slopes, block by block, and both gradients from them."""
 
@@ -242,13 +146,24 @@ class _CosineLoss(torch.autograd.Function):
         world = head.world
         unit_nD, norm_n1 = cosine.unit_rows(embeddings_nD.to(_product_dtype(embeddings_nD, weight_cD)))
         labels_N = world.gather_rows(labels_n, counts)
-        step = _Step(head, weight_cD, world.gather_rows(unit_nD, counts), labels_N, _drawn_columns(head, labels_N))
-        cosines, slopes = step.solve()
+        sweep = Sweep(
+            world,
+            head.num_classes,
+            head.shard,
+            weight_cD,
+            world.gather_rows(unit_nD, counts),
+            labels_N,
+            _drawn_columns(head, labels_N),
+            head.block_classes,
+        )
+        cosines = sweep.cosines()
+        slopes: Slopes = head.objective(cosines)
         loss = slopes.loss_N.mean()
         if head.training:
             head.steps += 1
         head.statistics = {"loss": loss, "median_target_angle": cosines.median_target_angle, **slopes.figures}
-        ctx.step, ctx.slopes, ctx.unit, ctx.norm, ctx.counts = step, slopes, unit_nD, norm_n1, counts
+        ctx.head, ctx.sweep, ctx.slopes = head, sweep, slopes
+        ctx.unit, ctx.norm, ctx.counts = unit_nD, norm_n1, counts
         ctx.training, ctx.row_updates = head.training, head._row_updates
         ctx.save_for_backward(weight_cD)
         ctx.embeddings_dtype = embeddings_nD.dtype
@@ -257,8 +172,9 @@ class _CosineLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        step: _Step = ctx.step
-        head, size = step.head, len(step.unit_ND)
+        head: ShardedClassifier = ctx.head
+        sweep: Sweep = ctx.sweep
+        size = len(sweep.unit_ND)
         if head.row_optimizer is not None and ctx.row_updates != head._row_updates:
             # Counted, because a rank without classes has no rows whose change torch could notice: it would hang.
             raise RuntimeError("the row optimizer has moved the class rows since this forward: backward runs once")
@@ -280,8 +196,8 @@ class _CosineLoss(torch.autograd.Function):
             def use_gradient(columns: slice | Tensor, grad_bD: Tensor) -> None:
                 weight_grad_cD[columns] = (grad_bD / size).to(weight_grad_cD.dtype)
 
-        with torch.autocast(step.unit_ND.device.type, enabled=False):
-            grad_ND = step.sweep(ctx.slopes, grad_outputs[0], use_gradient)
+        with torch.autocast(sweep.unit_ND.device.type, enabled=False):
+            grad_ND = sweep.gradients(ctx.slopes, grad_outputs[0], use_gradient)
         grad_nD = head.world.scatter_sum_rows(grad_ND / size, ctx.counts)
         grad_nD = cosine.tangent_gradient(grad_nD, ctx.unit, ctx.norm)
         return grad_nD.to(ctx.embeddings_dtype), weight_grad_cD, None, None, None
