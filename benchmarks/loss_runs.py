@@ -30,7 +30,7 @@ class Run:
     objective: Mapping[str, object]
     row_learning_rate: float
     group: str = LOSSES
-    backbone_learning_rate: float = 0.1
+    backbone_learning_rate: float = 1.2
     label_noise: float = 0.0
     seeds: tuple[int, ...] = (0,)
 
@@ -133,7 +133,7 @@ RUNS: tuple[Run, ...] = (
     _p2sgrad("kappa0.1-slope1", "κ = 0.1, slope scale 1", kappa=0.1, slope_scale=1.0),
     _STRAIGHT_THROUGH,
     *(with_rows(run, 0.02) for run in (_DYNAMIC, _FIXED, _P2SGRAD)),
-    *(with_backbone(run, 0.2) for run in (_DYNAMIC, _P2SGRAD)),
+    *(with_backbone(run, rate) for rate in (0.1, 0.4) for run in (_DYNAMIC, _P2SGRAD)),
     *(_thrice(with_noise(run, 0.4)) for run in (_P2SGRAD, _DYNAMIC, _FIXED)),
     *(with_noise(run, 0.4) for run in (_ARCFACE, _COSFACE, _NORMFACE)),
     *(with_noise(run, 0.2) for run in (_P2SGRAD, _DYNAMIC, _FIXED, _ARCFACE, _COSFACE, _NORMFACE)),
