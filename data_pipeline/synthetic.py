@@ -1,7 +1,7 @@
 """Synthetic people drawn by arithmetic: any number of identities, any number of pictures of each, no download.
 
 They stand in for a face data set where none may be used or shipped: a quick start, a test of a training run from end
-to end, a load of any size. An identity has 45 continuous parameters (`faces.Face`), so that millions differ; pictures
+to end, a load of any size. An identity has 48 continuous parameters (`faces.Face`), so that millions differ; pictures
 of one identity differ in pose, expression, light, background, blur, noise and occlusion (`faces.View`).
 """
 

@@ -18,7 +18,8 @@ AVERAGE = Face(*(sum(each.metadata["range"]) / 2 for each in fields(Face)))
 
 def test_a_picture_is_a_function_of_seed_identity_and_index() -> None:
     picture = identity_image(3, 5, seed=1)
-    assert (picture.shape, picture.dtype) == ((64, 64, 3), np.uint8)
+    assert picture.shape == (64, 64, 3)
+    assert picture.dtype == np.uint8
     for _ in range(2):
         identity_image(4, 0, size=48)  # what was drawn before must not matter
         np.testing.assert_array_equal(identity_image(3, 5, seed=1), picture)
@@ -44,7 +45,7 @@ def test_every_parameter_fills_its_range_and_no_two_go_together(kind: type) -> N
     values = np.array([[getattr(person, name) for name in names] for person in people])
     low, high = np.array([each.metadata["range"] for each in fields(kind)]).T
     shares = (values - low) / (high - low)
-    assert 0 <= shares.min()
+    assert shares.min() >= 0
     assert shares.max() < 1
     np.testing.assert_allclose(shares.mean(axis=0), 0.5, atol=5 * 12**-0.5 / 4000**0.5)
     correlations = np.corrcoef(shares.T) - np.eye(len(names))

@@ -62,8 +62,12 @@ class NanFrom(nn.Module):
 
 
 def network() -> nn.Module:
-    torch.manual_seed(5)
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 16), nn.Tanh(), nn.Linear(16, D)).double()
+    """The same one in every thread, which the generator that threads share would not give."""
+    made = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 16), nn.Tanh(), nn.Linear(16, D)).double()
+    generator = torch.Generator().manual_seed(5)
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, 0.0, 0.15, generator)
+    return made
 
 
 def batches(world: World, stretch: float = 1.0) -> Iterator[Batch]:
