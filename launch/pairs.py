@@ -12,6 +12,7 @@ order in which they were packed: that of the file names.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +35,7 @@ def read_pairs(path: Path, labels: NDArray[np.int64], names: Mapping[str, int]) 
 
     ValueError naming the line where a name or an image is not in the set, or the list is not what its header says.
     """
-    header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    header, *lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() or [""]
     counts = header.split()
     if len(counts) != 2 or not all(count.isdecimal() and int(count) > 0 for count in counts):
         raise ValueError(f"{path} begins with {header!r}: expected two numbers, folds and pairs of each kind in a fold")
@@ -58,14 +59,14 @@ def read_pairs(path: Path, labels: NDArray[np.int64], names: Mapping[str, int]) 
 
 def identity_names(records: Path) -> dict[str, int]:
     """The label of each name, from the ``identities.tsv`` beside a set's records; empty where there is none."""
-    file = (records if records.is_dir() else records.parent) / "identities.tsv"
-    if not file.exists():
+    path = (records if records.is_dir() else records.parent) / "identities.tsv"
+    if not path.exists():
         return {}
-    rows = [line.split("\t", 1) for line in file.read_text(encoding="utf-8").splitlines()]
-    wrong = next((row for row in rows if len(row) != 2 or not row[0].isdecimal()), None)
-    if wrong is not None:
-        raise ValueError(f"{file} has the line {wrong}: expected a label, a tab and a name")
-    return {name: int(label) for label, name in rows}
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t")
+        if not {"label", "identity"} <= set(rows.fieldnames or ()):
+            raise ValueError(f"{path} begins with {rows.fieldnames}: expected the columns label and identity")
+        return {row["identity"]: int(row["label"]) for row in rows}
 
 
 class _Images:

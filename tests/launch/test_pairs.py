@@ -60,17 +60,17 @@ def test_a_list_that_does_not_fit_is_refused_by_its_line(tmp_path: Path, text: s
 
 def test_names_lie_beside_the_records(tmp_path: Path) -> None:
     assert identity_names(tmp_path) == identity_names(tmp_path / "train.rec") == {}
-    pack_synthetic(tmp_path, identities=3, images=1, size=16, first_identity=40)
+    pack_synthetic(tmp_path, identities=3, images=1, size=16, first_identity=40, workers=1)
     expected = {"synthetic-0-40": 0, "synthetic-0-41": 1, "synthetic-0-42": 2}
     assert identity_names(tmp_path) == identity_names(tmp_path / "train.rec") == expected
     (tmp_path / "identities.tsv").write_text("0 Ann\n")
-    with pytest.raises(ValueError, match="expected a label, a tab and a name"):
+    with pytest.raises(ValueError, match="expected the columns label and identity"):
         identity_names(tmp_path)
 
 
 def test_an_evaluation_finds_the_accuracy_over_the_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ten folds of an equal and an unequal pair; the equal one is of an image with itself, so that all are right."""
-    pack_synthetic(tmp_path / "data", identities=4, images=3, size=tiny.SIZE)
+    pack_synthetic(tmp_path / "data", identities=4, images=3, size=tiny.SIZE, workers=1)
     content = tiny.tree(tmp_path / "data", tmp_path / "run", data={"evaluate": str(tmp_path / "data")})
     config = load_config(tiny.write_config(tmp_path / "config.yaml", content))
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)

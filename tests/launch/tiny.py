@@ -87,13 +87,13 @@ def partial_fc(*words: object) -> subprocess.CompletedProcess[str]:
 def processes(size: int, work: Callable[..., None], *arguments: object) -> None:
     """``work(*arguments)`` in ``size`` processes that see what ``torchrun`` tells its ranks; the first error is raised.
 
-    They fork from a server that has imported torch and started no thread: an import each would cost seconds.
+    They fork from a server that has imported the trainer and started no thread: an import each would cost seconds.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.nn.parallel", "numpy"])
+    context.set_forkserver_preload(["launch.train"])
     torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call, attr-defined]
         _process, args=(size, port, work, arguments), nprocs=size, start_method="forkserver"
     )
