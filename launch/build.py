@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -44,6 +45,18 @@ def open_training_data(config: Config) -> Source:
                 f"data.{name} is {stated}, but {config.data.train} has {number}: leave the key out, or name other data"
             )
     return NoisyLabels(source, config.data.label_noise, config.seed) if config.data.label_noise else source
+
+
+def set_earlier_run_aside(run_dir: Path) -> Path | None:
+    """Where an earlier run in ``run_dir`` was moved, ``run_dir-1`` or the next free number; None if there was none.
+
+    Two runs in one folder would mix their curves, and an evaluation could read the other's last checkpoint.
+    """
+    if not any((run_dir / name).exists() for name in ("config.yaml", "metrics.jsonl", "checkpoints")):
+        return None
+    numbered = (run_dir.with_name(f"{run_dir.name}-{number}") for number in itertools.count(1))
+    aside = next(path for path in numbered if not path.exists())
+    return run_dir.rename(aside)
 
 
 def backbone(config: Config, weights: Path | None) -> nn.Module:

@@ -19,7 +19,7 @@ from launch.errors import reported
 from launch.evaluate import evaluate_backbone, print_results
 from partial_fc import ShardedClassifier, World
 from partial_fc.checkpoint import save_checkpoint
-from partial_fc.loop import train
+from partial_fc.loop import refuse_spoilt_weights, train
 from partial_fc.meter import Meter
 from partial_fc.world import local_device, process_group
 
@@ -54,6 +54,9 @@ def run(config: Config) -> None:
     held_out = None if config.data.evaluate is None else build.open_records(config.data.evaluate)
     device = local_device()
     with process_group() as world, ExitStack() as open_sinks:
+        if world.rank == 0 and (aside := build.set_earlier_run_aside(config.run_dir)) is not None:
+            print(f"the earlier run in {config.run_dir} is kept as {aside}", flush=True)
+        world.barrier()
         backbone = build.backbone(config, config.backbone.weights).to(device)
         head = build.head(config, source.num_classes, world).to(device)
         model = build.replicated(build.compiled(backbone, config), world)
@@ -95,6 +98,7 @@ def run(config: Config) -> None:
 def _save(
     folder: Path, step: int, *, backbone: nn.Module, head: ShardedClassifier, world: World, facts: dict[str, object]
 ) -> None:
+    refuse_spoilt_weights(backbone, head, step)
     save_checkpoint(folder, step, backbone, head, world, facts)
 
 

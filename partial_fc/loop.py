@@ -100,3 +100,18 @@ def refuse_divergence(loss: Tensor, step: int, head: ShardedClassifier) -> None:
         "rates (optimizer.learning_rate, classifier.learning_rate), a longer schedule.warmup_epochs or a smaller "
         "objective.max_scale; a sudden jump asks for a look at the images of that step"
     )
+
+
+def refuse_spoilt_weights(backbone: nn.Module, head: ShardedClassifier, step: int) -> None:
+    """Raise TrainingDiverged on all ranks when a weight on any of them is not finite: never save such a model.
+
+    A finite loss can have a gradient that is not. One all-reduce of a number.
+    """
+    spoilt = torch.stack([(~torch.isfinite(p.detach())).sum() for p in (*backbone.parameters(), head.weight)]).sum()
+    number = int(head.world.all_sum(spoilt))
+    if number:
+        raise TrainingDiverged(
+            f"{number} weights are not finite after step {step}: the model is not saved, an earlier checkpoint stays "
+            "the last. The loss was finite and its gradient was not: look for images without any content in the last "
+            "batches, and try smaller learning rates or optimizer.clip_norm"
+        )

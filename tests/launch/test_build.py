@@ -169,3 +169,18 @@ def test_the_first_rank_speaks_and_writes_and_every_rank_is_scraped(data: Path, 
             sink.close()
         assert [type(sink).__name__ for sink in opened] == names
     assert list(build.sinks(config_of(data, tmp_path), Rank(1, 2), 12)) == []
+
+
+def test_an_earlier_run_in_the_folder_is_set_aside_whole(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert build.set_earlier_run_aside(run_dir) is None
+    run_dir.mkdir()
+    assert build.set_earlier_run_aside(run_dir) is None  # an empty folder is no run
+    for text in ("first", "second"):
+        (run_dir / "checkpoints").mkdir(parents=True)
+        (run_dir / "metrics.jsonl").write_text(text)
+        aside = build.set_earlier_run_aside(run_dir)
+        assert aside is not None
+        assert not run_dir.exists()
+        assert (aside / "metrics.jsonl").read_text() == text
+    assert {path.name for path in tmp_path.iterdir()} == {"run-1", "run-2"}

@@ -13,7 +13,7 @@ from simulation import on_ranks
 from torch import Tensor, nn
 
 from partial_fc import AdaCos, CosineSoftmax, Objective, RowSGD, ShardedClassifier, World
-from partial_fc.loop import TrainingDiverged, train
+from partial_fc.loop import TrainingDiverged, refuse_spoilt_weights, train
 from partial_fc.meter import Meter
 from partial_fc.report import StepReport
 
@@ -224,3 +224,16 @@ def test_the_last_checkpoint_is_left_to_the_caller() -> None:
     assert run(World(), 7, save_every=3).saved == [3, 6]
     assert run(World(), 6, save_every=3).saved == [3]
     assert run(World(), 6).saved == []
+
+
+def test_a_weight_that_is_not_finite_on_one_rank_stops_all_of_them_before_a_save() -> None:
+    def refused(world: World) -> str:
+        head = ShardedClassifier(8, 4, CosineSoftmax(10.0), world=world)
+        refuse_spoilt_weights(nn.Linear(2, 2), head, 7)
+        if world.rank == 1:
+            head.weight.data[0, 0] = math.nan
+        with pytest.raises(TrainingDiverged) as stopped:
+            refuse_spoilt_weights(nn.Linear(2, 2), head, 7)
+        return str(stopped.value)
+
+    assert all(message.startswith("1 weights are not finite after step 7") for message in on_ranks(3, refused))
