@@ -11,8 +11,8 @@ train: data/synthetic/heldout/train.rec
 
 omniglot: .venv/installed
 	@test -n "$(OMNIGLOT)" || { echo "give the folder of the two zips: make omniglot OMNIGLOT=DIR (see README.md)"; exit 2; }
-	test -e data/omniglot/background || $(PARTIAL_FC) pack omniglot "$(OMNIGLOT)/images_background.zip" --out data/omniglot/background --size 32
-	test -e data/omniglot/evaluation || $(PARTIAL_FC) pack omniglot "$(OMNIGLOT)/images_evaluation.zip" --out data/omniglot/evaluation --size 32 --no-rotations
+	test -e data/omniglot/background || $(PARTIAL_FC) pack omniglot "$(OMNIGLOT)/images_background.zip" --out data/omniglot/background --size 40
+	test -e data/omniglot/evaluation || $(PARTIAL_FC) pack omniglot "$(OMNIGLOT)/images_evaluation.zip" --out data/omniglot/evaluation --size 40 --no-rotations
 	$(PARTIAL_FC) train configs/omniglot.yaml --nproc $(NPROC)
 
 test: .venv/installed
