@@ -257,7 +257,7 @@ def test_each_group_has_its_table_with_the_columns_that_tell_its_rows_apart() ->
     text = tables([result(BY_NAME[name]) for name in ("adacos-fixed", "adacos-fixed-noise40", "adacos-fixed-rows0.02")])
     clean, rates, noise = text.split("### ")[1:]
     assert clean.startswith("Clean labels")
-    assert "| AdaCos fixed | 0.02 | 0.1 |" in rates
+    assert "| AdaCos fixed | 0.02 | 1.2 |" in rates
     assert "| AdaCos fixed | 40 % |" in noise
     for part in (clean, rates, noise):
         widths = {line.count("|") for line in part.splitlines() if line.startswith("|")}
