@@ -22,8 +22,8 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 .venv/bin/pytest
 
 data/synthetic/heldout/train.rec: .venv/installed
-	test -e data/synthetic/train || $(PARTIAL_FC) pack synthetic --identities 600 --images 20 --size 48 --out data/synthetic/train
-	test -e data/synthetic/heldout || $(PARTIAL_FC) pack synthetic --identities 150 --images 20 --size 48 --first-identity 600 --out data/synthetic/heldout
+	test -e data/synthetic/train || $(PARTIAL_FC) pack synthetic --identities 600 --images 20 --size 40 --out data/synthetic/train
+	test -e data/synthetic/heldout || $(PARTIAL_FC) pack synthetic --identities 150 --images 20 --size 40 --first-identity 600 --out data/synthetic/heldout
 
 # torch first, and pinned: what comes after must not choose another build of it.
 .venv/installed: pyproject.toml constraints.txt
