@@ -53,11 +53,12 @@ def run(config: Config) -> None:
     source = build.open_training_data(config)
     held_out = None if config.data.evaluate is None else build.open_records(config.data.evaluate)
     device = local_device()
+    backbone = build.backbone(config, config.backbone.weights)  # before its weights may be set aside with their run
     with process_group() as world, ExitStack() as open_sinks:
         if world.rank == 0 and (aside := build.set_earlier_run_aside(config.run_dir)) is not None:
             print(f"the earlier run in {config.run_dir} is kept as {aside}", flush=True)
         world.barrier()
-        backbone = build.backbone(config, config.backbone.weights).to(device)
+        backbone = backbone.to(device)
         head = build.head(config, source.num_classes, world).to(device)
         model = build.replicated(build.compiled(backbone, config), world)
         optimizer = build.optimizer(backbone, config.optimizer)

@@ -16,7 +16,7 @@ from partial_fc.report import Sink
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818  # the name says what happened, as StopIteration's does
-    """The loss is not finite. Raised on all ranks at the same step, before any weight was updated by it."""
+    """The loss, or a weight about to be saved, is not finite. Raised on all ranks at the same step."""
 
 
 @runtime_checkable

@@ -148,6 +148,15 @@ def test_without_held_out_identities_a_run_ends_with_its_checkpoint(data: Path, 
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "config.yaml", "metrics.jsonl"]
 
 
+def test_a_run_can_start_from_the_weights_of_the_run_it_sets_aside(data: Path, tmp_path: Path) -> None:
+    config = tiny.write_config(tmp_path / "config.yaml", tiny.tree(data, tmp_path / "run", data={"evaluate": None}))
+    train.run(load_config(config, ["schedule.epochs=0.1"]))
+    first = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    train.run(load_config(config, ["schedule.epochs=0.1", f"backbone.weights={first}"]))
+    assert latest_checkpoint(tmp_path / "run-1" / "checkpoints").name == first.name
+    assert latest_checkpoint(tmp_path / "run" / "checkpoints").name == first.name
+
+
 def test_the_same_seed_gives_the_same_network_and_another_seed_another(data: Path, tmp_path: Path) -> None:
     content = tiny.tree(data, tmp_path / "run", data={"evaluate": None, "augmentation": {"mirror": 0.5}})
     config = tiny.write_config(tmp_path / "config.yaml", content)
