@@ -17,7 +17,8 @@ from torch import Tensor
 from benchmarks.loss_runs import NUM_CLASSES
 from benchmarks.plot_style import FAMILIES, figure_at
 from partial_fc.functional.adacos import fixed_scale
-from partial_fc.objectives import AdaCos, ArcFace, CosFace, Cosines, CosineSoftmax, Objective, P2SGrad
+from partial_fc.objectives import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
+from partial_fc.slopes import Cosines
 
 EMBEDDING_DIM = 256  # P2SGrad's weight of the other classes depends on it, its slope at the target does not
 LARGEST_DEGREES = 110
@@ -57,11 +58,13 @@ def slopes_at_target(objective: Objective, angles_radians: NDArray[np.float64]) 
         return f(at_90_degrees_N1)[:, 0] * (NUM_CLASSES - 1)
 
     cosines = Cosines(
-        target_N=torch.from_numpy(np.cos(angles_radians)),
         num_classes=NUM_CLASSES,
         num_negatives=NUM_CLASSES - 1,
         embedding_dim=EMBEDDING_DIM,
-        sum_over_negatives=sum_over_negatives,
+        own_target_N=torch.from_numpy(np.cos(angles_radians)),
+        all_sum=lambda own: own,
+        own_sum_over_negatives=sum_over_negatives,
+        own_squares=lambda: sum_over_negatives(torch.square),
     )
     return np.asarray(objective.eval()(cosines).target_N.numpy())
 

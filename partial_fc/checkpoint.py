@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from partial_fc.classifier import ShardedClassifier
+from partial_fc.rows import RowAdamW, RowSGD
 from partial_fc.world import World
 
-_ROW_KEYS = ("weight", "row_optimizer.momentum_cD")
+_ROW_KEYS = ("weight", *(f"row_optimizer.{name}" for kind in (RowSGD, RowAdamW) for name in kind.state_names))
 
 
 def save_checkpoint(
@@ -86,7 +87,7 @@ def load_backbone(path: Path, backbone: nn.Module) -> None:
 def load_head(folder: Path, head: ShardedClassifier) -> None:
     """Load this rank's classes from a checkpoint written by any number of ranks.
 
-    Momentum that only one of the two heads has is left out, or left at zero. ValueError when C, D or the objective's
+    Row state that only one of the two heads has is left out, or left at zero. ValueError when C, D or the objective's
     state differ, or when a file is damaged.
     """
     manifest = json.loads((folder / "manifest.json").read_text())

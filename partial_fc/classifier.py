@@ -6,6 +6,7 @@ Legend: ``N`` rows of the global batch, ``n`` this rank's; ``C`` all classes, ``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +15,19 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from partial_fc.functional import cosine
-from partial_fc.objectives import Objective, Slopes
-from partial_fc.rows import RowSGD
-from partial_fc.sampling import drawn_classes, initial_rows
+from partial_fc.gram import GramSweep
+from partial_fc.labels import LabelCheck
+from partial_fc.objectives import Objective
+from partial_fc.rows import RowOptimizer, retract_rows
+from partial_fc.sampling import drawn_columns, initial_rows
 from partial_fc.sharding import class_range, owned_targets
-from partial_fc.sweep import Sweep
+from partial_fc.slopes import Slopes
+from partial_fc.sweep import Columns, Sweep
 from partial_fc.world import World, current_world
+
+COSINES = ("recompute", "keep", "auto")
+GRAM_ROAD = ("auto", "always", "never")
+_KEPT_SHARE = 0.1  # of the bytes of weights and row state, that "auto" spends on kept cosines
 
 
 class ShardedClassifier(nn.Module):
@@ -35,16 +43,29 @@ class ShardedClassifier(nn.Module):
       its steps lengthen the rows (the gradient is tangent), which shrinks the gradient by as much, and decay
       shortens them: the angular step is its learning rate over ``|w|²``.
     - ``row_optimizer``: updates the rows inside ``backward``, block by block, and keeps them at unit length;
-      ``weight.grad`` stays None and no gradient of the weights' size exists. Call ``backward`` once per forward.
+      ``weight.grad`` stays None and no gradient of the weights' size exists: a step's peak is weights, optimizer state
+      and one block. Call ``backward`` once per forward. Change rows in place under ``torch.no_grad()`` or load them,
+      not through ``weight.data``: what is known of them is kept between steps, and ``.data`` hides a change.
     - ``shard``: the ``range`` of class ids held here. First rows are a function of (``seed``, class id) only.
     - ``sample_rate`` < 1 draws classes for a training step (Partial FC, 2203.15565): those of the batch, and of the
       others each with this probability, by (``seed``, step, class id). Only drawn rows are read and changed.
     - ``block_classes``: the width of a block; by default what keeps a block's cosines in the cache.
+    - ``product_dtype``: of the large products; sums, targets, statistics and updates are float32 at least. By default
+      that of embeddings and weight. ``torch.bfloat16`` is 2.5 times as fast on CPUs and GPUs that have it; float32 is
+      TF32 where ``torch.set_float32_matmul_precision`` says so.
+    - ``weight_dtype``: ``torch.bfloat16`` halves the rows; updates round them stochastically.
+    - ``cosines``: a softmax needs them two or three times a step. ``"recompute"`` makes them anew; ``"keep"`` spends
+      N·c numbers of ``product_dtype``; ``"auto"`` keeps them where that is at most a tenth of weights and state. The
+      results are the same to the bit.
+    - ``gram``: losses that are quadratic in the cosines (P2SGrad) need none of them (``gram.py``). ``"auto"`` goes
+      that road where it is the shorter one, for N > 3D/8.
     - ``statistics``: the last step's figures as tensors: ``loss``, ``median_target_angle`` (radians), ``scale`` and
       ``scale_capped`` where the objective has them.
 
-    Communication of a step: two all-gathers (3 integers a rank; the embeddings and labels, N·(D+2) words), one
-    all-reduce of N floats for the targets and one for each of the objective's sums, one reduce-scatter of N·D.
+    Communication of a step: two all-gathers (the embeddings and labels, N·(D+2) words) and one of a number where
+    ``counts`` are not given; one all-reduce of 2·N floats, for targets and sums, and one of N for each further sum (the
+    dynamic AdaCos on current statistics has one); one reduce-scatter of N·D, which the Gram road hides behind its
+    sweep.
 
     Raises ValueError for labels outside ``0 .. num_classes - 1``, on all ranks at once.
     """
@@ -60,7 +81,11 @@ class ShardedClassifier(nn.Module):
         world: World | None = None,
         sample_rate: float = 1.0,
         block_classes: int | None = None,
-        row_optimizer: RowSGD | None = None,
+        row_optimizer: RowOptimizer | None = None,
+        product_dtype: torch.dtype | None = None,
+        weight_dtype: torch.dtype = torch.float32,
+        cosines: str = "auto",
+        gram: str = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -70,6 +95,9 @@ class ShardedClassifier(nn.Module):
             raise ValueError(f"sample_rate={sample_rate}: expected 0 < sample_rate <= 1")
         if block_classes is not None and block_classes < 1:
             raise ValueError(f"block_classes={block_classes}: expected at least 1, or None")
+        for name, word, words in (("cosines", cosines, COSINES), ("gram", gram, GRAM_ROAD)):
+            if word not in words:
+                raise ValueError(f"{name}={word!r}: expected one of {', '.join(words)}")
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
         self.objective = objective
@@ -77,17 +105,30 @@ class ShardedClassifier(nn.Module):
         self.sample_rate = sample_rate
         self.block_classes = block_classes
         self.row_optimizer = row_optimizer
+        self.product_dtype = product_dtype
+        self.kept_cosines = cosines
+        self.gram = gram
         self.seed = seed
         self.steps = 0
         self._row_updates = 0
+        self._known_rows: tuple[tuple[int, int], Tensor | None] | None = None  # state of unit rows, their Gram matrix
+        self._label_check = LabelCheck(num_classes)
         self.shard = class_range(num_classes, self.world.rank, self.world.size)
-        self.weight = nn.Parameter(initial_rows(self.shard, embedding_dim, seed))
+        self.weight = nn.Parameter(initial_rows(self.shard, embedding_dim, seed, dtype=weight_dtype))
         if row_optimizer is not None:
-            row_optimizer.attach(self.weight.detach())
+            row_optimizer.attach(self.weight.detach(), self.shard.start, seed)
         self.statistics = {}
 
-    def forward(self, embeddings: Float[Tensor, "n D"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-        """The mean loss of the global batch. In training mode a step is counted; in evaluation no state changes."""
+    def forward(
+        self, embeddings: Float[Tensor, "n D"], labels: Int[Tensor, " n"], counts: Sequence[int] | None = None
+    ) -> Float[Tensor, ""]:
+        """The mean loss of the global batch. In training mode a step is counted; in evaluation no state changes.
+
+        ``counts``: every rank's ``n``, where the caller knows them. Without them the ranks ask each other, and the host
+        waits for the answer. With them nothing of a step on a GPU waits for the device (but the draw of classes): a
+        label out of range then makes this loss NaN, and is told of by :meth:`refuse_bad_labels`, which the next
+        forward calls.
+        """
         if embeddings.dim() != 2 or embeddings.shape[1] != self.embedding_dim or labels.shape != embeddings.shape[:1]:
             raise ValueError(
                 f"got embeddings {tuple(embeddings.shape)} and labels {tuple(labels.shape)}: "
@@ -95,14 +136,23 @@ class ShardedClassifier(nn.Module):
             )
         if labels.is_floating_point() or labels.dtype == torch.bool:
             raise ValueError(f"got labels of {labels.dtype}: expected torch.int64")
-        labels = labels.long()
-        counts = self._agreed_counts(labels)
+        self.refuse_bad_labels()
+        waits = counts is None or not labels.is_cuda
+        counts = self._agreed_counts(labels) if counts is None else list(counts)
+        labels_N = self.world.gather_rows(labels.long(), counts)
+        self._label_check.look(labels_N, counts)
+        if waits:
+            self.refuse_bad_labels()
         # Under autocast the products of forward would run in half precision and those of backward would not.
         with torch.autocast(embeddings.device.type, enabled=False):
             loss: Tensor = _CosineLoss.apply(  # type: ignore[no-untyped-call]
-                embeddings, self.weight, labels, counts, self
+                embeddings, self.weight, labels_N, counts, self
             )
-        return loss
+        return loss if waits else self._label_check.spoilt(loss)
+
+    def refuse_bad_labels(self) -> None:
+        """Raise ValueError if the last batch held a label out of range, with its value. Waits for the device."""
+        self._label_check.refuse()
 
     def extra_repr(self) -> str:
         """The sizes, for ``print(head)``."""
@@ -117,23 +167,65 @@ class ShardedClassifier(nn.Module):
         self.steps = state["steps"]
 
     def _agreed_counts(self, labels_n: Tensor) -> list[int]:
-        """Every rank's batch size; the same ValueError on every rank when any of them has a label out of range.
-
-        One all-gather of three integers a rank, read by the host.
-        """
-        lowest, highest = labels_n.aminmax() if len(labels_n) else (labels_n.new_tensor(0), labels_n.new_tensor(0))
-        mine = torch.stack([labels_n.new_tensor(len(labels_n)), lowest, highest])
-        rows = self.world.all_gather(mine).tolist()
-        for rank, (_, low, high) in enumerate(rows):
-            wrong = low if low < 0 else high
-            if not 0 <= wrong < self.num_classes:
-                raise ValueError(
-                    f"label {wrong} on rank {rank} is out of range: "
-                    f"expected 0 <= label < num_classes={self.num_classes}"
-                )
-        if not any(count for count, _, _ in rows):
+        """Every rank's batch size. One all-gather of a number a rank, read by the host."""
+        counts: list[int] = self.world.all_gather(torch.tensor(len(labels_n), device=labels_n.device)).tolist()
+        if not any(counts):
             raise ValueError("the global batch is empty: expected at least one row on some rank")
-        return [count for count, _, _ in rows]
+        return counts
+
+    def _sweep(self, unit_ND: Tensor, labels_N: Tensor, product_dtype: torch.dtype) -> Sweep:
+        """The way through this shard's classes that costs least."""
+        are_unit, gram_DD = self._rows_as_known()
+        columns = self._columns(labels_N)
+        what = (self.world, self.num_classes, self.shard, self.weight.detach(), are_unit, unit_ND, labels_N)
+        if self._takes_gram_road(*unit_ND.shape):
+            carries = self.row_optimizer is not None and self.training and columns is None
+            gram_DD = None if columns is not None or gram_DD is None else gram_DD.to(unit_ND.dtype)
+            return GramSweep(*what, product_dtype, columns, self.block_classes, gram_DD=gram_DD, carries_gram=carries)
+        return Sweep(
+            *what, product_dtype, columns, self.block_classes, self._keeps_cosines(len(unit_ND), product_dtype)
+        )
+
+    def _columns(self, labels_N: Tensor) -> Tensor | None:
+        """The columns that take part in this step, or None for all."""
+        if self.sample_rate == 1.0 or not self.training:
+            return None
+        return drawn_columns(owned_targets(labels_N, self.shard), self.shard, self.sample_rate, self.seed, self.steps)
+
+    def _takes_gram_road(self, batch: int, dim: int) -> bool:
+        if self.gram == "auto":
+            return self.objective.is_quadratic and 8 * batch > 3 * dim
+        return self.objective.is_quadratic and self.gram == "always"
+
+    def _keeps_cosines(self, batch: int, dtype: torch.dtype) -> bool:
+        if self.kept_cosines == "auto":
+            state = () if self.row_optimizer is None else self.row_optimizer.buffers()
+            held_bytes = sum(tensor.nbytes for tensor in (self.weight, *state))
+            return bool(batch * len(self.shard) * dtype.itemsize <= _KEPT_SHARE * held_bytes)
+        return self.kept_cosines == "keep"
+
+    def _rows_as_known(self) -> tuple[bool, Tensor | None]:
+        """Whether the rows have unit length as they stand, and their Gram matrix where it is known.
+
+        Only the row optimizer leaves such rows. After anything else that changed them they are brought to unit length
+        again in training, those that have it staying as they are to the bit.
+        """
+        if self.row_optimizer is None or self.weight.dtype not in (torch.float32, torch.float64):
+            return False, None
+        rows_state = self._rows_state()
+        if self._known_rows is not None and self._known_rows[0] == rows_state:
+            return True, self._known_rows[1]
+        if not self.training:
+            return False, None
+        retract_rows(self.weight.detach())
+        self._note_rows(None)
+        return True, None
+
+    def _rows_state(self) -> tuple[int, int]:
+        return self.weight.data_ptr(), self.weight._version
+
+    def _note_rows(self, gram_DD: Tensor | None) -> None:
+        self._known_rows = self._rows_state(), gram_DD
 
 
 class _CosineLoss(torch.autograd.Function):
@@ -141,21 +233,12 @@ class _CosineLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, embeddings_nD: Tensor, weight_cD: Tensor, labels_n: Tensor, counts: list[int], head: ShardedClassifier
+        ctx: Any, embeddings_nD: Tensor, weight_cD: Tensor, labels_N: Tensor, counts: list[int], head: ShardedClassifier
     ) -> Tensor:
-        world = head.world
-        unit_nD, norm_n1 = cosine.unit_rows(embeddings_nD.to(_product_dtype(embeddings_nD, weight_cD)))
-        labels_N = world.gather_rows(labels_n, counts)
-        sweep = Sweep(
-            world,
-            head.num_classes,
-            head.shard,
-            weight_cD,
-            world.gather_rows(unit_nD, counts),
-            labels_N,
-            _drawn_columns(head, labels_N),
-            head.block_classes,
-        )
+        common = torch.promote_types(embeddings_nD.dtype, weight_cD.dtype)
+        wide = torch.promote_types(common, torch.float32)
+        unit_nD, norm_n1 = cosine.unit_rows(embeddings_nD.to(wide))
+        sweep = head._sweep(head.world.gather_rows(unit_nD, counts), labels_N, head.product_dtype or common)
         cosines = sweep.cosines()
         slopes: Slopes = head.objective(cosines)
         loss = slopes.loss_N.mean()
@@ -164,7 +247,7 @@ class _CosineLoss(torch.autograd.Function):
         head.statistics = {"loss": loss, "median_target_angle": cosines.median_target_angle, **slopes.figures}
         ctx.head, ctx.sweep, ctx.slopes = head, sweep, slopes
         ctx.unit, ctx.norm, ctx.counts = unit_nD, norm_n1, counts
-        ctx.training, ctx.row_updates = head.training, head._row_updates
+        ctx.training, ctx.row_updates, ctx.step = head.training, head._row_updates, head.steps
         ctx.save_for_backward(weight_cD)
         ctx.embeddings_dtype = embeddings_nD.dtype
         return loss.clone()
@@ -180,39 +263,32 @@ class _CosineLoss(torch.autograd.Function):
             raise RuntimeError("the row optimizer has moved the class rows since this forward: backward runs once")
         (weight_cD,) = ctx.saved_tensors  # refuses rows that changed since forward
         weight_grad_cD: Tensor | None = None
+        moves_rows = False
         if not ctx.needs_input_grad[1] or (head.row_optimizer is not None and not ctx.training):
 
-            def use_gradient(columns: slice | Tensor, grad_bD: Tensor) -> None:
+            def use_rows(columns: Columns, grad_bD: Tensor) -> None:
                 """Frozen rows, or an evaluation: only the embeddings have a gradient."""
         elif head.row_optimizer is not None:
             optimizer, rows_cD = head.row_optimizer, weight_cD.detach()
             head._row_updates += 1
+            moves_rows = True
 
-            def use_gradient(columns: slice | Tensor, grad_bD: Tensor) -> None:
-                optimizer.update(rows_cD, columns, grad_bD)
+            def use_rows(columns: Columns, grad_bD: Tensor) -> None:
+                optimizer.update(rows_cD, columns, grad_bD, ctx.step)
         else:
             weight_grad_cD = torch.zeros_like(weight_cD)
 
-            def use_gradient(columns: slice | Tensor, grad_bD: Tensor) -> None:
-                weight_grad_cD[columns] = (grad_bD / size).to(weight_grad_cD.dtype)
+            def use_rows(columns: Columns, grad_bD: Tensor) -> None:
+                weight_grad_cD[columns] = grad_bD.div_(size).to(weight_grad_cD.dtype)
+
+        on_the_way = []
+
+        def send(grad_ND: Tensor) -> None:
+            on_the_way.append(head.world.start_scatter_sum_rows(grad_ND.div_(size), ctx.counts))
 
         with torch.autocast(sweep.unit_ND.device.type, enabled=False):
-            grad_ND = sweep.gradients(ctx.slopes, grad_outputs[0], use_gradient)
-        grad_nD = head.world.scatter_sum_rows(grad_ND / size, ctx.counts)
-        grad_nD = cosine.tangent_gradient(grad_nD, ctx.unit, ctx.norm)
+            sweep.gradients(ctx.slopes, grad_outputs[0], use_rows, send)
+        if moves_rows:
+            head._note_rows(sweep.next_gram_DD if isinstance(sweep, GramSweep) else None)
+        grad_nD = cosine.tangent_gradient(on_the_way[0](), ctx.unit, ctx.norm)
         return grad_nD.to(ctx.embeddings_dtype), weight_grad_cD, None, None, None
-
-
-def _product_dtype(embeddings: Tensor, weight: Tensor) -> torch.dtype:
-    """Products run in bfloat16 only where embeddings and rows both are; statistics are float32 at least."""
-    return torch.promote_types(embeddings.dtype, weight.dtype)
-
-
-def _drawn_columns(head: ShardedClassifier, labels_N: Tensor) -> Tensor | None:
-    """The columns that take part in this step, or None for all: the batch's own and the drawn."""
-    if head.sample_rate == 1.0 or not head.training:
-        return None
-    drawn = drawn_classes(head.shard, head.sample_rate, head.seed, head.steps).to(labels_N.device)
-    _, targets = owned_targets(labels_N, head.shard)
-    columns: Tensor = torch.unique(torch.cat([drawn - head.shard.start, targets]))
-    return columns

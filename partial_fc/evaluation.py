@@ -1,6 +1,6 @@
 """Embeddings of held-out identities and what they are worth: exact measures over all pairs, shared out over the ranks.
 
-Legend: N images of all ranks, n this rank's; D embedding dimensions; P listed pairs.
+Legend: N images of all ranks, n this rank's; D embedding dimensions; P listed pairs; K operating points.
 """
 
 from __future__ import annotations
@@ -11,12 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from partial_fc.functional import verification
 from partial_fc.functional.cosine import unit_rows
-from partial_fc.functional.pair_scores import PairScores, pair_cosines, pair_scores, rank1_hits, triangle_share
+from partial_fc.functional.pair_scores import (
+    SCORE_BINS,
+    STEPS_PER_UNIT,
+    PairScores,
+    pair_cosines,
+    pair_scores,
+    rank1_hits,
+    triangle_share,
+)
 from partial_fc.world import World
 
 FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
@@ -68,27 +76,49 @@ class Evaluation:
             "threshold_at_far": self.threshold_at_far,
             **({"kfold_accuracy": kfold} if kfold else {}),
             "counts": self.counts,
-            "roc": [dict(zip(("threshold", "far", "tar"), point, strict=True)) for point in self.roc],
+            "roc": _named_points(self.roc),
             "histograms": {"range": [-1, 1], "genuine": self.genuine_histogram, "impostor": self.impostor_histogram},
         }
 
 
+@dataclass(frozen=True)
+class PairEvaluation:
+    """The measures of listed pairs, where nothing is known of the images but which pairs are of one identity.
+
+    As in `Evaluation`, with rates over the P pairs listed; `kfold_accuracy` is the figure that the field prints.
+    """
+
+    kfold_accuracy: tuple[float, float]
+    eer: float
+    eer_threshold: float
+    best_accuracy: float
+    best_accuracy_threshold: float
+    tar_at_far: dict[str, float]
+    threshold_at_far: dict[str, float]
+    counts: dict[str, int]
+    roc: list[tuple[float, float, float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists and numbers, by the names they have in `Evaluation.to_json`."""
+        kfold = dict(zip(("mean", "std"), self.kfold_accuracy, strict=True))
+        return {**vars(self), "kfold_accuracy": kfold, "roc": _named_points(self.roc)}
+
+
 def evaluate(
-    unit_nD: Float[Tensor, "n D"],
-    labels_n: Int[Tensor, " n"],
+    unit_ND: Float[Tensor, "N D"],
+    labels_N: Int[Tensor, " N"],
     world: World,
     pairs_P2: Int[Tensor, "P 2"] | None = None,
     folds: int = 10,
 ) -> Evaluation:
-    """The measures of all ranks' embeddings, the same on every rank and to the last bit for every number of ranks.
+    """The measures of all embeddings, the same on every rank and to the last bit for every number of ranks.
 
-    `unit_nD` are this rank's unit rows (a rank may have none), `pairs_P2` rows of all ranks' images in rank order.
-    Every rank holds all N embeddings and scores its share of the N (N - 1) / 2 pairs. Talks: gathers N rows of D and of
-    a label, one all-reduce of 34 MB of counts, one gather of N integers a rank.
+    Every rank gives the same N unit rows (`gathered`) and scores its share of the N (N - 1) / 2 pairs; `pairs_P2` are
+    rows. Talks: one all-reduce of 34 MB of counts, one gather of N integers a rank.
     Raises ValueError, on every rank alike, where embeddings are not finite unit rows or where there is no genuine or no
     impostor pair.
     """
-    unit_ND, labels_N = _gathered(unit_nD, labels_n, world)
+    _check_unit_rows(unit_ND)
     scores = _summed(pair_scores(unit_ND, labels_N, triangle_share(len(unit_ND), world.rank, world.size)), world)
     points = verification.roc(scores.genuine, scores.impostor)
     kfold = None
@@ -96,32 +126,50 @@ def evaluate(
         first_P, second_P = pairs_P2.to(unit_ND.device).unbind(1)
         same_P = labels_N[first_P] == labels_N[second_P]
         kfold = verification.kfold_accuracy(pair_cosines(unit_ND, first_P, second_P), same_P, folds)
-    eer, eer_threshold = verification.equal_error_rate(points)
-    best_accuracy, best_accuracy_threshold = verification.best_accuracy(points)
-    at_far = {far: verification.tar_at_far(points, float(far)) for far in FARS}
-    countable = {far: point for far, point in at_far.items() if point is not None}
     hits, probes = rank1_hits(scores.nearest_N, labels_N)
     return Evaluation(
+        **_rates(points),
         rank1=hits / probes,
-        eer=eer,
-        eer_threshold=eer_threshold,
-        best_accuracy=best_accuracy,
-        best_accuracy_threshold=best_accuracy_threshold,
-        tar_at_far={far: tar for far, (tar, _) in countable.items()},
-        threshold_at_far={far: threshold for far, (_, threshold) in countable.items()},
         kfold_accuracy=kfold,
         counts={
             "identities": len(torch.unique(labels_N)),
             "images": len(labels_N),
             "rank1_probes": probes,
             "rank1_hits": hits,
-            "genuine_pairs": int(points.accepted_genuine_K[0]),
-            "impostor_pairs": int(points.accepted_impostor_K[0]),
+            **_pair_counts(points),
         },
-        roc=verification.thinned_roc(points),
         genuine_histogram=verification.coarse_histogram(scores.genuine),
         impostor_histogram=verification.coarse_histogram(scores.impostor),
     )
+
+
+def evaluate_pairs(
+    unit_ND: Float[Tensor, "N D"], pairs_P2: Int[Tensor, "P 2"], same_P: Bool[Tensor, " P"], folds: int = 10
+) -> PairEvaluation:
+    """The measures of P pairs of rows, `same_P` saying which are genuine; folds are consecutive stretches of the list.
+
+    Talks to no other rank: each may compute all of it from the gathered rows. ValueError like `evaluate`, and where
+    there are fewer pairs than folds.
+    """
+    _check_unit_rows(unit_ND)
+    same_P = same_P.to(unit_ND.device)
+    cos_P = pair_cosines(unit_ND, *pairs_P2.to(unit_ND.device).unbind(1))
+    points = verification.roc(_histogram(cos_P[same_P]), _histogram(cos_P[~same_P]))
+    return PairEvaluation(
+        **_rates(points),
+        kfold_accuracy=verification.kfold_accuracy(cos_P, same_P, folds),
+        counts={"images": len(unit_ND), **_pair_counts(points)},
+    )
+
+
+def gathered(
+    unit_nD: Float[Tensor, "n d"], labels_n: Int[Tensor, " n"], world: World
+) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
+    """All ranks' rows and labels in rank order; a rank that has none need not know D. Talks: N rows and N labels."""
+    sizes = world.all_gather(torch.tensor(unit_nD.shape[1], device=unit_nD.device))
+    if len(unit_nD) == 0:
+        unit_nD = unit_nD.new_empty(0, int(sizes.max()))
+    return world.gather_rows(unit_nD), world.gather_rows(labels_n)
 
 
 def embed(
@@ -135,7 +183,7 @@ def embed(
 
     `flip` adds the embedding of the mirrored image before the row is normalised, as is usual for faces: twice the work.
     `autocast_dtype` runs the backbone under autocast. Each module's training flag is put back afterwards, whatever
-    happens, frozen layers' included. Without any batch the result is (0, 0)-shaped, and `evaluate` takes it.
+    happens, frozen layers' included. Without any batch the result is (0, 0)-shaped, and `gathered` takes it.
     """
     units, labels = [torch.empty(0, 0, device=device)], [torch.empty(0, dtype=torch.int64, device=device)]
     with _evaluation_mode(backbone), torch.no_grad():
@@ -159,16 +207,42 @@ def _evaluation_mode(backbone: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _gathered(unit_nD: Tensor, labels_n: Tensor, world: World) -> tuple[Tensor, Tensor]:
-    """All ranks' rows and labels; what they must be is checked after the gather, so that no rank raises alone."""
-    sizes = world.all_gather(torch.tensor(unit_nD.shape[1], device=unit_nD.device))
-    if len(unit_nD) == 0:
-        unit_nD = unit_nD.new_empty(0, int(sizes.max()))
-    unit_ND, labels_N = world.gather_rows(unit_nD), world.gather_rows(labels_n)
+def _check_unit_rows(unit_ND: Tensor) -> None:
+    """Of gathered rows, so that no rank raises alone."""
     longest = torch.linalg.vector_norm(unit_ND, dim=1, dtype=torch.float32).amax() if len(unit_ND) else 0.0
     if not longest <= 1.01:
         raise ValueError(f"embeddings: the longest has length {float(longest)}, expected finite rows of length 1")
-    return unit_ND, labels_N
+
+
+def _rates(points: verification.Roc) -> dict[str, Any]:
+    """The fields that every evaluation has, whatever its pairs come from."""
+    eer, eer_threshold = verification.equal_error_rate(points)
+    best_accuracy, best_accuracy_threshold = verification.best_accuracy(points)
+    at_far = {far: verification.tar_at_far(points, float(far)) for far in FARS}
+    countable = {far: point for far, point in at_far.items() if point is not None}
+    return {
+        "eer": eer,
+        "eer_threshold": eer_threshold,
+        "best_accuracy": best_accuracy,
+        "best_accuracy_threshold": best_accuracy_threshold,
+        "tar_at_far": {far: tar for far, (tar, _) in countable.items()},
+        "threshold_at_far": {far: threshold for far, (_, threshold) in countable.items()},
+        "roc": verification.thinned_roc(points),
+    }
+
+
+def _pair_counts(points: verification.Roc) -> dict[str, int]:
+    genuine, impostor = int(points.accepted_genuine_K[0]), int(points.accepted_impostor_K[0])
+    return {"genuine_pairs": genuine, "impostor_pairs": impostor}
+
+
+def _named_points(roc: list[tuple[float, float, float]]) -> list[dict[str, float]]:
+    return [dict(zip(("threshold", "far", "tar"), point, strict=True)) for point in roc]
+
+
+def _histogram(cos_P: Tensor) -> Tensor:
+    """Scores on the grid of `pair_scores`, counted bin by bin."""
+    return torch.bincount(((cos_P + 1.0) * STEPS_PER_UNIT).round().long(), minlength=SCORE_BINS)
 
 
 def _summed(scores: PairScores, world: World) -> PairScores:

@@ -36,7 +36,7 @@ def train(
     steps: range,
     *,
     batches: Iterator[Batch],
-    global_batch: int,
+    counts: Sequence[int],
     backbone: nn.Module,
     head: ShardedClassifier,
     optimizer: torch.optim.Optimizer,
@@ -51,6 +51,8 @@ def train(
 ) -> None:
     """Train for ``steps``; ``set_rates(step)`` sets and tells the learning rates of backbone and rows.
 
+    ``counts`` are the ranks' shares of every global batch: known beforehand, so that no step asks for them.
+
     The loss is the same number on every rank, so every rank stops at the same step when it is not finite.
     A report is written every ``report_every`` steps and after the last one. ``save(done)`` is called every
     ``save_every`` steps, but never after the last one: that is the caller's.
@@ -63,7 +65,7 @@ def train(
         waited_seconds = time.perf_counter() - waiting
         with autocast():
             embeddings = backbone(batch.images)
-        loss = head(embeddings.float(), batch.labels)
+        loss = head(embeddings.float(), batch.labels, counts)
         refuse_divergence(loss, step, head)
         loss.backward()
         if clip_norm is not None:
@@ -72,7 +74,7 @@ def train(
         optimizer.zero_grad()
         figures = dict(head.statistics)
         meter.observe(
-            images=global_batch,
+            images=sum(counts),
             loss=figures.pop("loss"),
             data_wait_seconds=waited_seconds,
             scale=figures.pop("scale", None),
@@ -93,6 +95,7 @@ def refuse_divergence(loss: Tensor, step: int, head: ShardedClassifier) -> None:
     """Raise TrainingDiverged unless the loss is finite, with the figures to look at. Reads the loss on the host."""
     if bool(torch.isfinite(loss)):
         return
+    head.refuse_bad_labels()
     figures = ", ".join(f"{name} {float(value):.4g}" for name, value in head.statistics.items())
     raise TrainingDiverged(
         f"the loss is {loss.item()} at step {step} ({figures}); no weight was updated by it. Look at the last lines of "

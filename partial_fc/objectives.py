@@ -9,54 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from partial_fc.functional import adacos, margins, p2sgrad, softmax
-
-
-@dataclass(frozen=True)
-class Cosines:
-    """What an objective may ask of one step's cosines.
-
-    ``target_N``: ``c_iy`` of the global batch. ``sum_over_negatives(f)``: ``(N,)``, the sum of ``f(cos_Nb)`` over
-    every class but the target's, over all blocks and ranks: one sweep of products and one all-reduce of N floats.
-    ``num_negatives``: how many classes that sum runs over; less than ``num_classes - 1`` when classes are sampled.
-    """
-
-    target_N: Float[Tensor, " N"]
-    num_classes: int
-    num_negatives: int
-    embedding_dim: int
-    sum_over_negatives: Callable[[Callable[[Tensor], Tensor]], Tensor]
-
-    @cached_property
-    def median_target_angle(self) -> Float[Tensor, ""]:
-        """The global batch's median angle between embedding and class row, in radians."""
-        return adacos.median_angle(self.target_N)
-
-    @property
-    def inverse_sample_rate(self) -> float:
-        """By how much a sum over the sampled negatives falls short of the sum over all."""
-        return (self.num_classes - 1) / max(self.num_negatives, 1)
-
-
-@dataclass(frozen=True)
-class Slopes:
-    """The loss of each row ``(N,)``, the slope at its target ``(N,)``, and the rule for all other slopes of a block."""
-
-    loss_N: Float[Tensor, " N"]
-    target_N: Float[Tensor, " N"]
-    negatives: Callable[[Float[Tensor, "N b"]], Float[Tensor, "N b"]]
-    figures: dict[str, Tensor] = field(default_factory=dict)
+from partial_fc.slopes import Cosines, Slopes
 
 
 class Objective(nn.Module):
-    """A cosine loss. Subclasses answer :meth:`forward`; state they keep is a buffer and changes in training only."""
+    """A cosine loss. Subclasses answer :meth:`forward`; state they keep is a buffer and changes in training only.
+
+    ``is_quadratic``: its slopes are linear in the cosines (:attr:`Slopes.linear_weight`), so no cosine need be made.
+    """
+
+    is_quadratic = False
 
     def forward(self, cosines: Cosines) -> Slopes:
         """The loss and the slopes of one step."""
@@ -96,9 +64,9 @@ class CosineSoftmax(_ScaledSoftmax):
 
     def forward(self, cosines: Cosines) -> Slopes:
         """See :class:`Objective`."""
-        scale = cosines.target_N.new_tensor(self.scale)
-        margined_N, derivative_N = self._target(cosines.target_N)
-        return self._slopes(scale, self._log_negatives(cosines, scale), margined_N, derivative_N)
+        scale = cosines.own_target_N.new_tensor(self.scale)
+        log_negatives_N = self._log_negatives(cosines, scale)
+        return self._slopes(scale, log_negatives_N, *self._target(cosines.target_N))
 
     def _target(self, cos_N: Tensor) -> tuple[Tensor, Tensor]:
         return cos_N, torch.ones_like(cos_N)
@@ -166,13 +134,15 @@ class AdaCos(_ScaledSoftmax):
         """See :class:`Objective`. Raises ValueError when the classifier has another number of classes."""
         if cosines.num_classes != self.num_classes:
             raise ValueError(f"AdaCos(num_classes={self.num_classes}) in a classifier of {cosines.num_classes} classes")
-        target_N = cosines.target_N
-        scale = self.scale.to(target_N.dtype, copy=True)  # a float64 step must not see its own scale updated
+        scale = self.scale.to(
+            cosines.own_target_N.dtype, copy=True
+        )  # a float64 step must not see its own scale updated
         log_negatives_N = self._log_negatives(cosines, scale)
+        target_N = cosines.target_N
         capped = (self.scale >= self.max_scale).to(target_N.dtype)
         if self.dynamic and self.training:
             following, limited = adacos.dynamic_scale(
-                log_negatives_N + math.log(cosines.inverse_sample_rate),
+                log_negatives_N + cosines.inverse_sample_rate.log(),
                 cosines.median_target_angle.double(),
                 self.num_classes,
                 self.max_scale,
@@ -207,6 +177,8 @@ class P2SGrad(Objective):
     the softmax losses; 1.0 is the paper.
     """
 
+    is_quadratic = True
+
     def __init__(
         self, inter_class_weight: str | float = "balanced", *, kappa: float = 0.1, slope_scale: str | float = "adacos"
     ) -> None:
@@ -218,12 +190,14 @@ class P2SGrad(Objective):
     def forward(self, cosines: Cosines) -> Slopes:
         """See :class:`Objective`."""
         gain = adacos.fixed_scale(cosines.num_classes) if isinstance(self.slope_scale, str) else self.slope_scale
-        weight = cosines.inverse_sample_rate * self._inter_class_weight(cosines)
-        squares_N = cosines.sum_over_negatives(torch.square)
+        weight = self._inter_class_weight(cosines) * cosines.inverse_sample_rate
+        squares_N = cosines.squares_over_negatives()
+        linear_weight = (gain * weight).to(squares_N.dtype)
         return Slopes(
-            gain * p2sgrad.p2sgrad_loss(cosines.target_N, squares_N, weight),
+            (gain * p2sgrad.p2sgrad_loss(cosines.target_N.double(), squares_N.double(), weight)).to(squares_N.dtype),
             gain * (cosines.target_N - 1.0),
-            lambda cos_Nb: (gain * weight) * cos_Nb,
+            lambda cos_Nb: linear_weight * cos_Nb,
+            linear_weight=linear_weight,
         )
 
     def _inter_class_weight(self, cosines: Cosines) -> float:

@@ -7,23 +7,46 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from partial_fc.hashing import hashed, high_bits
+from partial_fc.sharding import Targets
 
-def drawn_classes(classes: range, rate: float, seed: int, step: int) -> Int[Tensor, " m"]:
-    """The class ids of ``classes`` that are drawn: each independently with probability ``rate``, in rising order.
+_HASHED_AT_ONCE = 1 << 20  # 8 MiB a tensor
 
-    A class is drawn when its hash falls below ``rate``, so the number drawn varies by about the root of itself.
+
+def are_drawn(
+    classes: range, rate: float, seed: int, step: int, device: torch.device | None = None
+) -> Bool[Tensor, " c"]:
+    """Which of ``classes`` are drawn: each independently with probability ``rate``, when its hash falls below it.
+
+    The number drawn varies by about the root of itself.
     """
-    counters = np.arange(classes.start, classes.stop, dtype=np.uint64)
-    key = _mixed(np.array([seed], dtype=np.uint64)) + np.uint64(step)
-    hashes = _mixed(counters ^ _mixed(key))
-    return torch.from_numpy(np.flatnonzero(hashes < np.uint64(min(int(rate * 2.0**64), 2**64 - 1))) + classes.start)
+    threshold = min(int(rate * 2.0**63), 2**63 - 1)
+    mask_c = torch.empty(len(classes), dtype=torch.bool, device=device)
+    for start in range(0, len(classes), _HASHED_AT_ONCE):
+        some = classes[start : start + _HASHED_AT_ONCE]
+        hashes = hashed(torch.arange(some.start, some.stop, device=device), seed, step)
+        mask_c[start : start + len(some)] = high_bits(hashes, 63) < threshold
+    return mask_c
 
 
-def initial_rows(classes: range, embedding_dim: int, seed: int) -> Float[Tensor, "c D"]:
+def drawn_columns(targets: Targets, shard: range, rate: float, seed: int, step: int) -> Int[Tensor, " m"]:
+    """The columns of ``shard`` that take part in a step, in rising order: the batch's own, and the drawn.
+
+    A batch with more classes than would be drawn keeps them all; a rank without any, and a rate that draws none, are
+    nothing special. On a GPU this waits for the device: how many are drawn sizes all that follows.
+    """
+    mask_c = are_drawn(shard, rate, seed, step, targets.places.device)
+    if len(shard):
+        mask_c.index_put_((targets.places,), targets.is_here, accumulate=True)
+    return torch.nonzero(mask_c).squeeze(1)
+
+
+def initial_rows(
+    classes: range, embedding_dim: int, seed: int, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "c D"]:
     """Unit rows in random directions, each a function of (seed, class id) alone, to the bit.
 
     Every component is a sum of four 16-bit uniforms (near enough to normal for an even spread of directions) from the
@@ -32,7 +55,7 @@ def initial_rows(classes: range, embedding_dim: int, seed: int) -> Float[Tensor,
     """
     blocks_per_row = -(-embedding_dim // 4)  # Philox makes four words a count
     stream = np.random.Philox(key=seed, counter=classes.start * blocks_per_row)
-    rows = torch.empty(len(classes), embedding_dim)
+    rows = torch.empty(len(classes), embedding_dim, dtype=dtype)
     for start in range(0, len(classes), 65536):
         stop = min(start + 65536, len(classes))
         words = stream.random_raw((stop - start) * blocks_per_row * 4).reshape(stop - start, -1)[:, :embedding_dim]
@@ -41,12 +64,3 @@ def initial_rows(classes: range, embedding_dim: int, seed: int) -> Float[Tensor,
         norm = np.sqrt(np.square(sums).sum(axis=1, keepdims=True).astype(np.float64))
         rows[start:stop] = torch.from_numpy((sums / np.maximum(norm, 1.0)).astype(np.float32))
     return rows
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014): every input bit moves every output bit."""
-    with np.errstate(over="ignore"):
-        values = values + np.uint64(0x9E3779B97F4A7C15)
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return values ^ (values >> np.uint64(31))

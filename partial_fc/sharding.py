@@ -1,4 +1,4 @@
-"""Which rank holds which class: integers only.
+"""Which rank holds which class, and where a batch's targets lie: integers only.
 
 Shards are contiguous and differ by at most one class: the first ``C % size`` ranks hold one more. A ``class_id`` is
 global, a ``column`` counts within a shard.
@@ -6,8 +6,10 @@ global, a ``column`` counts within a shard.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
@@ -20,8 +22,29 @@ def class_range(num_classes: int, rank: int, size: int) -> range:
     return range(start, start + base + (rank < extra))
 
 
-def owned_targets(labels_N: Int[Tensor, " N"], shard: range) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+class Targets(NamedTuple):
+    """Rows of the batch, the place of each one's class in some stretch of classes, and which of them lie in it.
+
+    On a CPU only those that do are listed. On a GPU their number is not known without waiting for it, so all rows
+    are: those that lie elsewhere have ``is_here`` False and some valid place.
+    """
+
+    rows: Int[Tensor, " m"]
+    places: Int[Tensor, " m"]
+    is_here: Bool[Tensor, " m"]
+
+    def within(self, start: int, stop: int) -> Targets:
+        """The targets in ``start .. stop``, placed from ``start`` on."""
+        is_here = self.is_here & (self.places >= start) & (self.places < stop)
+        if is_here.is_cuda:
+            return Targets(self.rows, (self.places - start).clamp(0, max(stop - start - 1, 0)), is_here)
+        kept = torch.nonzero(is_here).squeeze(1)
+        return Targets(self.rows[kept], self.places[kept] - start, is_here[kept])
+
+
+def owned_targets(labels_N: Int[Tensor, " N"], shard: range) -> Targets:
     """The rows of the batch whose class lies in ``shard``, and the column of each one's class."""
-    owned_N = (labels_N >= shard.start) & (labels_N < shard.stop)
-    rows = torch.nonzero(owned_N).squeeze(1)
-    return rows, labels_N[rows] - shard.start
+    everywhere = Targets(
+        torch.arange(len(labels_N), device=labels_N.device), labels_N, torch.ones_like(labels_N, dtype=torch.bool)
+    )
+    return everywhere.within(shard.start, shard.stop)

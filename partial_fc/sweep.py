@@ -15,107 +15,158 @@ from jaxtyping import Float
 from torch import Tensor
 
 from partial_fc.functional import cosine
-from partial_fc.objectives import Cosines, Slopes
-from partial_fc.sharding import owned_targets
+from partial_fc.sharding import Targets, owned_targets
+from partial_fc.slopes import Cosines, Slopes
 from partial_fc.world import World
 
-_BLOCK_COSINES = 1 << 20  # the cosines of a block, or its rows' elements if they are more: 4 MiB, to stay in cache
+Columns = slice | Tensor
+UseRows = Callable[[Columns, Float[Tensor, "b D"]], None]
+Send = Callable[[Float[Tensor, "N D"]], None]
+
+_CPU_BLOCK_ELEMENTS = 1 << 20  # of a block's cosines, or of its rows if they are more: 4 MiB, to stay in cache
+_GPU_BLOCK_ELEMENTS = 1 << 26  # 256 MiB: large enough to fill the machine, small beside the weights
 
 
 class Block(NamedTuple):
-    """Some classes of the shard and their cosines with the global batch."""
+    """Some classes of the shard: where they lie, their unit rows (``norm_b1`` None: stored as such), their targets."""
 
-    columns: slice | Tensor
+    start: int
+    columns: Columns
     unit_bD: Tensor
-    norm_b1: Tensor
-    cos_Nb: Tensor
-    target_rows: Tensor  # the batch rows whose class is in this block,
-    target_places: Tensor  # and where in the block
+    norm_b1: Tensor | None
+    targets: Targets
 
 
 @dataclass
 class Sweep:
     """One step on one shard: what the sweeps before the gradient's and the gradient's own have in common.
 
-    ``rows_cD`` are this shard's rows of any length, ``unit_ND`` the global batch's unit embeddings, ``columns`` the
-    columns that take part in rising order, or None for all. ``block_classes`` None means what stays in the cache.
+    ``rows_cD`` are this shard's rows, ``are_unit`` whether their length is known to be 1; ``unit_ND`` the global
+    batch's unit embeddings; ``columns`` the columns that take part in rising order, or None for all. The products with
+    the rows run in ``product_dtype``; sums, targets and gradients are float32 at least. ``block_classes`` None means
+    what stays in the cache. ``keeps_cosines``: the first sweep's are kept for the others, as the product gave them, so
+    that results do not depend on it to the bit; it costs N·c numbers and saves 2·N·c·D operations a sweep.
     """
 
     world: World
     num_classes: int
     shard: range
     rows_cD: Tensor
+    are_unit: bool
     unit_ND: Tensor
     labels_N: Tensor
+    product_dtype: torch.dtype
     columns: Tensor | None = None
     block_classes: int | None = None
+    keeps_cosines: bool = False
 
     def __post_init__(self) -> None:
-        self.target_rows, self.target_columns = owned_targets(self.labels_N, self.shard)
+        self.factor_ND = self.unit_ND.to(self.product_dtype)
+        self.targets = owned_targets(self.labels_N, self.shard)
         if self.columns is not None:
-            self.target_columns = torch.searchsorted(self.columns, self.target_columns)
-        self._kept: Block | None = None
-
-    def cosines(self) -> Cosines:
-        """What an objective may ask of this step: the same on every rank. One all-reduce of N floats."""
-        units_mD, _ = cosine.unit_rows(self.rows_cD[self._place(self.target_columns)].to(self.unit_ND.dtype))
-        target_N = self.world.all_sum(cosine.target_cosines(self.unit_ND, units_mD, self.target_rows))
-        num_drawn = self.num_classes
-        if self.columns is not None:
-            num_drawn = int(self.world.all_sum(torch.tensor(self.num_columns, device=target_N.device)))
-        return Cosines(target_N, self.num_classes, num_drawn - 1, self.unit_ND.shape[1], self.sum_over_negatives)
+            places = torch.searchsorted(self.columns, self.targets.places).clamp(max=max(self.num_columns - 1, 0))
+            self.targets = self.targets._replace(places=places)
+        self._kept: dict[int, Tensor] = {}
 
     @property
     def num_columns(self) -> int:
         """How many classes of this shard take part."""
         return len(self.rows_cD) if self.columns is None else len(self.columns)
 
-    def sum_over_negatives(self, term: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
-        """``(N,)``: the sum of ``term(cos_Nb)`` over all classes but the targets. One all-reduce of N floats."""
-        total_N = self.unit_ND.new_zeros(
-            len(self.unit_ND), dtype=torch.promote_types(self.unit_ND.dtype, torch.float32)
+    def cosines(self) -> Cosines:
+        """What an objective may ask of this step: the same on every rank."""
+        return Cosines(
+            self.num_classes,
+            self._num_negatives(),
+            self.unit_ND.shape[1],
+            self.own_target_cosines(),
+            self.world.all_sum,
+            self.own_sum_over_negatives,
+            self.own_squares,
         )
+
+    def own_target_cosines(self) -> Float[Tensor, " N"]:
+        """``(N,)``: the target cosines whose class lies here, and 0 elsewhere: the batch's are the sum over ranks."""
+        cos_N = self.unit_ND.new_zeros(len(self.unit_ND))
+        if self.num_columns:
+            rows, places, is_here = self.targets
+            cos_N[rows] = torch.linalg.vecdot(self.unit_ND[rows], self._target_units(places)) * is_here
+        return cos_N
+
+    def own_sum_over_negatives(self, term: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
+        """``(N,)``: this shard's sum of ``term(cos_Nb)`` over all classes but the targets."""
+        total_N = torch.zeros_like(self.unit_ND[:, 0])
         for block in self._blocks():
-            terms_Nb = term(block.cos_Nb)
-            terms_Nb[block.target_rows, block.target_places] = 0.0
+            terms_Nb = term(self._cosines(block))
+            _place_targets(terms_Nb, block.targets, torch.zeros_like(total_N))
             total_N += terms_Nb.sum(dim=1)
-        return self.world.all_sum(total_N)
+        return total_N
 
-    def gradients(
-        self, slopes: Slopes, gain: Tensor, use_gradient: Callable[[slice | Tensor, Tensor], None]
-    ) -> Float[Tensor, "N D"]:
-        """This shard's part of the unit embeddings' gradient: of the SUM over the batch, times ``gain``.
+    def own_squares(self) -> Float[Tensor, " N"]:
+        """``(N,)``: this shard's sum of squared cosines over all classes but the targets."""
+        return self.own_sum_over_negatives(torch.square)
 
-        On the way ``use_gradient(columns, grad_bD)`` is handed each block of the class rows' gradient.
+    def gradients(self, slopes: Slopes, gain: Tensor, use_rows: UseRows, send: Send) -> None:
+        """Both gradients, of the SUM over the batch times ``gain``.
+
+        ``send`` gets this shard's part of the unit embeddings' gradient, ``(N, D)``, as soon as it is whole;
+        ``use_rows`` each block of the rows' own, once no block needs those rows any more.
         """
-        wide = torch.promote_types(self.unit_ND.dtype, torch.float32)
-        grad_ND = torch.zeros_like(self.unit_ND, dtype=wide)
+        grad_ND = torch.zeros_like(self.unit_ND)
         for block in self._blocks():
-            slopes_Nb = slopes.negatives(block.cos_Nb)
-            slopes_Nb[block.target_rows, block.target_places] = slopes.target_N[block.target_rows]
-            slopes_Nb = (slopes_Nb * gain).to(self.unit_ND.dtype)
+            slopes_Nb = slopes.negatives(self._cosines(block))
+            _place_targets(slopes_Nb, block.targets, slopes.target_N)
+            slopes_Nb = slopes_Nb.to(self.product_dtype)
             grad_ND += slopes_Nb @ block.unit_bD
-            grad_bD = (slopes_Nb.T @ self.unit_ND).to(wide)
-            use_gradient(block.columns, cosine.tangent_gradient(grad_bD, block.unit_bD, block.norm_b1))
-        return grad_ND
+            grad_bD = (slopes_Nb.T @ self.factor_ND).to(grad_ND.dtype).mul_(gain)
+            use_rows(block.columns, cosine.tangent_gradient(grad_bD, block.unit_bD, block.norm_b1))
+        send(grad_ND.mul_(gain))
+
+    def _num_negatives(self) -> int | Tensor:
+        """How many classes stand against a target: counted over the ranks where they are drawn. One all-reduce then."""
+        if self.columns is None:
+            return self.num_classes - 1
+        return self.world.all_sum(torch.tensor(self.num_columns, device=self.unit_ND.device)) - 1
+
+    def _target_units(self, places: Tensor) -> Tensor:
+        rows_mD = self.rows_cD[self._columns(places)].to(self.unit_ND.dtype)
+        return rows_mD if self.are_unit else cosine.unit_rows(rows_mD)[0]
+
+    def _block_width(self) -> int:
+        elements = _GPU_BLOCK_ELEMENTS if self.unit_ND.is_cuda else _CPU_BLOCK_ELEMENTS
+        return self.block_classes or max(elements // max(self.unit_ND.shape), 64)
 
     def _blocks(self) -> Iterator[Block]:
-        """The shard block by block, made anew in each sweep; a shard of one block is made once and kept."""
-        width = self.block_classes or max(_BLOCK_COSINES // max(self.unit_ND.shape), 64)
-        if self.num_columns > width:
-            return (self._block(columns) for columns in cosine.blocks(self.num_columns, width))
-        if self._kept is None and self.num_columns:
-            self._kept = self._block(slice(0, self.num_columns))
-        return iter([self._kept] if self._kept is not None else [])
+        """The shard block by block."""
+        return (self._block(drawn) for drawn in cosine.blocks(self.num_columns, self._block_width()))
 
     def _block(self, drawn: slice) -> Block:
-        inside = (self.target_columns >= drawn.start) & (self.target_columns < drawn.stop)
-        columns = self._place(drawn)
-        unit_bD, norm_b1 = cosine.unit_rows(self.rows_cD[columns].to(self.unit_ND.dtype))
-        cos_Nb = cosine.cosine_block(self.unit_ND, unit_bD)
-        places = self.target_columns[inside] - drawn.start
-        return Block(columns, unit_bD, norm_b1, cos_Nb, self.target_rows[inside], places)
+        columns = self._columns(drawn)
+        unit_bD, norm_b1 = self._units(self.rows_cD[columns])
+        return Block(drawn.start, columns, unit_bD, norm_b1, self.targets.within(drawn.start, drawn.stop))
 
-    def _place(self, drawn: Any) -> Any:
+    def _units(self, rows_bD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rows at unit length, ready for products, and their norms where they were not of unit length before."""
+        if self.are_unit:
+            return rows_bD.to(self.product_dtype), None
+        unit_bD, norm_b1 = cosine.unit_rows(rows_bD.to(self.unit_ND.dtype))
+        return unit_bD.to(self.product_dtype), norm_b1
+
+    def _cosines(self, block: Block) -> Float[Tensor, "N b"]:
+        """``(N, b)`` in float32 at least: the product runs in its own dtype, what follows it does not."""
+        product_Nb = self._kept.get(block.start)
+        if product_Nb is None:
+            product_Nb = self.factor_ND @ block.unit_bD.T
+            if self.keeps_cosines:
+                self._kept[block.start] = product_Nb
+        return product_Nb.to(self.unit_ND.dtype)
+
+    def _columns(self, drawn: Any) -> Any:
         """Columns of the shard from columns among the drawn."""
         return drawn if self.columns is None else self.columns[drawn]
+
+
+def _place_targets(matrix_Nb: Tensor, targets: Targets, values_N: Tensor) -> None:
+    """Write the targets' own values into a block's matrix."""
+    rows, places, is_here = targets
+    matrix_Nb[rows, places] = torch.where(is_here, values_N[rows].to(matrix_Nb.dtype), matrix_Nb[rows, places])

@@ -6,7 +6,7 @@ so the sum of the ranks' gradients is already its gradient (see :func:`sum_gradi
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -42,6 +42,11 @@ class World:
         One reduce-scatter of ``size * max(counts)`` rows.
         """
         return rows_N
+
+    def start_scatter_sum_rows(self, rows_N: Tensor, counts: Sequence[int]) -> Callable[[], Tensor]:
+        """:meth:`scatter_sum_rows`, begun now and waited for when the result is asked for."""
+        summed_n = self.scatter_sum_rows(rows_N, counts)
+        return lambda: summed_n
 
     def barrier(self) -> None:
         """Return once every rank has come here."""
@@ -81,7 +86,11 @@ class ProcessGroupWorld(World):
         return torch.cat([part[:count] for part, count in zip(torch.split(gathered, longest), counts, strict=True)])
 
     def scatter_sum_rows(self, rows_N: Tensor, counts: Sequence[int]) -> Tensor:
-        """See :meth:`World.scatter_sum_rows`; uneven ranks are padded to the longest on the way."""
+        """See :meth:`World.scatter_sum_rows`."""
+        return self.start_scatter_sum_rows(rows_N, counts)()
+
+    def start_scatter_sum_rows(self, rows_N: Tensor, counts: Sequence[int]) -> Callable[[], Tensor]:
+        """See :meth:`World.start_scatter_sum_rows`; uneven ranks are padded to the longest on the way."""
         longest = max(counts)
         if min(counts) != longest:
             padded = rows_N.new_zeros((self.size * longest, *rows_N.shape[1:]))
@@ -89,8 +98,13 @@ class ProcessGroupWorld(World):
                 padded[rank * longest : rank * longest + len(part)] = part
             rows_N = padded
         summed = rows_N.new_empty((longest, *rows_N.shape[1:]))
-        dist.reduce_scatter_single(summed, rows_N.contiguous(), group=self.group)
-        return summed[: counts[self.rank]]
+        work = dist.reduce_scatter_single(summed, rows_N.contiguous(), group=self.group, async_op=True)
+
+        def result() -> Tensor:
+            work.wait()
+            return summed[: counts[self.rank]]
+
+        return result
 
     def barrier(self) -> None:
         """See :meth:`World.barrier`."""

@@ -20,7 +20,7 @@ def balanced_weight(num_classes: int, embedding_dim: int, kappa: float) -> float
 
 
 def p2sgrad_loss(
-    cos_target_N: Float[Tensor, " N"], squares_N: Float[Tensor, " N"], inter_class_weight: float
+    cos_target_N: Float[Tensor, " N"], squares_N: Float[Tensor, " N"], inter_class_weight: float | Tensor
 ) -> Float[Tensor, " N"]:
     """Per row ``½ [λ Σ_{j≠y} c_ij² + (1 - c_iy)²]``, with ``squares_N`` the sum over the other classes."""
     return 0.5 * (inter_class_weight * squares_N + (1.0 - cos_target_N).square())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from simulation import on_ranks
@@ -69,14 +69,25 @@ def by_whole_matrix(case: Case, given: Problem, dtype: torch.dtype = torch.float
 
 
 def by_ranks(
-    case: Case, given: Problem, size: int, *, block_classes: int | None = None, dtype: torch.dtype = torch.float64
+    case: Case,
+    given: Problem,
+    size: int,
+    *,
+    block_classes: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    **options: Any,
 ) -> list[Solution]:
-    """Each step by ``size`` ranks with uneven parts of the batch (some empty); the loss is one number on all ranks."""
+    """Each step by ``size`` ranks with uneven parts of the batch (some empty); the loss is one number on all ranks.
+
+    ``options`` are the classifier's own.
+    """
     num_classes, dim = given.rows_CD.shape
     counts = [uneven(len(labels_N), size) for _, labels_N in given.batches]
 
     def work(world: World) -> list[Solution]:
-        head = ShardedClassifier(num_classes, dim, case.make(), world=world, block_classes=block_classes).to(dtype)
+        head = ShardedClassifier(num_classes, dim, case.make(), world=world, block_classes=block_classes, **options).to(
+            dtype
+        )
         head.weight.data = given.rows_CD[head.shard.start : head.shard.stop].to(dtype)
         solutions = []
         for (embeddings_ND, labels_N), parts in zip(given.batches, counts, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from simulation import on_ranks
 from torch import Tensor
 
 from partial_fc import AdaCos, ArcFace, CosFace, CosineSoftmax, P2SGrad, RowSGD, ShardedClassifier, World
+from partial_fc.labels import LabelCheck
 from partial_fc.sampling import initial_rows
 
 C, D = 23, 8
@@ -85,12 +86,133 @@ def test_narrow_integers_serve_as_labels() -> None:
     assert torch.equal(head(embeddings_nD, labels_n.to(torch.int8)), head(embeddings_nD, labels_n))
 
 
+def test_kept_cosines_change_no_bit() -> None:
+    given, found = batch(), []
+    for cosines in ("keep", "recompute"):
+        head = ShardedClassifier(C, D, AdaCos(C), world=World(), cosines=cosines, block_classes=5)
+        leaf_ND = given[0].clone().requires_grad_()
+        for _ in range(2):
+            loss = head(leaf_ND, given[1])
+        found.append([loss, *torch.autograd.grad(loss, (leaf_ND, head.weight))])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def test_kept_cosines_are_made_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = ShardedClassifier(C, D, AdaCos(C), world=World(), cosines="keep", block_classes=5)
+    loss = head(*batch())
+    sweep = loss.grad_fn.sweep
+    assert len(sweep._kept) == 5
+    assert all(kept.dtype == torch.float32 for kept in sweep._kept.values())
+
+
+def test_auto_keeps_cosines_up_to_a_tenth_of_weights_and_state() -> None:
+    head = classifier(row_optimizer=RowSGD(0.1, 0.9))  # 16 numbers a class
+    assert head._keeps_cosines(1, torch.float32)
+    assert not head._keeps_cosines(2, torch.float32)
+    assert head._keeps_cosines(3, torch.bfloat16)
+    assert not classifier(row_optimizer=RowSGD(0.1))._keeps_cosines(1, torch.float32)
+
+
+@pytest.mark.parametrize("make", [lambda: AdaCos(300), lambda: CosFace(32.0, 0.35), lambda: ArcFace(32.0, 0.3)])
+def test_bfloat16_products_leave_sums_targets_and_the_loss_nearly_exact(make: Callable[[], Any]) -> None:
+    """Cosines are off by up to 2^-9 each; of a sum over 300 classes that is lost but for what they have in common."""
+    rows_CD, embeddings_ND, labels_N = torch.randn(300, 64), torch.randn(50, 64), torch.randint(300, (50,))
+    found = []
+    for product_dtype in (None, torch.bfloat16):
+        head = ShardedClassifier(300, 64, make(), world=World(), product_dtype=product_dtype)
+        head.weight.data = rows_CD.clone()
+        leaf_ND = embeddings_ND.clone().requires_grad_()
+        loss = head(leaf_ND, labels_N)
+        found.append([loss.detach(), *torch.autograd.grad(loss, (leaf_ND, head.weight))])
+    bounds = (2e-3, 2e-2, 2e-2)
+    for exact, rounded, bound in zip(*found, bounds, strict=True):
+        assert rounded.dtype == torch.float32
+        assert error(rounded, exact.double()) < bound
+
+
+def test_rows_in_bfloat16_are_trained_and_stay_near_unit_length() -> None:
+    torch.manual_seed(0)
+    head = ShardedClassifier(
+        C, D, CosineSoftmax(16.0), world=World(), row_optimizer=RowSGD(0.02, 0.9), weight_dtype=torch.bfloat16
+    )
+    given = batch(40)
+    losses = [head(*given) for _ in range(1)]
+    for _ in range(60):
+        loss = head(*given)
+        loss.backward()
+        losses.append(loss.detach())
+    assert head.weight.dtype == torch.bfloat16
+    assert losses[-1] < 0.7 * losses[0]
+    torch.testing.assert_close(head.weight.detach().float().norm(dim=1), torch.ones(C), rtol=0, atol=2**-7)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_counts_that_are_known_save_the_exchange_and_change_nothing(size: int) -> None:
+    embeddings_ND, labels_N = batch(9)
+    counts = [9] if size == 1 else [4, 0, 5]
+
+    def work(world: World) -> list[Tensor]:
+        head = classifier(world)
+        part = torch.split(embeddings_ND, counts)[world.rank], torch.split(labels_N, counts)[world.rank]
+        return [head(*part), head(*part, counts)]
+
+    for asked, told in on_ranks(size, work):
+        assert torch.equal(asked, told)
+
+
+def test_a_bad_label_seen_late_has_spoilt_the_loss_and_is_told_of_at_the_next_look() -> None:
+    """What a GPU does with known counts, by hand: it never waits inside a step."""
+    check = LabelCheck(10)
+    check.look(torch.tensor([3, 9, 10, 2]), [2, 0, 2])
+    assert check.spoilt(torch.tensor(1.5)).isnan()
+    with pytest.raises(ValueError, match=r"label 10 on rank 2 is out of range: expected 0 <= label < num_classes=10"):
+        check.refuse()
+    check.refuse()
+    check.look(torch.tensor([3, 9]), [2])
+    assert check.spoilt(torch.tensor(1.5)) == 1.5
+    check.refuse()
+
+
+def test_a_step_talks_as_little_as_it_says() -> None:
+    """The docstring's count: gathers of labels and embeddings, one all-reduce for targets and sums, one scatter."""
+    said: list[str] = []
+
+    class Listening(World):
+        def all_sum(self, tensor: Tensor) -> Tensor:
+            said.append(f"sum {tensor.numel()}")
+            return tensor
+
+        def gather_rows(self, rows_n: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+            said.append(f"gather {rows_n.numel()}")
+            return rows_n
+
+        def scatter_sum_rows(self, rows_N: Tensor, counts: Sequence[int]) -> Tensor:
+            said.append(f"scatter {rows_N.numel()}")
+            return rows_N
+
+    gathers, scatter = ["gather 9", "gather 72"], ["scatter 72"]
+    for objective, sums in [
+        (CosFace(), ["sum 18"]),
+        (P2SGrad(), ["sum 18"]),
+        (AdaCos(C, dynamic=False), ["sum 18"]),
+        (AdaCos(C, statistics="previous"), ["sum 18"]),
+        (AdaCos(C), ["sum 18", "sum 9"]),
+    ]:
+        said.clear()
+        embeddings_ND, labels_N = batch(9)
+        head = ShardedClassifier(C, D, objective, world=Listening(), row_optimizer=RowSGD(0.1))
+        head(embeddings_ND.requires_grad_(), labels_N, [9]).backward()
+        assert said == gathers + sums + scatter, objective
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
         ({"sample_rate": 0.0}, "sample_rate=0.0"),
         ({"sample_rate": 1.5}, "sample_rate=1.5"),
         ({"block_classes": 0}, "block_classes=0"),
+        ({"cosines": "some"}, "cosines='some'"),
+        ({"gram": "yes"}, "gram='yes'"),
     ],
 )
 def test_an_option_out_of_its_range_is_refused(options: dict[str, Any], word: str) -> None:
@@ -122,6 +244,7 @@ def test_the_row_optimizer_leaves_no_gradient_and_steps_against_the_sum_over_the
     embeddings_ND, labels_N = batch(6)
     plain, own = classifier().double(), classifier(row_optimizer=RowSGD(0.01)).double()
     for head in (plain, own):
+        head.weight.data = torch.nn.functional.normalize(head.weight.data)  # to float64's last place
         head(embeddings_ND.double(), labels_N).backward()
     assert own.weight.grad is None
     assert plain.weight.grad is not None

@@ -9,7 +9,7 @@ import torch
 from simulation import on_ranks
 from torch import Tensor, nn
 
-from partial_fc.evaluation import FARS, Evaluation, embed, evaluate
+from partial_fc.evaluation import FARS, Evaluation, embed, evaluate, evaluate_pairs, gathered
 from partial_fc.functional import pair_scores
 from partial_fc.world import World
 
@@ -25,7 +25,8 @@ def some_embeddings(images: int = 60, identities: int = 12, spread: float = 0.6)
 def on_shares(counts: list[int], pairs_P2: Tensor | None = None) -> list[Evaluation]:
     unit_ND, labels_N = some_embeddings()
     units, labels = torch.split(unit_ND, counts), torch.split(labels_N, counts)
-    return on_ranks(len(counts), lambda world: evaluate(units[world.rank], labels[world.rank], world, pairs_P2))
+    shares = list(zip(units, labels, strict=True))
+    return on_ranks(len(counts), lambda world: evaluate(*gathered(*shares[world.rank], world), world, pairs_P2))
 
 
 @pytest.mark.parametrize("counts", [[60], [31, 29], [20, 37, 3], [60, 0]])
@@ -41,7 +42,8 @@ def test_the_answer_is_the_same_on_every_rank_and_for_every_number_of_ranks(
 def test_a_rank_without_images_may_not_know_the_width_of_an_embedding() -> None:
     unit_ND, labels_N = some_embeddings()
     units, labels = [unit_ND, torch.empty(0, 0)], [labels_N, labels_N[:0]]
-    results = on_ranks(2, lambda world: evaluate(units[world.rank], labels[world.rank], world))
+    shares = list(zip(units, labels, strict=True))
+    results = on_ranks(2, lambda world: evaluate(*gathered(*shares[world.rank], world), world))
     assert results == [evaluate(unit_ND, labels_N, World())] * 2
 
 
@@ -113,6 +115,29 @@ def test_a_pair_list_is_scored_by_folds_on_every_rank() -> None:
     assert kfold["std"] > 0
 
 
+def test_pairs_without_labels_have_the_measures_that_the_same_pairs_have_with_them() -> None:
+    unit_ND, labels_N = some_embeddings()
+    every_P2 = torch.combinations(torch.arange(60))
+    labelled = evaluate(unit_ND, labels_N, World(), every_P2)
+    listed = evaluate_pairs(unit_ND, every_P2, labels_N[every_P2[:, 0]] == labels_N[every_P2[:, 1]])
+    ours, theirs = listed.to_json(), labelled.to_json()
+    assert ours.pop("counts") == {"images": 60, "genuine_pairs": 120, "impostor_pairs": 1650}
+    assert ours == {name: theirs[name] for name in ours}
+    assert list(ours["tar_at_far"]) == ["1e-1", "1e-2", "1e-3"]
+    assert json.loads(json.dumps(ours, allow_nan=False)) == ours
+
+
+def test_pairs_of_one_kind_only_too_few_for_the_folds_or_of_rows_that_are_none_are_refused() -> None:
+    pairs_P2, same_P = torch.tensor([[0, 1], [2, 3]]), torch.tensor([True, False])
+    assert evaluate_pairs(torch.eye(4)[[0, 0, 1, 2]], pairs_P2, same_P, folds=2).best_accuracy == 1.0
+    with pytest.raises(ValueError, match="expected some of both"):
+        evaluate_pairs(torch.eye(4), pairs_P2, torch.tensor([True, True]))
+    with pytest.raises(ValueError, match="folds = 10 for 2 pairs"):
+        evaluate_pairs(torch.eye(4), pairs_P2, same_P)
+    with pytest.raises(ValueError, match="expected finite rows of length 1"):
+        evaluate_pairs(2 * torch.eye(4), pairs_P2, same_P)
+
+
 @pytest.mark.parametrize(
     ("images", "labels"), [(0, []), (3, [0, 1, 2]), (3, [5, 5, 5])], ids=["none", "all different", "all the same"]
 )
@@ -129,7 +154,7 @@ def test_embeddings_that_are_no_unit_rows_are_refused_on_every_rank(bad: float) 
     def message(world: World) -> str:
         share = slice(0, 30) if world.rank == 0 else slice(30, 60)
         with pytest.raises(ValueError, match="expected finite rows of length 1") as error:
-            evaluate(unit_ND[share], labels_N[share], world)
+            evaluate(*gathered(unit_ND[share], labels_N[share], world), world)
         return str(error.value)
 
     assert len(set(on_ranks(2, message))) == 1

@@ -115,7 +115,7 @@ def run(
     train(
         range(steps),
         batches=batches(world, stretch),
-        global_batch=BATCH,
+        counts=[len(part) for part in torch.arange(BATCH).tensor_split(world.size)],
         backbone=wrap(backbone),
         head=head,
         optimizer=optimizer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from partial_fc import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad, ShardedClassifier, World
 from partial_fc.functional import reference
-from partial_fc.objectives import OBJECTIVES, Cosines
+from partial_fc.objectives import OBJECTIVES
+from partial_fc.slopes import Cosines
 
 C, D = 23, 8
 CASES = cases(C, D)
@@ -62,7 +64,8 @@ def test_the_softmax_slopes_of_a_row_sum_to_zero_in_float32(objective: Objective
     def sum_over_negatives(term: Callable[[Tensor], Tensor]) -> Tensor:
         return term(cos_NC).scatter(1, labels_N[:, None], 0.0).sum(dim=1)
 
-    slopes = objective(Cosines(target_N, 100, 99, 32, sum_over_negatives))
+    own_squares = partial(sum_over_negatives, torch.square)
+    slopes = objective(Cosines(100, 99, 32, target_N, lambda own: own, sum_over_negatives, own_squares))
     slopes_NC = slopes.negatives(cos_NC).scatter(1, labels_N[:, None], slopes.target_N[:, None])
     relative_N = slopes_NC.double().sum(dim=1).abs() / slopes_NC.double().abs().sum(dim=1)
     assert relative_N.max() < 4 * torch.finfo(torch.float32).eps

@@ -30,12 +30,13 @@ def test_every_row_of_the_batch_has_one_owner_who_knows_its_column() -> None:
     owners = torch.zeros(6)
     for rank in range(3):
         shard = class_range(10, rank, 3)
-        rows, columns = owned_targets(labels_N, shard)
+        rows, columns, is_here = owned_targets(labels_N, shard)
+        assert is_here.all()
         owners[rows] += 1
         assert torch.equal(labels_N[rows], columns + shard.start)
     assert torch.equal(owners, torch.ones(6))
 
 
 def test_an_empty_shard_owns_no_row() -> None:
-    rows, columns = owned_targets(torch.tensor([1, 2]), range(2, 2))
+    rows, columns, _ = owned_targets(torch.tensor([1, 2]), range(2, 2))
     assert len(rows) == len(columns) == 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from partial_fc.functional import reference
-from partial_fc.functional.cosine import blocks, cosine_block, tangent_gradient, target_cosines, unit_rows
+from partial_fc.functional.cosine import blocks, tangent_gradient, unit_rows
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 
@@ -48,24 +47,11 @@ def test_the_tangent_gradient_is_the_adjoint_of_normalising() -> None:
     torch.testing.assert_close(tangent_gradient(grad_unit, unit, norm), expected, rtol=1e-12, atol=1e-14)
 
 
-def test_blocks_of_cosines_put_together_are_the_matrix() -> None:
-    embeddings, rows = torch.randn(6, 4, dtype=torch.float64), torch.randn(11, 4, dtype=torch.float64)
-    unit_ND, unit_CD = unit_rows(embeddings)[0], unit_rows(rows)[0]
-    cos_NC = torch.cat([cosine_block(unit_ND, unit_CD[block]) for block in blocks(11, 4)], dim=1)
-    torch.testing.assert_close(cos_NC, reference.cosines(embeddings, rows), rtol=1e-12, atol=1e-14)
-
-
-def test_cosines_of_bfloat16_rows_are_handed_on_in_float32() -> None:
-    unit = unit_rows(torch.randn(3, 4).bfloat16())[0]
-    assert cosine_block(unit, unit).dtype == torch.float32
-    assert target_cosines(unit, unit[:1], torch.tensor([2])).dtype == torch.float32
-
-
-def test_target_cosines_are_zero_for_rows_that_other_ranks_own() -> None:
-    unit_ND, unit_CD = unit_rows(torch.randn(4, 3).double())[0], unit_rows(torch.randn(2, 3).double())[0]
-    found = target_cosines(unit_ND, unit_CD, torch.tensor([3, 1]))
-    expected = [0.0, float(unit_ND[1] @ unit_CD[1]), 0.0, float(unit_ND[3] @ unit_CD[0])]
-    assert found.tolist() == pytest.approx(expected, rel=1e-12)
+def test_the_gradient_of_unit_rows_needs_no_norms() -> None:
+    unit, norm = unit_rows(torch.randn(5, 4, dtype=torch.float64))
+    grad_unit = torch.randn(5, 4, dtype=torch.float64)
+    found = tangent_gradient(grad_unit, unit)
+    torch.testing.assert_close(found, tangent_gradient(grad_unit, unit, torch.ones_like(norm)), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("num_columns", "width"), [(0, 3), (1, 3), (7, 1), (7, 3), (7, 7), (7, 1000)])

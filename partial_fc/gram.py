@@ -1,0 +1,87 @@
+"""The Gram road: one step of a loss that is quadratic in the cosines, without making any.
+
+P2SGrad's slopes are linear, ``r_ij = w c_ij`` and ``r_iy`` at the target. With this shard's ``G = Σ_j ŵ_j ŵ_jᵀ`` and
+the batch's ``H = Σ_i x̂_i x̂_iᵀ``::
+
+    Σ_j c_ij²      = x̂_iᵀ G x̂_i
+    Σ_j r_ij ŵ_j   = w G x̂_i + (r_iy - w c_iy) ŵ_y
+    Σ_i r_ij x̂_i   = w H ŵ_j + Σ_{i: y_i = j} (r_ij - w c_ij) x̂_i
+
+That is 3·c·D² operations (G is symmetric) instead of 8·N·c·D, whatever N is. Each rank keeps the G of its own classes:
+the sums above are linear in it, so the collectives of the block road already add them up and no D x D matrix travels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from partial_fc.functional import cosine
+from partial_fc.functional.gram import add_centred_gram, centred_gram, symmetric
+from partial_fc.slopes import Slopes
+from partial_fc.sweep import Send, Sweep, UseRows
+
+_ROWS_ELEMENTS = 1 << 20  # of a block's rows on a CPU: 4 MiB
+
+
+@dataclass
+class GramSweep(Sweep):
+    """A :class:`Sweep` for linear slopes. Its twin is the block road: equal but for rounding.
+
+    ``gram_DD`` is the centred Gram matrix of ``rows_cD`` where it is known, else None: it is then made in a sweep of
+    its own. With ``carries_gram`` the rows that ``use_rows`` has updated are summed up while they are in the cache,
+    into ``next_gram_DD``: a step then reads and writes the rows once. The two ways give the same bits, since blocks,
+    order and products are the same: a step after a restore, which starts from None, is the step it would have been.
+    """
+
+    gram_DD: Tensor | None = None
+    carries_gram: bool = False
+    next_gram_DD: Tensor | None = None
+
+    def own_squares(self) -> Float[Tensor, " N"]:
+        """See :meth:`Sweep.own_squares`. ``G x̂`` is made on the way and kept for the gradient."""
+        if self.gram_DD is None:
+            self.gram_DD = self._gram()
+        self.pushed_ND = self.unit_ND @ self.gram_DD
+        self.own_target_N = self.own_target_cosines()
+        centre = self.num_columns / self.unit_ND.shape[1]
+        squares_N: Tensor = torch.linalg.vecdot(self.unit_ND, self.pushed_ND + centre * self.unit_ND)
+        return squares_N - self.own_target_N.square()
+
+    def gradients(self, slopes: Slopes, gain: Tensor, use_rows: UseRows, send: Send) -> None:
+        """See :meth:`Sweep.gradients`; ``send`` is called before the rows' sweep, which hides what it starts."""
+        weight = slopes.linear_weight
+        assert weight is not None, "the classifier gives this road to quadratic objectives only"
+        rows, places, is_here = self.targets
+        pull_N = torch.where(is_here, slopes.target_N[rows] - weight * self.own_target_N[rows], 0.0).unsqueeze(1)
+        grad_ND = weight * self.pushed_ND
+        if self.num_columns:
+            grad_ND.index_add_(0, rows, pull_N * self._target_units(places))
+        send(grad_ND.mul_(gain))
+
+        batch_DD = (gain * weight * centred_gram(self.unit_ND)).to(self.product_dtype)
+        pulled_mD = torch.zeros_like(self.unit_ND).index_copy_(0, rows, gain * pull_N * self.unit_ND[rows])
+        upper_DD = torch.zeros_like(batch_DD, dtype=self.unit_ND.dtype)
+        for block in self._blocks():
+            grad_bD = (block.unit_bD @ batch_DD).to(self.unit_ND.dtype)
+            here = block.targets
+            grad_bD.index_add_(0, here.places, pulled_mD[here.rows] * here.is_here.unsqueeze(1))
+            use_rows(block.columns, cosine.tangent_gradient(grad_bD, block.unit_bD, block.norm_b1))
+            if self.carries_gram:
+                add_centred_gram(upper_DD, self._units(self.rows_cD[block.columns])[0])
+        if self.carries_gram:
+            self.next_gram_DD = symmetric(upper_DD)
+
+    def _gram(self) -> Float[Tensor, "D D"]:
+        upper_DD = self.unit_ND.new_zeros(self.unit_ND.shape[1], self.unit_ND.shape[1])
+        for block in self._blocks():
+            add_centred_gram(upper_DD, block.unit_bD)
+        return symmetric(upper_DD)
+
+    def _block_width(self) -> int:
+        if self.block_classes is not None or self.unit_ND.is_cuda:
+            return super()._block_width()
+        return max(_ROWS_ELEMENTS // self.unit_ND.shape[1], 64)

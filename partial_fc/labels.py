@@ -1,0 +1,39 @@
+"""Labels out of range, refused on all ranks at once, and without making a GPU wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class LabelCheck:
+    """Looks at each global batch's labels, which every rank has: so all ranks come to the same verdict unasked."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self._seen: tuple[Tensor, Tensor, list[int]] | None = None
+
+    def look(self, labels_N: Int[Tensor, " N"], counts: Sequence[int]) -> None:
+        """Note which labels are out of range. ``counts`` are the ranks' shares of the batch."""
+        self._seen = labels_N, (labels_N < 0) | (labels_N >= self.num_classes), list(counts)
+
+    def spoilt(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """``loss``, or NaN where a label is out of range: nothing learnt from it may be taken for good."""
+        assert self._seen is not None
+        return torch.where(self._seen[1].any(), torch.nan, loss)
+
+    def refuse(self) -> None:
+        """Raise ValueError with the first bad label, its rank and the range, if the last look saw one. Waits."""
+        seen, self._seen = self._seen, None
+        if seen is None or not bool(seen[1].any()):
+            return
+        labels_N, is_bad_N, counts = seen
+        row = int(torch.nonzero(is_bad_N)[0])
+        rank = next(rank for rank in range(len(counts)) if row < sum(counts[: rank + 1]))
+        raise ValueError(
+            f"label {int(labels_N[row])} on rank {rank} is out of range: "
+            f"expected 0 <= label < num_classes={self.num_classes}"
+        )

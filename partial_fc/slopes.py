@@ -1,0 +1,81 @@
+"""What an objective is asked with, and what it answers: cosines in, slopes out.
+
+Legend: ``N`` rows of the global batch, ``b`` classes of one block. *Own* is what this rank's classes contribute; the
+sum over the ranks is the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from partial_fc.functional import adacos
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """One step's cosines, as far as an objective may ask for them; every answer is the same on every rank.
+
+    ``num_negatives``: how many classes the sums run over; less than ``num_classes - 1`` when classes are sampled.
+    """
+
+    num_classes: int
+    num_negatives: int | Tensor
+    embedding_dim: int
+    own_target_N: Float[Tensor, " N"]
+    all_sum: Callable[[Tensor], Tensor]
+    own_sum_over_negatives: Callable[[Callable[[Tensor], Tensor]], Tensor]
+    own_squares: Callable[[], Tensor]
+
+    @cached_property
+    def target_N(self) -> Float[Tensor, " N"]:
+        """``c_iy`` of the global batch. One all-reduce of N floats, unless a sum was asked for first: it brings it."""
+        return self.all_sum(self.own_target_N)
+
+    def sum_over_negatives(self, term: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
+        """``(N,)``: the sum of ``term(cos_Nb)``, a new tensor, over all classes but the targets.
+
+        One sweep of products and one all-reduce of N floats; of 2·N where it brings the targets with it.
+        """
+        return self._summed(self.own_sum_over_negatives(term))
+
+    def squares_over_negatives(self) -> Float[Tensor, " N"]:
+        """``sum_over_negatives(torch.square)``, which a Gram matrix gives without a single cosine."""
+        return self._summed(self.own_squares())
+
+    @cached_property
+    def median_target_angle(self) -> Float[Tensor, ""]:
+        """The global batch's median angle between embedding and class row, in radians."""
+        return adacos.median_angle(self.target_N)
+
+    @cached_property
+    def inverse_sample_rate(self) -> Float[Tensor, ""]:
+        """By how much a sum over the sampled negatives falls short of the sum over all. float64."""
+        drawn = torch.as_tensor(self.num_negatives, dtype=torch.float64, device=self.own_target_N.device)
+        return (self.num_classes - 1) / drawn.clamp(min=1.0)
+
+    def _summed(self, own_N: Tensor) -> Tensor:
+        if "target_N" in self.__dict__:
+            return self.all_sum(own_N)
+        sums_2N = self.all_sum(torch.stack([own_N, self.own_target_N]))
+        self.__dict__["target_N"] = sums_2N[1]
+        return sums_2N[0]
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The loss of each row ``(N,)``, the slope at its target ``(N,)``, and the rule for all other slopes of a block.
+
+    ``linear_weight`` is ``w`` where that rule is ``w · cos_Nb``, else None. ``negatives`` gives a new tensor.
+    """
+
+    loss_N: Float[Tensor, " N"]
+    target_N: Float[Tensor, " N"]
+    negatives: Callable[[Float[Tensor, "N b"]], Float[Tensor, "N b"]]
+    figures: dict[str, Tensor] = field(default_factory=dict)
+    linear_weight: Float[Tensor, ""] | None = None
