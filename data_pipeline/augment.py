@@ -1,30 +1,31 @@
-"""Augmentation parameters, drawn once per (seed, epoch, sample): whichever rank, device or resumed run asks, the same.
+"""What may happen to a training image: a chance for each change, and how strong it may be.
 
-An image is moved about its centre by a linear map and then by a shift,
-
-    output = centre + shift + R(angle) K(shear) factor M(mirror) (input - centre)
-
-with R a turn (clockwise, as y points down), K = [[1, shear], [0, 1]], M = diag(-1, 1) or nothing.
+A change named by itself (`blur`) is the probability that an image gets it; what stands beside it (`blur_pixels`) says
+how much, drawn anew for each image. Changes come in the order of the fields, as light, lens, sensor and file would
+bring them. `augment_geometry` and `augment_pixels` draw their parameters, `dali_graph` applies them.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from data_pipeline.counter_hash import bits, fractions, key
-
-AUGMENT_STREAM = 2  # apart from every other use of the same seed
-MIRROR, ANGLE, FACTOR, SHEAR, SHIFT_X, SHIFT_Y = range(6)
-DRAWS = 8  # numbers set aside per sample
+BEST_JPEG_QUALITY = 95  # above it hardly a pixel changes
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far images are moved: mirrored by chance, the rest drawn uniformly in plus or minus what stands here."""
+    """How often and how far images are changed. Left as it is, never."""
+
+    crop: float = 0.0
+    """Probability of a part of the image, drawn to the size of the whole."""
+    crop_area: float = 0.5
+    """Smallest area of that part, as a share of the whole; drawn evenly from here to 1."""
+    crop_aspect: float = 1.25
+    """Most that the part's width : height differs from the whole's, either way, as a factor."""
 
     mirror: float = 0.0
     """Probability of a left-right mirror image."""
+
+    warp: float = 1.0
+    """Probability of the four below, each drawn evenly in plus or minus what stands here; zero means never."""
     rotate_degrees: float = 0.0
     scale: float = 0.0
     """Of the factor 1 + draw."""
@@ -33,11 +34,43 @@ class Augmentation:
     translate: float = 0.0
     """Fraction of the width and, drawn apart, of the height."""
 
+    colour: float = 0.0
+    """Probability of another light: the four below, each drawn evenly in plus or minus what stands here."""
+    brightness: float = 0.3
+    """Of the factor 1 + draw; so too the next two."""
+    contrast: float = 0.3
+    saturation: float = 0.3
+    hue_degrees: float = 10.0
+
+    grey: float = 0.0
+    """Probability of an image without colour."""
+
+    blur: float = 0.0
+    """Probability of a Gaussian blur."""
+    blur_pixels: float = 1.5
+    """Largest standard deviation, drawn evenly from a quarter of this on; in pixels of the final image."""
+
+    low_resolution: float = 0.0
+    """Probability of an image made smaller and then as large as before."""
+    low_resolution_share: float = 0.3
+    """Smallest side on the way, as a share of the whole; drawn evenly from here to 1."""
+
+    jpeg: float = 0.0
+    """Probability of a further JPEG compression."""
+    jpeg_quality: int = 20
+    """Lowest quality, drawn evenly from here to 95."""
+
+    erase: float = 0.0
+    """Probability of a box that hides what is behind it."""
+    erase_area: float = 0.2
+    """Largest area of that box, as a share of the whole; drawn evenly from a tenth of this on."""
+
     def __post_init__(self) -> None:
-        bounds = {"mirror": 1.0, "rotate_degrees": 180.0, "scale": 0.99, "shear": 10.0, "translate": 1.0}
-        for name, bound in bounds.items():
-            if not 0.0 <= getattr(self, name) <= bound:
-                raise ValueError(f"augmentation {name} = {getattr(self, name)}: expected 0 to {bound}")
+        for name, (low, high) in BOUNDS.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"augmentation {name} = {getattr(self, name)}: expected {low:g} to {high:g}")
+        if self.jpeg_quality != int(self.jpeg_quality):
+            raise ValueError(f"augmentation jpeg_quality = {self.jpeg_quality}: expected a whole number")
 
     @property
     def mirrors(self) -> bool:
@@ -46,57 +79,25 @@ class Augmentation:
 
     @property
     def warps(self) -> bool:
-        """Whether pixels must be interpolated; a mirror image alone needs none of that."""
-        return max(self.rotate_degrees, self.scale, self.shear, self.translate) > 0.0
+        """Whether any image may be turned, scaled, sheared or shifted; a mirror image alone needs no interpolation."""
+        return self.warp > 0.0 and max(self.rotate_degrees, self.scale, self.shear, self.translate) > 0.0
 
 
-def mirrored(
-    augmentation: Augmentation, epochs: NDArray[np.int64], samples: NDArray[np.int64], seed: int
-) -> NDArray[np.bool_]:
-    """Which of the samples appear as mirror images in their epochs; shape (n,)."""
-    return _draws(epochs, samples, seed)[:, MIRROR] < augmentation.mirror
-
-
-def affine_matrices(
-    augmentation: Augmentation,
-    epochs: NDArray[np.int64],
-    samples: NDArray[np.int64],
-    seed: int,
-    height: int,
-    width: int,
-) -> NDArray[np.float32]:
-    """For each sample the matrix from output to input coordinates, the mirror included; shape (n, 2, 3).
-
-    Coordinates are (x, y) in pixels, with (0, 0) the corner of the first pixel and its centre at (0.5, 0.5): what
-    DALI's `warp_affine` takes as it stands.
-    """
-    draws = _draws(epochs, samples, seed)
-    flips = np.where(draws[:, MIRROR] < augmentation.mirror, -1.0, 1.0)
-    angles = np.deg2rad(augmentation.rotate_degrees) * _signed(draws[:, ANGLE])
-    factors = 1.0 + augmentation.scale * _signed(draws[:, FACTOR])
-    shears = augmentation.shear * _signed(draws[:, SHEAR])
-    centre = np.array([width / 2, height / 2])
-    shifts = augmentation.translate * _signed(draws[:, SHIFT_X : SHIFT_Y + 1]) * [width, height]
-
-    cosines, sines = np.cos(angles), np.sin(angles)
-    # The inverse factor by factor: M K(-shear) R(-angle) / factor.
-    inverse = np.empty((len(draws), 2, 2))
-    inverse[:, 0, 0] = flips * (cosines + shears * sines)
-    inverse[:, 0, 1] = flips * (sines - shears * cosines)
-    inverse[:, 1, 0] = -sines
-    inverse[:, 1, 1] = cosines
-    inverse /= factors[:, None, None]
-    offsets = centre - np.einsum("nij,nj->ni", inverse, centre + shifts)
-    return np.concatenate([inverse, offsets[:, :, None]], axis=2).astype(np.float32)
-
-
-def _draws(epochs: NDArray[np.int64], samples: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1), shape (n, DRAWS); each parameter keeps its own whatever else is switched on."""
-    streams = bits(key(AUGMENT_STREAM, seed), np.asarray(epochs).astype(np.uint64))
-    first = np.asarray(samples).astype(np.uint64) * np.uint64(DRAWS)
-    counters = first[:, None] + np.arange(DRAWS).astype(np.uint64)
-    return fractions(bits(np.broadcast_to(streams[:, None], counters.shape), counters))
-
-
-def _signed(draws: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 2.0 * draws - 1.0
+CHANCES = ("mirror", "crop", "warp", "colour", "grey", "blur", "low_resolution", "jpeg", "erase")
+BOUNDS = {
+    **dict.fromkeys(CHANCES, (0.0, 1.0)),
+    "crop_area": (0.01, 1.0),
+    "crop_aspect": (1.0, 10.0),
+    "rotate_degrees": (0.0, 180.0),
+    "scale": (0.0, 0.99),
+    "shear": (0.0, 10.0),
+    "translate": (0.0, 1.0),
+    "brightness": (0.0, 1.0),
+    "contrast": (0.0, 1.0),
+    "saturation": (0.0, 1.0),
+    "hue_degrees": (0.0, 180.0),
+    "blur_pixels": (0.1, 20.0),
+    "low_resolution_share": (0.01, 1.0),
+    "jpeg_quality": (1, BEST_JPEG_QUALITY),
+    "erase_area": (0.001, 1.0),
+}

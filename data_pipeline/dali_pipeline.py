@@ -1,31 +1,30 @@
-"""Decoded, augmented, normalised batches: the only file that knows DALI.
+"""Decoded, augmented, normalised batches, by DALI.
 
-DALI decodes in threads of its own while the model trains. Which images it decodes, and how they are moved, it is told
-batch by batch from `order` and `augment`, so it holds no state: a run goes on from one integer, the step. Labels travel
-beside the images as int64. Pixels arrive as (x - 127.5) / 127.5.
+DALI decodes in threads of its own while the model trains. Which images it decodes, and how they are changed, it is told
+batch by batch from `order` and the `augment` files, so it holds no state: a run goes on from one integer, the step.
+Labels travel beside the images as int64.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from nvidia.dali import fn
-from nvidia.dali.data_node import DataNode
-from nvidia.dali.pipeline import Pipeline, pipeline_def
-from nvidia.dali.types import DALIDataType, DALIImageType
+from nvidia.dali.pipeline import Pipeline
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from data_pipeline import NamedSource, Source
-from data_pipeline.augment import Augmentation, affine_matrices, mirrored
+from data_pipeline.augment import Augmentation
+from data_pipeline.augment_draws import Columns, Draws
+from data_pipeline.augment_geometry import geometry_columns
+from data_pipeline.augment_pixels import pixel_columns
+from data_pipeline.dali_graph import CPU, ImageFormat, pipeline
 from data_pipeline.order import rank_positions, samples_at
 
-CPU = "cpu"
-HALF_RANGE = 127.5
-DALI_TYPES = {torch.float32: DALIDataType.FLOAT, torch.float16: DALIDataType.FLOAT16}
+__all__ = ["Batch", "ImageFormat", "ImageLoader", "Order", "sequential_batches"]
+
 BATCHES_AHEAD = 2  # decoded while the model works on another
 MOST_NAMED = 8  # undecodable images in one message
 
@@ -38,44 +37,19 @@ class Batch:
     labels: Tensor
 
 
-@dataclass(frozen=True)
-class ImageFormat:
-    """What every image becomes, and where. An image stored in another size is resized to this one."""
-
-    height: int
-    width: int
-    device: str | int = CPU
-    """`"cpu"`, or the number of a CUDA device, which then decodes as well."""
-    dtype: torch.dtype = torch.float32
-    channels_last: bool = False
-    fill: float = 0
-    """Whole pixel value, 0 to 255, of what a moved image leaves bare."""
-
-    def __post_init__(self) -> None:
-        if min(self.height, self.width) < 1:
-            raise ValueError(f"images of {self.height} x {self.width} pixels: expected at least 1 x 1")
-        if self.dtype not in DALI_TYPES:
-            raise ValueError(f"dtype {self.dtype}: expected one of {', '.join(map(str, DALI_TYPES))}")
-        if self.fill not in range(256):
-            raise ValueError(f"fill {self.fill}: expected a whole pixel value, 0 to 255, as images are moved in bytes")
-        if self.device != CPU and not isinstance(self.device, int):
-            raise ValueError(f'device {self.device!r}: expected "cpu" or the number of a CUDA device')
-
-
 @dataclass(frozen=True, eq=False)
 class Order:
-    """Which images make a batch, (n,), and how each is moved: matrices (n, 2, 3), or mirror flags (n,), or neither."""
+    """Which images make a batch, (n,), and how each is changed: columns (n, ...), the same ones in every batch."""
 
     samples: NDArray[np.int64]
-    matrices: NDArray[np.float32] | None = None
-    flips: NDArray[np.int32] | None = None
+    columns: Columns = field(default_factory=dict)
 
 
 class ImageLoader:
     """One rank's batches, one per step from `start_step` on, without end.
 
     Step s is a part of global batch s, the same whatever the number of ranks; the parts of two ranks differ by one
-    image at most and keep their sizes. An image is moved by what (seed, epoch, sample) draw, on any rank.
+    image at most and keep their sizes. An image is changed by what (seed, epoch, sample) draw, on any rank.
 
     Raises ValueError naming the images that cannot be decoded, and passes on what the source raises (up to
     `BATCHES_AHEAD` steps early); it cannot be used after that.
@@ -107,15 +81,11 @@ class ImageLoader:
         return self._batches.number
 
     def order(self, step: int) -> Order:
-        """Which images this rank sees in a step, and how they are moved."""
+        """Which images this rank sees in a step, and how they are changed."""
         positions = rank_positions(step, self._global_batch, self._rank, self._size)
         epochs, samples = samples_at(positions, len(self._source), self._seed)
-        draw = (self._augmentation, epochs, samples, self._seed)
-        if self._augmentation.warps:
-            return Order(samples, matrices=affine_matrices(*draw, self._form.height, self._form.width))
-        if self._augmentation.mirrors:
-            return Order(samples, flips=mirrored(*draw).astype(np.int32))
-        return Order(samples)
+        drawn = (self._augmentation, Draws(epochs, samples, self._seed), self._form.height, self._form.width)
+        return Order(samples, {**geometry_columns(*drawn), **pixel_columns(*drawn)})
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -127,7 +97,7 @@ class ImageLoader:
 def sequential_batches(
     source: Source, form: ImageFormat, samples: Sequence[int] | NDArray[np.int64], *, batch: int, num_threads: int = 1
 ) -> Iterator[Batch]:
-    """The named images in the order given, unmoved, `batch` at a time; the last batch may be shorter.
+    """The named images in the order given, unchanged, `batch` at a time; the last batch may be shorter.
 
     Raises like `ImageLoader`.
     """
@@ -198,54 +168,19 @@ def _new_pipeline(
         order = orders(first + batch.iteration)
         if order is None:
             raise StopIteration
-        moves = [column for column in (order.matrices, order.flips) if column is not None]
         images = [source.read(int(sample)) for sample in order.samples]
-        return [images, source.labels[order.samples], *moves]
+        return [images, source.labels[order.samples], *order.columns.values()]
 
-    return _pipeline(
+    return pipeline(
         columns,
         form,
-        warps=example.matrices is not None,
-        mirrors=example.flips is not None,
+        example.columns,
         batch_size=len(example.samples),
         num_threads=num_threads,
         device_id=None if form.device == CPU else form.device,
         prefetch_queue_depth=BATCHES_AHEAD,
         exec_dynamic=True,
     )
-
-
-def _graph(
-    columns: Callable[[Any], list[Any]], form: ImageFormat, warps: bool, mirrors: bool
-) -> tuple[DataNode, DataNode]:
-    """The DALI graph: encoded bytes to normalised pixels. DALI rewrites its `if`s over data to act image by image."""
-    kinds, dimensions = [DALIDataType.UINT8, DALIDataType.INT64], [1, 0]
-    if warps:
-        kinds, dimensions = [*kinds, DALIDataType.FLOAT], [*dimensions, 2]
-    if mirrors:
-        kinds, dimensions = [*kinds, DALIDataType.INT32], [*dimensions, 0]
-    encoded, labels, *moves = fn.external_source(
-        source=columns, num_outputs=len(kinds), batch=True, batch_info=True, dtype=kinds, ndim=dimensions
-    )
-    shape = fn.peek_image_shape(encoded)
-    decoder = "cpu" if form.device == CPU else "mixed"
-    images: Any = fn.decoders.image(encoded, device=decoder, output_type=DALIImageType.RGB)
-    if shape[0] != form.height or shape[1] != form.width:
-        images = fn.resize(images, size=[form.height, form.width])
-    if warps:
-        images = fn.warp_affine(images, matrix=moves[0], fill_value=form.fill)
-    images = fn.crop_mirror_normalize(
-        images,
-        mirror=moves[0] if mirrors else 0,
-        mean=[HALF_RANGE] * 3,
-        std=[HALF_RANGE] * 3,
-        dtype=DALI_TYPES[form.dtype],
-        output_layout="HWC" if form.channels_last else "CHW",
-    )
-    return images, labels if form.device == CPU else labels.gpu()
-
-
-_pipeline = pipeline_def(enable_conditionals=True)(_graph)
 
 
 def _is_decodable(source: Source, form: ImageFormat, sample: int) -> bool:

@@ -1,0 +1,137 @@
+"""The DALI graph: encoded bytes to augmented, normalised pixels, (x - 127.5) / 127.5.
+
+It draws nothing itself: each image's changes come as columns beside its bytes. DALI rewrites an `if` over such a column
+to part the batch, so that an image that did not draw a blur is not blurred. A column that is missing is decided once,
+when the graph is made: what is switched off costs nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import fn
+from nvidia.dali.data_node import DataNode
+from nvidia.dali.pipeline import pipeline_def
+from nvidia.dali.types import DALIDataType, DALIImageType
+
+from data_pipeline.augment_draws import Columns
+
+CPU = "cpu"
+HALF_RANGE = 127.5
+DALI_TYPES = {torch.float32: DALIDataType.FLOAT, torch.float16: DALIDataType.FLOAT16}
+COLUMN_TYPES = {
+    np.dtype(np.float32): DALIDataType.FLOAT,
+    np.dtype(np.int32): DALIDataType.INT32,
+    np.dtype(np.bool_): DALIDataType.BOOL,
+}
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What every image becomes, and where. An image stored in another size is resized to this one."""
+
+    height: int
+    width: int
+    device: str | int = CPU
+    """`"cpu"`, or the number of a CUDA device, which then decodes as well."""
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+    fill: float = 0
+    """Whole pixel value, 0 to 255, of what a moved image leaves bare, and of an erased box."""
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 1:
+            raise ValueError(f"images of {self.height} x {self.width} pixels: expected at least 1 x 1")
+        if self.dtype not in DALI_TYPES:
+            raise ValueError(f"dtype {self.dtype}: expected one of {', '.join(map(str, DALI_TYPES))}")
+        if self.fill not in range(256):
+            raise ValueError(f"fill {self.fill}: expected a whole pixel value, 0 to 255, as images are moved in bytes")
+        if self.device != CPU and not isinstance(self.device, int):
+            raise ValueError(f'device {self.device!r}: expected "cpu" or the number of a CUDA device')
+
+
+def _graph(columns: Callable[[Any], list[Any]], form: ImageFormat, example: Columns) -> tuple[DataNode, DataNode]:
+    """Images and labels, from a source of [bytes, labels, *columns]; `example` shows the columns that will come."""
+    kinds = [COLUMN_TYPES[column.dtype] for column in example.values()]
+    encoded, labels, *parameters = fn.external_source(
+        source=columns,
+        num_outputs=2 + len(example),
+        batch=True,
+        batch_info=True,
+        dtype=[DALIDataType.UINT8, DALIDataType.INT64, *kinds],
+        ndim=[1, 0, *(column.ndim - 1 for column in example.values())],
+    )
+    given = {name: parameters[number] for number, name in enumerate(example)}  # DALI rewrites zip, and badly
+    # Normalising mirrors for nothing, but comes too late for a warp's choice, a JPEG's blocks and an erased box.
+    flips_last = set(given) <= {"flip", "crop", "crop_start", "crop_end"} and "flip" in given
+    images = _sized(encoded, form, given)
+    images = _moved(images, form, given, flips_last)
+    images = _changed(images, form, given)
+    images = fn.crop_mirror_normalize(
+        images,
+        mirror=given["flip"] if flips_last else 0,
+        mean=[HALF_RANGE] * 3,
+        std=[HALF_RANGE] * 3,
+        dtype=DALI_TYPES[form.dtype],
+        output_layout="HWC" if form.channels_last else "CHW",
+    )
+    return images, labels if form.device == CPU else labels.gpu()
+
+
+def _sized(encoded: DataNode, form: ImageFormat, given: Mapping[str, DataNode]) -> Any:
+    """Decoded images, whole or cropped, in one size."""
+    shape = fn.peek_image_shape(encoded)
+    decoder = "cpu" if form.device == CPU else "mixed"
+    images: Any = fn.decoders.image(encoded, device=decoder, output_type=DALIImageType.RGB)
+    size = [form.height, form.width]
+    if given.get("crop"):
+        images = fn.resize(
+            images, size=size, roi_start=given["crop_start"], roi_end=given["crop_end"], roi_relative=True
+        )
+    elif shape[0] != form.height or shape[1] != form.width:
+        images = fn.resize(images, size=size)
+    return images
+
+
+def _moved(images: Any, form: ImageFormat, given: Mapping[str, DataNode], flips_last: bool) -> Any:
+    """Mirrored and warped images; a warp's matrix holds the mirror."""
+    if "warp" in given:
+        if given["warp"]:
+            images = fn.warp_affine(images, matrix=given["matrix"], fill_value=form.fill)
+        elif "flip" in given:
+            images = fn.flip(images, horizontal=given["flip"])
+    elif "matrix" in given:
+        images = fn.warp_affine(images, matrix=given["matrix"], fill_value=form.fill)
+    elif "flip" in given and not flips_last:
+        images = fn.flip(images, horizontal=given["flip"])
+    return images
+
+
+def _changed(images: Any, form: ImageFormat, given: Mapping[str, DataNode]) -> Any:
+    """Images in other light, blurred, coarser, compressed, partly hidden: in this order, in bytes."""
+    if given.get("colour"):
+        images = fn.color_twist(
+            images,
+            brightness=given["brightness"],
+            contrast=given["contrast"],
+            saturation=given["saturation"],
+            hue=given["hue_degrees"],
+        )
+    if given.get("grey"):  # exactly equal channels, as grey files have: color_twist at saturation 0 misses by a level
+        images = fn.color_space_conversion(images, image_type=DALIImageType.RGB, output_type=DALIImageType.GRAY)
+        images = fn.color_space_conversion(images, image_type=DALIImageType.GRAY, output_type=DALIImageType.RGB)
+    if given.get("blur"):
+        images = fn.gaussian_blur(images, sigma=given["blur_pixels"])
+    if given.get("low_resolution"):
+        images = fn.resize(images, size=given["low_resolution_size"])
+        images = fn.resize(images, size=[form.height, form.width])
+    if given.get("jpeg"):
+        images = fn.jpeg_compression_distortion(images, quality=given["jpeg_quality"])
+    if given.get("erase"):
+        images = fn.erase(images, anchor=given["erase_start"], shape=given["erase_size"], fill_value=form.fill)
+    return images
+
+
+pipeline = pipeline_def(enable_conditionals=True)(_graph)
