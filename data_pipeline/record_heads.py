@@ -40,7 +40,8 @@ class RecordFile:
 
     def bytes_at(self, offset: int, size: int) -> bytes:
         """`size` bytes of the file; ValueError if it is shorter."""
-        found = os.pread(self.fd, size, offset)
+        # No more than there is: pread makes room for all that it is asked for, and a damaged length may say 512 MB.
+        found = os.pread(self.fd, min(size, max(self.size_bytes - offset, 0)), offset)
         if len(found) != size:
             raise ValueError(f"{self.path}: {len(found)} of {size} bytes at byte {offset}: the file was cut short")
         return found

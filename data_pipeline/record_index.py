@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK_BYTES = 16 << 20  # parsed at a time: bounds the temporaries; 10 million lines are about 180 MB
+LONGEST_LINE_BYTES = 1 << 16  # as no line is that has two numbers: a longer one is found bad in two pieces
 MOST_DIGITS = 18  # of an int64
 NEWLINE, ZERO = ord("\n"), ord("0")
 BLANK = np.isin(np.arange(256), np.frombuffer(b"\t \r\n", np.uint8))
@@ -39,9 +40,11 @@ def index_entries(path_idx: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def _chunks_of_lines(path_idx: Path) -> Iterator[bytes]:
+    # A read makes room for all that it asks for; and what has no line end may be a file of any other kind and size.
+    most_bytes = min(CHUNK_BYTES, path_idx.stat().st_size)
     with path_idx.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk + file.readline()
+        while chunk := file.read(most_bytes):
+            yield chunk + file.readline(LONGEST_LINE_BYTES)
 
 
 def _parsed(text: bytes, path_idx: Path, first_line: int) -> NDArray[np.int64]:

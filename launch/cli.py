@@ -1,4 +1,4 @@
-"""The command ``partial-fc``: train, evaluate, pack."""
+"""The command ``partial-fc``: train, evaluate, pack, inspect, verify."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.distributed.run import get_args_parser
 from torch.distributed.run import run as run_agent
 
 import partial_fc
-from launch import errors, evaluate, pack, train
+from launch import errors, evaluate, inspect, pack, train, verify
 from launch.config import load_config
 
 
@@ -50,6 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     packing = commands.add_parser("pack", help="make a .rec file from a folder, Omniglot's zips or arithmetic")
     pack.add_arguments(packing)
     packing.set_defaults(act=pack.run)
+
+    inspection = commands.add_parser("inspect", help="say what a set of images is, with pictures, and what is wrong")
+    inspect.add_arguments(inspection)
+    inspection.set_defaults(act=inspect.run)
+
+    verification = commands.add_parser("verify", help="look at every image of a set and list what cannot be used")
+    verify.add_arguments(verification)
+    verification.set_defaults(act=verify.run)
     return parser
 
 

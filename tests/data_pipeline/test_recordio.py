@@ -253,6 +253,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         RecordSource(tmp_path / "no.rec")
     path = written(tmp_path, [0], [b"a"])
     path.with_suffix(".idx").unlink()
+    path.with_suffix(".idx").symlink_to("gone.idx")
     with pytest.raises(FileNotFoundError, match=r"train\.idx is missing"):
         RecordSource(path)
 

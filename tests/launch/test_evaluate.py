@@ -10,7 +10,9 @@ import pytest
 import tiny
 import torch
 
-from launch import build, evaluate, train
+from data_pipeline.recordio import RecordSource
+from data_pipeline.verification_bin import write_bin
+from launch import build, embeddings, evaluate, train
 from launch.config import load_config
 from partial_fc.checkpoint import latest_checkpoint
 
@@ -42,10 +44,10 @@ def evaluated(run_dir: Path, out: Path, *words: object) -> dict[str, Any]:
 @pytest.mark.parametrize("num_images", [0, 1, 127, 128, 129, 1000])
 @pytest.mark.parametrize("size", [1, 2, 3, 9])
 def test_ranks_share_out_whole_batches(num_images: int, size: int) -> None:
-    shares = [evaluate.image_share(num_images, rank, size) for rank in range(size)]
+    shares = [embeddings.image_share(num_images, rank, size) for rank in range(size)]
     assert [image for share in shares for image in share] == list(range(num_images))
-    assert all(share.start % evaluate.EMBED_BATCH == 0 for share in shares if len(share))
-    batches = [-(-len(share) // evaluate.EMBED_BATCH) for share in shares]
+    assert all(share.start % embeddings.EMBED_BATCH == 0 for share in shares if len(share))
+    batches = [-(-len(share) // embeddings.EMBED_BATCH) for share in shares]
     assert max(batches) - min(batches) <= 1
 
 
@@ -68,18 +70,25 @@ def test_a_run_whose_folder_was_moved_evaluates_as_before(
     assert "The run</h2>" in (moved / "report.html").read_text(), "the curves come from the folder named"
 
 
-def with_batches_of_40(run_dir: str, out: str) -> None:
+def with_batches_of_40(*words: str) -> None:
     """Two batches for the 80 images: of three ranks one has none."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "EMBED_BATCH", 40)
-        assert evaluate.main([run_dir, "--out", out]) == 0
+        patch.setattr(embeddings, "EMBED_BATCH", 40)
+        assert evaluate.main(words) == 0
 
 
 @pytest.mark.processes
-def test_several_ranks_find_the_figures_of_one(run_dir: Path, tmp_path: Path) -> None:
-    with_batches_of_40(str(run_dir), str(tmp_path / "one"))
-    tiny.processes(3, with_batches_of_40, str(run_dir), str(tmp_path / "three"))
-    assert figures(tmp_path / "three") == figures(tmp_path / "one")
+def test_several_ranks_find_the_figures_of_one(data: Path, run_dir: Path, tmp_path: Path) -> None:
+    """Those of the held-out images, and those of pairs of them: neighbours, or 40 images apart, by turns."""
+    held_out = RecordSource(data / "heldout" / "train.rec")
+    pairs = [(first, (first + 40 if first % 4 else first + 1) % 80) for first in range(0, 80, 2)]
+    images = (held_out.read(sample).tobytes() for pair in pairs for sample in pair)
+    write_bin(tmp_path / "some.bin", images, [held_out.label(a) == held_out.label(b) for a, b in pairs])
+    for name, words in {"evaluation.json": [], "evaluation-some.json": ["--pairs", str(tmp_path / "some.bin")]}.items():
+        with_batches_of_40(str(run_dir), *words, "--out", str(tmp_path / "one"))
+        tiny.processes(3, with_batches_of_40, str(run_dir), *words, "--out", str(tmp_path / "three"))
+        assert (tmp_path / "three" / name).read_text() == (tmp_path / "one" / name).read_text()
+    assert json.loads((tmp_path / "one" / "evaluation-some.json").read_text())["counts"]["images"] == 80
 
 
 def test_other_images_other_weights_and_a_mirrored_view_are_other_figures(
@@ -137,4 +146,4 @@ def test_a_folder_that_holds_no_run_is_refused(
     assert "no checkpoint in" in capsys.readouterr().err
     (tmp_path / "config.yaml").write_text("data: {train: train.rec}\n")
     assert evaluate.main([str(tmp_path)]) == 2
-    assert "names no data.evaluate: give --data FILE.rec" in capsys.readouterr().err
+    assert "names no data.evaluate: give --data PATH" in capsys.readouterr().err

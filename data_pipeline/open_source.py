@@ -1,0 +1,101 @@
+"""A set of images from its path, whichever form it has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipeline import Source
+from data_pipeline.folder import FolderSource
+from data_pipeline.image_list import ListSource
+from data_pipeline.joined import Join, JoinedSource
+from data_pipeline.recordio import RecordSource
+from data_pipeline.table import TableSource
+from data_pipeline.table_files import SUFFIXES as TABLE_SUFFIXES
+
+LIST_SUFFIXES = (".lst", ".txt", ".tsv", ".csv")
+FILES = "a .rec file, a .tar shard, a list (.lst, .txt, .tsv, .csv), a .parquet or .arrow file"
+FOLDERS = "a folder with train.rec, with .tar shards, with .parquet or .arrow files, or with one folder per identity"
+MOST_NAMED = 5  # entries of a folder that nothing is known of
+
+
+def open_source(path: Path | Sequence[Path], *, join: Join = "offset") -> Source:
+    """The set in `path`, or the sets in several paths as one (see `JoinedSource` for what `join` does to labels).
+
+    A file's form is told by its suffix; a folder is what it has of train.rec, a single other .rec, .tar shards,
+    .parquet or .arrow files, and folders, the first of them. `shard-{00000..00127}.tar` and `train-*.parquet` are one
+    set as well; so are shards or tables given one by one and merged. What opening costs is said by each source's class.
+    FileNotFoundError for what is missing; ValueError, which names what was looked for, for what is none of these.
+    """
+    if isinstance(path, str | os.PathLike):
+        return _opened(Path(path))
+    paths = [Path(each) for each in path]
+    if len(paths) == 1:
+        return _opened(paths[0])
+    suffixes = {each.suffix.lower() for each in paths}
+    if join == "merge" and suffixes == {".tar"}:
+        return _shards(paths)
+    if join == "merge" and len(suffixes) == 1 and suffixes <= set(TABLE_SUFFIXES):
+        return TableSource(paths)
+    return JoinedSource([_opened(each) for each in paths], join)
+
+
+def _opened(path: Path) -> Source:
+    if path.is_dir():
+        return _opened_folder(path)
+    suffix = path.suffix.lower()
+    if suffix == ".rec":
+        return RecordSource(path)
+    if suffix == ".tar":
+        return _shards(path)
+    if suffix in TABLE_SUFFIXES:
+        return TableSource(path)
+    if suffix in LIST_SUFFIXES:
+        return ListSource(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; expected {FILES}, or {FOLDERS}")
+    raise ValueError(f"{path}: its suffix {suffix!r} names no form of a data set; expected {FILES}, or {FOLDERS}")
+
+
+def _opened_folder(path: Path) -> Source:
+    if (path / "train.rec").is_file():
+        return RecordSource(path / "train.rec")
+    suffixes, records, has_folders = _kinds(path)
+    if len(records) == 1:
+        return RecordSource(path / records[0])
+    if records:
+        raise ValueError(f"{path} holds {len(records)} .rec files and no train.rec: name each, as a list of paths")
+    if ".tar" in suffixes:
+        return _shards(path)
+    if suffixes & set(TABLE_SUFFIXES):
+        return TableSource(path)
+    if has_folders:
+        return FolderSource(path)
+    found = ", ".join(sorted(os.listdir(path))[:MOST_NAMED]) or "nothing"
+    raise ValueError(f"{path} holds {found}; expected {FOLDERS}")
+
+
+def _kinds(path: Path) -> tuple[set[str], list[str], bool]:
+    """The suffixes of a folder's files, its .rec files, and whether it has folders; hidden entries are passed over."""
+    suffixes: set[str] = set()
+    records: list[str] = []
+    has_folders = False
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                has_folders = True
+                continue
+            suffix = os.path.splitext(entry.name)[1].lower()
+            suffixes.add(suffix)
+            if suffix == ".rec":
+                records.append(entry.name)
+    return suffixes, records, has_folders
+
+
+def _shards(path: Path | Sequence[Path]) -> Source:
+    from data_pipeline.tar_shards import TarSource  # opens nothing that other forms need
+
+    return TarSource(path)

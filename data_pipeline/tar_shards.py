@@ -1,0 +1,222 @@
+"""WebDataset's tar shards as a source with random access, and a writer of them."""
+
+import operator
+import os
+import tarfile
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.byte_file import ByteFile, Window
+from data_pipeline.shard_names import shard_paths
+from data_pipeline.tar_index import LARGEST_IMAGE_BYTES, MOST_LABEL_DIGITS, LabelFrom, tar_index
+from data_pipeline.tar_members import BLOCK_BYTES, members
+
+MOST_OPEN = 256  # shards held open; a process may hold 1024 files by default
+END = bytes(2 * BLOCK_BYTES)
+MAGICS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"BM": "bmp"}
+
+
+class TarSource:
+    """The samples of tar shards in the order of the shards and of the members; see `shard_paths` for what names them.
+
+    An image (jpg, jpeg, png, webp, bmp) has its label beside it: the digits in a `.cls` or, by `label_from`, what a
+    `.json` calls `label`. The first opening walks through all headers and keeps what it found in `tar-index-*.npz`
+    beside the shards; later ones read that while the shards keep their sizes and times. Reading is one `pread`: safe
+    from threads and from forked processes. Damage is a ValueError that names shard, byte and member.
+    """
+
+    labels: NDArray[np.int64]
+
+    def __init__(self, paths: str | Path | Sequence[str | Path], *, label_from: LabelFrom = "cls") -> None:
+        if label_from not in ("cls", "json"):
+            raise ValueError(f'label_from {label_from!r}: expected "cls" or "json"')
+        self._shards = shard_paths(paths)
+        index = tar_index(self._shards, label_from)
+        self.labels, self._starts, self._sizes, self._leads = index[1:]
+        self._ends: list[int] = index.ends.tolist()
+        self._files: dict[int, ByteFile] = {}
+
+    @cached_property
+    def num_classes(self) -> int:
+        """The largest label plus one."""
+        return int(self.labels.max()) + 1
+
+    def __len__(self) -> int:
+        return self.labels.size
+
+    def label(self, sample: int) -> int:
+        """The class of one image."""
+        return int(self.labels[sample])
+
+    def read(self, sample: int) -> NDArray[np.uint8]:
+        """The encoded bytes of one image, read-only."""
+        content = self._file(self._shard(sample)).bytes_at(int(self._starts[sample]), int(self._sizes[sample]))
+        return np.frombuffer(content, np.uint8)
+
+    def name(self, sample: int) -> str:
+        """The shard and the member of one image."""
+        shard = self._shard(sample)
+        entry = int(self._starts[sample]) - int(self._leads[sample])
+        member = next(members(Window(self._file(shard)), entry))
+        return f"{self._shards[shard]} {member.name.decode(errors='backslashreplace')}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_files": {}}
+
+    def _shard(self, sample: int) -> int:
+        if not 0 <= sample < len(self):
+            raise IndexError(f"sample {sample} of {len(self)}")
+        return bisect_right(self._ends, sample)
+
+    def _file(self, shard: int) -> ByteFile:
+        """An open shard. The first to be asked for stay open; the rest are opened for one read each, some 10 us."""
+        file = self._files.get(shard)
+        if file is None:
+            file = ByteFile(self._shards[shard])
+            if len(self._files) < MOST_OPEN:
+                file = self._files.setdefault(shard, file)  # of two threads that opened it the first has it
+        return file
+
+
+class TarWriter:
+    """New shards `shard-000000.tar`, ... in a folder, each under its name from when it is whole on.
+
+    A shard holds at most `images_per_shard` images and `bytes_per_shard` bytes. The members of an image are its bytes,
+    `000000042.jpg`, and its label, `000000042.cls`: counted through all shards from `first_key` on, so that several
+    writers can share the work. The same images make the same bytes, whenever and by whomever they are written.
+    On an error inside the `with` block all that this writer made is removed; a kill leaves whole shards.
+    Raises FileExistsError rather than write over a shard.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        images_per_shard: int = 100_000,
+        bytes_per_shard: int = 1 << 30,
+        first_shard: int = 0,
+        first_key: int = 0,
+    ) -> None:
+        if images_per_shard < 1 or bytes_per_shard < 1 or first_shard < 0 or first_key < 0:
+            raise ValueError(
+                f"shards of {images_per_shard} images and {bytes_per_shard} bytes, from shard {first_shard} and key "
+                f"{first_key} on: expected at least 1 of each, and no negative number"
+            )
+        self._folder = Path(folder)
+        self._images_per_shard, self._bytes_per_shard = images_per_shard, bytes_per_shard
+        self._first_shard, self._first_key = first_shard, first_key
+        self._key, self._first_of_shard = first_key, first_key
+        self.shards: list[Path] = []
+        self._file: BinaryIO | None = None
+        self._refuse_existing(self._next_path())
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def append(self, label: int, image: bytes) -> None:
+        """Writes one encoded image of class `label`; ValueError unless it is a JPEG, PNG, WebP or BMP."""
+        label = operator.index(label)
+        if not 0 <= label < 10**MOST_LABEL_DIGITS:
+            raise ValueError(f"label {label} of image {self._key}: expected 0 to {10**MOST_LABEL_DIGITS - 1}")
+        stem = f"{self._key:09d}"
+        entry = _entry(f"{stem}.{_extension(image, self._key)}", image) + _entry(f"{stem}.cls", b"%d" % label)
+        if len(entry) + len(END) > self._bytes_per_shard:
+            raise ValueError(
+                f"image {self._key} fills {len(entry)} bytes of a tar, more than a shard of {self._bytes_per_shard} "
+                "bytes has room for: allow larger shards"
+            )
+        file = self._file
+        if file is not None and (
+            self._key - self._first_of_shard == self._images_per_shard
+            or file.tell() + len(entry) + len(END) > self._bytes_per_shard
+        ):
+            self._finish_shard(file)
+            file = None
+        if file is None:
+            file = self._open_shard()
+        file.write(entry)
+        self._key += 1
+
+    def close(self) -> None:
+        """Completes the last shard; on any error removes all that was written."""
+        try:
+            if self._key == self._first_key:
+                raise ValueError(f"{self._folder}: no image was appended; a shard needs at least one")
+            if self._file is not None:
+                self._finish_shard(self._file)
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Removes what was written so far."""
+        if self._file is not None:
+            self._file.close()
+            self._partial().unlink(missing_ok=True)
+            self._file = None
+        while self.shards:
+            self.shards.pop().unlink(missing_ok=True)
+
+    def __enter__(self) -> "TarWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def _next_path(self) -> Path:
+        return self._folder / f"shard-{self._first_shard + len(self.shards):06d}.tar"
+
+    def _partial(self) -> Path:
+        path = self._next_path()
+        return path.with_name(f"{path.name}.{os.getpid()}.partial")
+
+    def _open_shard(self) -> BinaryIO:
+        self._refuse_existing(self._next_path())
+        self._file, self._first_of_shard = self._partial().open("wb"), self._key
+        return self._file
+
+    def _finish_shard(self, file: BinaryIO) -> None:
+        file.write(END)
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        path = self._next_path()
+        self._refuse_existing(path)
+        self._partial().rename(path)
+        self._file = None
+        self.shards.append(path)
+
+    @staticmethod
+    def _refuse_existing(path: Path) -> None:
+        if path.exists():
+            raise FileExistsError(f"{path} exists and is never overwritten: remove it or choose another folder")
+
+
+def _extension(image: bytes, key: int) -> str:
+    """What the content is, whatever it was called; ValueError for what `TarSource` would not take for an image."""
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        return "webp"
+    extension = next((name for magic, name in MAGICS.items() if image.startswith(magic)), None)
+    if extension is None or len(image) > LARGEST_IMAGE_BYTES:
+        raise ValueError(
+            f"image {key} ({len(image)} bytes, first {image[:4].hex()!r}) is no JPEG, PNG, WebP or BMP below 4 GiB: "
+            "convert it"
+        )
+    return extension
+
+
+def _entry(name: str, content: bytes) -> bytes:
+    """A member as a tar holds it; `TarInfo` begins with time 0, no owner and mode 644."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK_BYTES)
