@@ -18,9 +18,11 @@ from data_pipeline import Source
 from data_pipeline.augment import Augmentation
 from data_pipeline.dali_pipeline import ImageFormat, ImageLoader
 from data_pipeline.label_noise import NoisyLabels
-from data_pipeline.recordio import RecordSource
+from data_pipeline.open_source import open_source
+from data_pipeline.order import rank_positions
 from launch.config import Config, ConfigError, OptimizerConfig
-from partial_fc import RowSGD, ShardedClassifier, World, sum_gradients
+from launch.config_classifier import DTYPES, DecayConfig
+from partial_fc import ShardedClassifier, World, sum_gradients
 from partial_fc.backbones import backbone as new_backbone
 from partial_fc.checkpoint import load_backbone
 from partial_fc.prometheus import PrometheusSink
@@ -29,20 +31,22 @@ from partial_fc.schedule import learning_rate_factor
 from partial_fc.world import local_rank
 
 
-def open_records(path: Path) -> RecordSource:
-    """The set in ``path``: a ``.rec`` file, or the folder that holds ``train.rec``, as arcface_torch has it."""
-    return RecordSource(path / "train.rec" if path.is_dir() else path)
+def open_records(path: Path) -> Source:
+    """The set in ``path``, whichever form it has."""
+    return open_source(path)
 
 
 def open_training_data(config: Config) -> Source:
     """The training set, with the wrong labels asked for. ConfigError when the config contradicts the data."""
-    source = open_records(config.data.train)
+    paths = config.data.train
+    source = open_source(paths, join=config.data.join)
     found = {"num_classes": source.num_classes, "num_images": len(source)}
     for name, number in found.items():
         stated = getattr(config.data, name)
         if stated is not None and stated != number:
+            named = paths if isinstance(paths, Path) else " + ".join(map(str, paths))
             raise ConfigError(
-                f"data.{name} is {stated}, but {config.data.train} has {number}: leave the key out, or name other data"
+                f"data.{name} is {stated}, but {named} has {number}: leave the key out, or name other data"
             )
     return NoisyLabels(source, config.data.label_noise, config.seed) if config.data.label_noise else source
 
@@ -76,14 +80,20 @@ def backbone(config: Config, weights: Path | None) -> nn.Module:
 
 def head(config: Config, num_classes: int, world: World) -> ShardedClassifier:
     """This rank's shard of the classifier, with its objective and row optimizer."""
+    section = config.classifier
+    if section.products == "tf32":
+        torch.set_float32_matmul_precision("high")
     return ShardedClassifier(
         num_classes,
         config.backbone.embedding_dim,
         config.objective.build(num_classes),
         world=world,
-        sample_rate=config.classifier.sample_rate,
-        block_classes=config.classifier.block_classes,
-        row_optimizer=RowSGD(config.classifier.learning_rate, config.classifier.momentum),
+        sample_rate=section.sample_rate,
+        block_classes=section.block_classes,
+        row_optimizer=section.build_row_optimizer(),
+        product_dtype=torch.bfloat16 if section.products == "bfloat16" else None,
+        weight_dtype=DTYPES[section.weights],
+        cosines=section.cosines,
         seed=config.seed,
     )
 
@@ -93,6 +103,11 @@ def image_format(config: Config, device: torch.device) -> ImageFormat:
     side = config.data.image_size
     place = "cpu" if device.type == "cpu" else device.index or 0
     return ImageFormat(side, side, device=place, channels_last=True, fill=float(config.data.fill))
+
+
+def batch_shares(config: Config, world: World) -> list[int]:
+    """How many images of every global batch each rank has."""
+    return [len(rank_positions(0, config.schedule.batch_size, rank, world.size)) for rank in range(world.size)]
 
 
 def loader(config: Config, source: Source, world: World, device: torch.device) -> ImageLoader:
@@ -147,20 +162,16 @@ def optimizer(backbone: nn.Module, config: OptimizerConfig) -> torch.optim.Optim
 def rate_setter(
     config: Config, total_steps: int, num_images: int, optimizer: torch.optim.Optimizer, head: ShardedClassifier
 ) -> Callable[[int], tuple[float, float]]:
-    """``set_rates(step)``: one factor for the learning rates of backbone and rows."""
-    schedule = config.schedule
-    warmup_steps = min(round(schedule.warmup_epochs * num_images / schedule.batch_size), total_steps - 1)
+    """``set_rates(step)``: the learning rates of backbone and rows, each by its own schedule."""
+    steps_per_epoch = num_images / config.schedule.batch_size
+    row_schedule = config.classifier.schedule or config.schedule
 
     def set_rates(step: int) -> tuple[float, float]:
-        factor = learning_rate_factor(
-            step,
-            total_steps=total_steps,
-            warmup_steps=warmup_steps,
-            decay=schedule.decay,
-            power=schedule.power,
-            final=schedule.final,
+        factor = partial(_factor, step=step, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        rates = (
+            config.optimizer.learning_rate * factor(config.schedule),
+            config.classifier.learning_rate * factor(row_schedule),
         )
-        rates = config.optimizer.learning_rate * factor, config.classifier.learning_rate * factor
         for group in optimizer.param_groups:
             group["lr"] = rates[0]
         assert head.row_optimizer is not None
@@ -168,6 +179,17 @@ def rate_setter(
         return rates
 
     return set_rates
+
+
+def _factor(schedule: DecayConfig, step: int, total_steps: int, steps_per_epoch: float) -> float:
+    return learning_rate_factor(
+        step,
+        total_steps=total_steps,
+        warmup_steps=min(round(schedule.warmup_epochs * steps_per_epoch), total_steps - 1),
+        decay=schedule.decay,
+        power=schedule.power,
+        final=schedule.final,
+    )
 
 
 def autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager[object]]:

@@ -6,61 +6,35 @@ beside the run and reads back as the same configuration.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
-from partial_fc import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
+from launch.config_augmentation import AugmentationConfig
+from launch.config_classifier import ClassifierConfig, DecayConfig
+from launch.config_objectives import AdaCosConfig, ObjectiveConfig
+from launch.config_section import Section
 from partial_fc.backbones import BACKBONES
-from partial_fc.functional.softmax import LARGEST_SCALE
 from partial_fc.objectives import OBJECTIVES
-
-_Scale = Field(gt=0, le=LARGEST_SCALE)
 
 
 class ConfigError(Exception):
     """A configuration that cannot be used: the message names the key and what to do. Raised before any rank starts."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, given: Any) -> Any:
-        """Say what pydantic's own refusal does not: the nearest key that this section has. An empty section is one."""
-        if given is None:
-            return {}
-        unknown = [str(key) for key in given if key not in cls.model_fields] if isinstance(given, dict) else []
-        if unknown:
-            refusals = (f"unknown key {key!r}, the nearest is {_nearest(key, cls)!r}" for key in unknown)
-            raise ValueError("; ".join(refusals))
-        return given
-
-
-def _nearest(key: str, section: type[BaseModel]) -> str:
-    return difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.0)[0]
-
-
-class AugmentationConfig(_Section):
-    """Random changes of a training image; each is drawn evenly from ± its value. Zero means never."""
-
-    mirror: float = Field(0.0, ge=0, le=1, description="probability of a left-right flip")
-    rotate_degrees: float = Field(0.0, ge=0, le=180)
-    scale: float = Field(0.0, ge=0, lt=1, description="as a share of the size")
-    shear: float = Field(0.0, ge=0, lt=1)
-    translate: float = Field(0.0, ge=0, lt=1, description="as a share of the side")
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """Where the images lie and how they are read."""
 
-    train: Path = Field(description="a .rec file with its .idx, or the folder that holds train.rec and train.idx")
-    evaluate: Path | None = Field(None, description="held-out identities, in the same format")
+    train: Path | tuple[Path, ...] = Field(
+        description="a set of images, in any form that data_pipeline/open_source.py knows, or a list of sets"
+    )
+    join: Literal["offset", "merge"] = Field(
+        "offset", description="several sets: every identity is in one alone, or the same one may be in several"
+    )
+    evaluate: Path | None = Field(None, description="held-out identities, in any of these forms")
     num_classes: int | None = Field(None, ge=2, description="checked against the data; taken from it when left out")
     num_images: int | None = Field(None, ge=1, description="likewise")
     image_size: int = Field(112, ge=8, description="side in pixels")
@@ -69,8 +43,17 @@ class DataConfig(_Section):
     decode_threads: int = Field(1, ge=1, description="per rank")
     augmentation: AugmentationConfig = AugmentationConfig(mirror=0.5)
 
+    @field_validator("train", mode="before")
+    @classmethod
+    def _refuse_what_is_no_path(cls, given: Any) -> Any:
+        """Say in one sentence what pydantic says once for each kind of value that is allowed."""
+        paths = given if isinstance(given, list | tuple) else [given]
+        if not paths or not all(isinstance(path, str | Path) and str(path) for path in paths):
+            raise ValueError(f"expected a path or a list of paths, got {given!r}")
+        return given
 
-class BackboneConfig(_Section):
+
+class BackboneConfig(Section):
     """The network between image and embedding."""
 
     name: Literal["r18", "r34", "r50", "r100", "r200", "mbf"] = "r50"
@@ -83,81 +66,7 @@ class BackboneConfig(_Section):
     weights: Path | None = Field(None, description="a state dict to start from: ours or arcface_torch's")
 
 
-class CosineSoftmaxConfig(_Section):
-    """NormFace."""
-
-    name: Literal["cosine_softmax"]
-    scale: float = _Scale
-
-    def build(self, num_classes: int) -> Objective:
-        """The objective itself."""
-        return CosineSoftmax(self.scale)
-
-
-class CosFaceConfig(_Section):
-    """CosFace."""
-
-    name: Literal["cosface"]
-    scale: float = Field(64.0, gt=0, le=LARGEST_SCALE)
-    margin: float = Field(0.4, ge=0, lt=1)
-
-    def build(self, num_classes: int) -> Objective:
-        """The objective itself."""
-        return CosFace(self.scale, self.margin)
-
-
-class ArcFaceConfig(_Section):
-    """ArcFace."""
-
-    name: Literal["arcface"]
-    scale: float = Field(64.0, gt=0, le=LARGEST_SCALE)
-    margin: float = Field(0.5, ge=0, lt=1.57)
-    straight_through: bool = Field(False, description="the gradient of the widespread port instead of the true one")
-
-    def build(self, num_classes: int) -> Objective:
-        """The objective itself."""
-        return ArcFace(self.scale, self.margin, self.straight_through)
-
-
-class AdaCosConfig(_Section):
-    """AdaCos."""
-
-    name: Literal["adacos"] = "adacos"
-    dynamic: bool = True
-    statistics: Literal["current", "previous"] = "current"
-    max_scale: float = Field(64.0, gt=0, le=LARGEST_SCALE)
-
-    def build(self, num_classes: int) -> Objective:
-        """The objective itself."""
-        return AdaCos(num_classes, dynamic=self.dynamic, statistics=self.statistics, max_scale=self.max_scale)
-
-
-class P2SGradConfig(_Section):
-    """P2SGrad."""
-
-    name: Literal["p2sgrad"]
-    inter_class_weight: Literal["balanced"] | float = Field("balanced", description="1.0 is the paper")
-    kappa: float = Field(0.1, ge=0)
-    slope_scale: Literal["adacos"] | float = Field("adacos", description="1.0 is the paper")
-
-    def build(self, num_classes: int) -> Objective:
-        """The objective itself."""
-        return P2SGrad(self.inter_class_weight, kappa=self.kappa, slope_scale=self.slope_scale)
-
-
-ObjectiveConfig = CosineSoftmaxConfig | CosFaceConfig | ArcFaceConfig | AdaCosConfig | P2SGradConfig
-
-
-class ClassifierConfig(_Section):
-    """The sharded classifier and the steps of its rows."""
-
-    sample_rate: float = Field(1.0, gt=0, le=1)
-    block_classes: int | None = Field(None, ge=1)
-    learning_rate: float = Field(0.01, gt=0, description="of the rows, per positive: independent of the batch size")
-    momentum: float = Field(0.0, ge=0, lt=1)
-
-
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """The backbone's optimizer. Biases, BatchNorm and PReLU weights are not decayed."""
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -167,18 +76,14 @@ class OptimizerConfig(_Section):
     clip_norm: float | None = Field(5.0, gt=0, description="of the backbone's whole gradient, over all ranks")
 
 
-class ScheduleConfig(_Section):
+class ScheduleConfig(DecayConfig):
     """How long to train and how the learning rates of backbone and rows change."""
 
     epochs: float = Field(20.0, gt=0)
     batch_size: int = Field(512, ge=1, description="of all ranks together")
-    warmup_epochs: float = Field(1.0, ge=0)
-    decay: Literal["polynomial", "cosine"] = "polynomial"
-    power: float = Field(2.0, gt=0)
-    final: float = Field(0.0, ge=0, le=1)
 
 
-class ReportConfig(_Section):
+class ReportConfig(Section):
     """What the run tells about itself, and when."""
 
     every_steps: int = Field(20, ge=1)
@@ -187,7 +92,7 @@ class ReportConfig(_Section):
     port: int = Field(9410, ge=0, le=65535, description="of local rank 0; each further rank adds one; 0: any free one")
 
 
-class Config(_Section):
+class Config(Section):
     """A whole run."""
 
     run_dir: Path = Path("runs/partial_fc")

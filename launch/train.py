@@ -73,7 +73,7 @@ def run(config: Config) -> None:
         train(
             range(total_steps),
             batches=batches,
-            global_batch=config.schedule.batch_size,
+            counts=build.batch_shares(config, world),
             backbone=model,
             head=head,
             optimizer=optimizer,

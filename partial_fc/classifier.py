@@ -20,6 +20,7 @@ from partial_fc.labels import LabelCheck
 from partial_fc.objectives import Objective
 from partial_fc.rows import RowOptimizer, retract_rows
 from partial_fc.sampling import drawn_columns, initial_rows
+from partial_fc.scratch import Scratch
 from partial_fc.sharding import class_range, owned_targets
 from partial_fc.slopes import Slopes
 from partial_fc.sweep import Columns, Sweep
@@ -113,6 +114,7 @@ class ShardedClassifier(nn.Module):
         self._row_updates = 0
         self._known_rows: tuple[tuple[int, int], Tensor | None] | None = None  # state of unit rows, their Gram matrix
         self._label_check = LabelCheck(num_classes)
+        self._scratch = Scratch()
         self.shard = class_range(num_classes, self.world.rank, self.world.size)
         self.weight = nn.Parameter(initial_rows(self.shard, embedding_dim, seed, dtype=weight_dtype))
         if row_optimizer is not None:
@@ -178,13 +180,14 @@ class ShardedClassifier(nn.Module):
         are_unit, gram_DD = self._rows_as_known()
         columns = self._columns(labels_N)
         what = (self.world, self.num_classes, self.shard, self.weight.detach(), are_unit, unit_ND, labels_N)
-        if self._takes_gram_road(*unit_ND.shape):
-            carries = self.row_optimizer is not None and self.training and columns is None
-            gram_DD = None if columns is not None or gram_DD is None else gram_DD.to(unit_ND.dtype)
-            return GramSweep(*what, product_dtype, columns, self.block_classes, gram_DD=gram_DD, carries_gram=carries)
-        return Sweep(
-            *what, product_dtype, columns, self.block_classes, self._keeps_cosines(len(unit_ND), product_dtype)
-        )
+        how = (product_dtype, columns, self.block_classes)
+        if not self._takes_gram_road(*unit_ND.shape):
+            keeps = self._keeps_cosines(len(unit_ND), product_dtype)
+            return Sweep(*what, *how, keeps_cosines=keeps, scratch=self._scratch)
+        carries = self.row_optimizer is not None and self.training and columns is None
+        if gram_DD is not None and (columns is not None or gram_DD.dtype != unit_ND.dtype):
+            gram_DD = None
+        return GramSweep(*what, *how, scratch=self._scratch, gram_DD=gram_DD, carries_gram=carries)
 
     def _columns(self, labels_N: Tensor) -> Tensor | None:
         """The columns that take part in this step, or None for all."""
@@ -279,7 +282,7 @@ class _CosineLoss(torch.autograd.Function):
             weight_grad_cD = torch.zeros_like(weight_cD)
 
             def use_rows(columns: Columns, grad_bD: Tensor) -> None:
-                weight_grad_cD[columns] = grad_bD.div_(size).to(weight_grad_cD.dtype)
+                weight_grad_cD[columns] = (grad_bD / size).to(weight_grad_cD.dtype)
 
         on_the_way = []
 

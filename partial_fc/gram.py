@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from partial_fc.functional import cosine
 from partial_fc.functional.gram import add_centred_gram, centred_gram, symmetric
 from partial_fc.slopes import Slopes
 from partial_fc.sweep import Send, Sweep, UseRows
@@ -66,19 +65,19 @@ class GramSweep(Sweep):
         pulled_mD = torch.zeros_like(self.unit_ND).index_copy_(0, rows, gain * pull_N * self.unit_ND[rows])
         upper_DD = torch.zeros_like(batch_DD, dtype=self.unit_ND.dtype)
         for block in self._blocks():
-            grad_bD = (block.unit_bD @ batch_DD).to(self.unit_ND.dtype)
+            grad_bD = self._product("push", block.factor_bD, batch_DD)
             here = block.targets
             grad_bD.index_add_(0, here.places, pulled_mD[here.rows] * here.is_here.unsqueeze(1))
-            use_rows(block.columns, cosine.tangent_gradient(grad_bD, block.unit_bD, block.norm_b1))
+            use_rows(block.columns, self._tangent(grad_bD, block))
             if self.carries_gram:
-                add_centred_gram(upper_DD, self._units(self.rows_cD[block.columns])[0])
+                add_centred_gram(upper_DD, self._as_factor("rows", self._units(block.columns)[0]))
         if self.carries_gram:
             self.next_gram_DD = symmetric(upper_DD)
 
     def _gram(self) -> Float[Tensor, "D D"]:
         upper_DD = self.unit_ND.new_zeros(self.unit_ND.shape[1], self.unit_ND.shape[1])
         for block in self._blocks():
-            add_centred_gram(upper_DD, block.unit_bD)
+            add_centred_gram(upper_DD, block.factor_bD)
         return symmetric(upper_DD)
 
     def _block_width(self) -> int:

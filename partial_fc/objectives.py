@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -37,7 +38,8 @@ class _ScaledSoftmax(Objective):
     def _log_negatives(self, cosines: Cosines, scale: Tensor) -> Float[Tensor, " N"]:
         """``ln Σ_{j≠y} exp(s c_ij)`` in float64: one sweep."""
         shift = softmax.exponent_shift(scale, cosines.num_classes)
-        return softmax.log_of_sum(cosines.sum_over_negatives(lambda cos_Nb: torch.exp(scale * cos_Nb - shift)), shift)
+        exponentials = partial(softmax.exponentials_, scale=scale, shift=shift)
+        return softmax.log_of_sum(cosines.sum_over_negatives(exponentials), shift)
 
     def _slopes(
         self, scale: Tensor, log_negatives_N: Tensor, margined_N: Tensor, derivative_N: Tensor, **figures: Tensor
@@ -50,7 +52,7 @@ class _ScaledSoftmax(Objective):
         return Slopes(
             loss_N.to(dtype),
             scale * derivative_N * excess_N.to(dtype),
-            lambda cos_Nb: gain_N[:, None] * torch.exp(scale * cos_Nb - rounded_N[:, None]),
+            lambda cos_Nb: softmax.exponentials_(cos_Nb, scale, rounded_N[:, None]).mul_(gain_N[:, None]),
             {"scale": scale, **figures},
         )
 
@@ -196,7 +198,7 @@ class P2SGrad(Objective):
         return Slopes(
             (gain * p2sgrad.p2sgrad_loss(cosines.target_N.double(), squares_N.double(), weight)).to(squares_N.dtype),
             gain * (cosines.target_N - 1.0),
-            lambda cos_Nb: linear_weight * cos_Nb,
+            lambda cos_Nb: cos_Nb.mul_(linear_weight),
             linear_weight=linear_weight,
         )
 

@@ -14,6 +14,7 @@ from partial_fc.hashing import hashed, high_bits
 from partial_fc.sharding import Targets
 
 _HASHED_AT_ONCE = 1 << 20  # 8 MiB a tensor
+_ROWS_AT_ONCE = 64  # what stays in cache
 
 
 def are_drawn(
@@ -56,11 +57,14 @@ def initial_rows(
     blocks_per_row = -(-embedding_dim // 4)  # Philox makes four words a count
     stream = np.random.Philox(key=seed, counter=classes.start * blocks_per_row)
     rows = torch.empty(len(classes), embedding_dim, dtype=dtype)
-    for start in range(0, len(classes), 65536):
-        stop = min(start + 65536, len(classes))
+    for start in range(0, len(classes), _ROWS_AT_ONCE):
+        stop = min(start + _ROWS_AT_ONCE, len(classes))
         words = stream.random_raw((stop - start) * blocks_per_row * 4).reshape(stop - start, -1)[:, :embedding_dim]
         parts = np.ascontiguousarray(words).view(np.uint16).reshape(stop - start, embedding_dim, 4)
-        sums = parts.sum(axis=2, dtype=np.int64) - 2 * 0xFFFF
-        norm = np.sqrt(np.square(sums).sum(axis=1, keepdims=True).astype(np.float64))
+        sums = parts[..., 0].astype(np.int32)
+        for part in (1, 2, 3):
+            sums += parts[..., part]
+        sums -= 2 * 0xFFFF
+        norm = np.sqrt(np.square(sums.astype(np.int64)).sum(axis=1, keepdims=True).astype(np.float64))
         rows[start:stop] = torch.from_numpy((sums / np.maximum(norm, 1.0)).astype(np.float32))
     return rows

@@ -38,7 +38,7 @@ class Cosines:
         return self.all_sum(self.own_target_N)
 
     def sum_over_negatives(self, term: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
-        """``(N,)``: the sum of ``term(cos_Nb)``, a new tensor, over all classes but the targets.
+        """``(N,)``: the sum of ``term(cos_Nb)`` over all classes but the targets; ``term`` may overwrite what it gets.
 
         One sweep of products and one all-reduce of N floats; of 2·N where it brings the targets with it.
         """
@@ -71,7 +71,8 @@ class Cosines:
 class Slopes:
     """The loss of each row ``(N,)``, the slope at its target ``(N,)``, and the rule for all other slopes of a block.
 
-    ``linear_weight`` is ``w`` where that rule is ``w · cos_Nb``, else None. ``negatives`` gives a new tensor.
+    ``negatives`` may overwrite the cosines it gets. ``linear_weight`` is ``w`` where its rule is ``w · cos_Nb``, else
+    None.
     """
 
     loss_N: Float[Tensor, " N"]

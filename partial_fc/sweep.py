@@ -7,7 +7,7 @@ counts within the shard.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from partial_fc.functional import cosine
+from partial_fc.scratch import Scratch
 from partial_fc.sharding import Targets, owned_targets
 from partial_fc.slopes import Cosines, Slopes
 from partial_fc.world import World
@@ -28,11 +29,15 @@ _GPU_BLOCK_ELEMENTS = 1 << 26  # 256 MiB: large enough to fill the machine, smal
 
 
 class Block(NamedTuple):
-    """Some classes of the shard: where they lie, their unit rows (``norm_b1`` None: stored as such), their targets."""
+    """Some classes of the shard: where they lie, their unit rows, those rows as products take them, their targets.
+
+    ``norm_b1`` are the lengths of the stored rows, None where it is 1.
+    """
 
     start: int
     columns: Columns
     unit_bD: Tensor
+    factor_bD: Tensor
     norm_b1: Tensor | None
     targets: Targets
 
@@ -59,6 +64,7 @@ class Sweep:
     columns: Tensor | None = None
     block_classes: int | None = None
     keeps_cosines: bool = False
+    scratch: Scratch = field(default_factory=Scratch)
 
     def __post_init__(self) -> None:
         self.factor_ND = self.unit_ND.to(self.product_dtype)
@@ -96,30 +102,31 @@ class Sweep:
     def own_sum_over_negatives(self, term: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
         """``(N,)``: this shard's sum of ``term(cos_Nb)`` over all classes but the targets."""
         total_N = torch.zeros_like(self.unit_ND[:, 0])
+        nothing_N = torch.zeros_like(total_N)
         for block in self._blocks():
             terms_Nb = term(self._cosines(block))
-            _place_targets(terms_Nb, block.targets, torch.zeros_like(total_N))
+            _place_targets(terms_Nb, block.targets, nothing_N)
             total_N += terms_Nb.sum(dim=1)
         return total_N
 
     def own_squares(self) -> Float[Tensor, " N"]:
         """``(N,)``: this shard's sum of squared cosines over all classes but the targets."""
-        return self.own_sum_over_negatives(torch.square)
+        return self.own_sum_over_negatives(Tensor.square_)
 
     def gradients(self, slopes: Slopes, gain: Tensor, use_rows: UseRows, send: Send) -> None:
         """Both gradients, of the SUM over the batch times ``gain``.
 
         ``send`` gets this shard's part of the unit embeddings' gradient, ``(N, D)``, as soon as it is whole;
-        ``use_rows`` each block of the rows' own, once no block needs those rows any more.
+        ``use_rows`` each block of the rows' own, to keep or overwrite, once no block needs those rows any more.
         """
         grad_ND = torch.zeros_like(self.unit_ND)
         for block in self._blocks():
             slopes_Nb = slopes.negatives(self._cosines(block))
             _place_targets(slopes_Nb, block.targets, slopes.target_N)
-            slopes_Nb = slopes_Nb.to(self.product_dtype)
-            grad_ND += slopes_Nb @ block.unit_bD
-            grad_bD = (slopes_Nb.T @ self.factor_ND).to(grad_ND.dtype).mul_(gain)
-            use_rows(block.columns, cosine.tangent_gradient(grad_bD, block.unit_bD, block.norm_b1))
+            slopes_Nb = self._as_factor("slopes", slopes_Nb)
+            grad_ND += self._product("pull", slopes_Nb, block.factor_bD)
+            grad_bD = self._product("push", slopes_Nb.T, self.factor_ND).mul_(gain)
+            use_rows(block.columns, self._tangent(grad_bD, block))
         send(grad_ND.mul_(gain))
 
     def _num_negatives(self) -> int | Tensor:
@@ -137,29 +144,59 @@ class Sweep:
         return self.block_classes or max(elements // max(self.unit_ND.shape), 64)
 
     def _blocks(self) -> Iterator[Block]:
-        """The shard block by block."""
+        """The shard block by block; a block's tensors are overwritten by the next one's."""
         return (self._block(drawn) for drawn in cosine.blocks(self.num_columns, self._block_width()))
 
     def _block(self, drawn: slice) -> Block:
         columns = self._columns(drawn)
-        unit_bD, norm_b1 = self._units(self.rows_cD[columns])
-        return Block(drawn.start, columns, unit_bD, norm_b1, self.targets.within(drawn.start, drawn.stop))
+        unit_bD, norm_b1 = self._units(columns)
+        targets = self.targets.within(drawn.start, drawn.stop)
+        return Block(drawn.start, columns, unit_bD, self._as_factor("rows", unit_bD), norm_b1, targets)
 
-    def _units(self, rows_bD: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Rows at unit length, ready for products, and their norms where they were not of unit length before."""
+    def _units(self, columns: Columns) -> tuple[Tensor, Tensor | None]:
+        """Rows at unit length, and their norms where they were of another before."""
+        rows_bD = self.rows_cD[columns] if isinstance(columns, slice) else self._gathered(columns)
         if self.are_unit:
-            return rows_bD.to(self.product_dtype), None
+            return rows_bD, None
         unit_bD, norm_b1 = cosine.unit_rows(rows_bD.to(self.unit_ND.dtype))
-        return unit_bD.to(self.product_dtype), norm_b1
+        return unit_bD, norm_b1
+
+    def _gathered(self, columns: Tensor) -> Tensor:
+        rows_bD = self.scratch("gathered", (len(columns), self.rows_cD.shape[1]), self.rows_cD)
+        return torch.index_select(self.rows_cD, 0, columns, out=rows_bD)
 
     def _cosines(self, block: Block) -> Float[Tensor, "N b"]:
-        """``(N, b)`` in float32 at least: the product runs in its own dtype, what follows it does not."""
+        """``(N, b)`` in float32 at least, to be overwritten: only the product runs in its own dtype."""
         product_Nb = self._kept.get(block.start)
+        shape = len(self.unit_ND), len(block.unit_bD)
         if product_Nb is None:
-            product_Nb = self.factor_ND @ block.unit_bD.T
+            out = None if self.keeps_cosines else self.scratch("product", shape, self.factor_ND)
+            product_Nb = torch.mm(self.factor_ND, block.factor_bD.T, out=out)
             if self.keeps_cosines:
                 self._kept[block.start] = product_Nb
-        return product_Nb.to(self.unit_ND.dtype)
+            elif product_Nb.dtype == self.unit_ND.dtype:
+                return product_Nb
+        return self.scratch("cosines", shape, self.unit_ND).copy_(product_Nb)
+
+    def _as_factor(self, name: str, matrix: Tensor) -> Tensor:
+        """``matrix`` as a product takes it."""
+        if matrix.dtype == self.product_dtype:
+            return matrix
+        return self.scratch(name, matrix.shape, matrix, self.product_dtype).copy_(matrix)
+
+    def _product(self, name: str, left: Tensor, right: Tensor) -> Tensor:
+        """``left @ right`` in float32 at least, to be overwritten."""
+        shape = left.shape[0], right.shape[1]
+        product = torch.mm(left, right, out=self.scratch(name, shape, left))
+        if product.dtype == self.unit_ND.dtype:
+            return product
+        return self.scratch(f"wide {name}", shape, self.unit_ND).copy_(product)
+
+    def _tangent(self, grad_bD: Tensor, block: Block) -> Tensor:
+        """The rows' gradient from that of their unit rows, in place: see :func:`cosine.tangent_gradient`, its twin."""
+        products_bD = torch.mul(grad_bD, block.unit_bD, out=self.scratch("products", grad_bD.shape, grad_bD))
+        grad_bD.addcmul_(products_bD.sum(dim=1, keepdim=True), block.unit_bD, value=-1)
+        return grad_bD if block.norm_b1 is None else grad_bD.div_(block.norm_b1)
 
     def _columns(self, drawn: Any) -> Any:
         """Columns of the shard from columns among the drawn."""

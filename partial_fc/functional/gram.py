@@ -10,8 +10,6 @@ projection removes, and what is left is small, so low precision keeps more of it
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -49,5 +47,5 @@ def centred_gram(unit_mD: Float[Tensor, "m D"]) -> Float[Tensor, "D D"]:
 
 
 def _strips(dim: int) -> list[tuple[int, int]]:
-    edges = [dim * strip // _STRIPS for strip in range(_STRIPS + 1)]
-    return [(start, stop) for start, stop in pairwise(edges) if start < stop]
+    width = -(-dim // _STRIPS)
+    return [(start, min(start + width, dim)) for start in range(0, dim, width)]

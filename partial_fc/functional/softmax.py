@@ -25,6 +25,11 @@ def exponent_shift(scale: Tensor, num_classes: int) -> Tensor:
     return (scale + math.log(num_classes) - _LARGEST_EXPONENT).clamp(min=0.0)
 
 
+def exponentials_(cos_Nb: Float[Tensor, "N b"], scale: Tensor, shift: Tensor) -> Float[Tensor, "N b"]:
+    """``exp(scale · cos - shift)``, in place; ``shift`` is one number or one a row, ``(N, 1)``."""
+    return cos_Nb.mul_(scale).sub_(shift).exp_()
+
+
 def log_of_sum(shifted_sum_N: Float[Tensor, " N"], shift: Tensor) -> Float[Tensor, " N"]:
     """``ln Σ exp(z)`` in float64 from ``Σ exp(z - shift)``; -inf where there was no term."""
     return shifted_sum_N.double().log() + shift

@@ -10,6 +10,7 @@ import torch
 from tiny import HELD_OUT, IMAGES_PER_IDENTITY, SIZE, TRAINED, Tree, tree, write_config, write_data
 from torch import nn
 
+from data_pipeline import NamedSource
 from launch import build
 from launch.config import Config, ConfigError, load_config
 from partial_fc import AdaCos, World
@@ -36,7 +37,29 @@ def config_of(data: Path, tmp_path: Path, /, **sections: Tree | str | int) -> Co
 def test_a_set_is_named_by_its_file_or_by_its_folder(data: Path) -> None:
     by_folder, by_file = (build.open_records(path) for path in (data / "heldout", data / "heldout" / "train.rec"))
     assert len(by_folder) == len(by_file) == len(HELD_OUT) * IMAGES_PER_IDENTITY
+    assert isinstance(by_folder, NamedSource)
+    assert isinstance(by_file, NamedSource)
     assert by_folder.name(0) == by_file.name(0)
+
+
+def test_a_set_may_have_any_form(data: Path, tmp_path: Path) -> None:
+    source = build.open_records(data / "heldout")
+    for sample in range(len(source)):
+        folder = tmp_path / f"person {source.label(sample):02}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{sample:03}.png").write_bytes(source.read(sample).tobytes())
+    again = build.open_records(tmp_path)
+    assert again.labels.tolist() == source.labels.tolist()
+    assert all((again.read(sample) == source.read(sample)).all() for sample in range(len(source)))
+
+
+@pytest.mark.parametrize(("join", "identities"), [("offset", 22), ("merge", 12)])
+def test_several_sets_are_trained_on_as_one(data: Path, tmp_path: Path, join: str, identities: int) -> None:
+    paths = [str(data / name) for name in ("train", "heldout")]
+    source = build.open_training_data(config_of(data, tmp_path, data={"train": paths, "join": join}))
+    assert (source.num_classes, len(source)) == (identities, 22 * IMAGES_PER_IDENTITY)
+    with pytest.raises(ConfigError, match=r"data.num_classes is 5, but .*train \+ .*heldout has"):
+        build.open_training_data(config_of(data, tmp_path, data={"train": paths, "join": join, "num_classes": 5}))
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from launch.config import (
-    AdaCosConfig,
-    ArcFaceConfig,
-    Config,
-    ConfigError,
-    CosFaceConfig,
-    CosineSoftmaxConfig,
-    P2SGradConfig,
-    load_config,
-    resolved_yaml,
-)
+from launch.config import Config, ConfigError, load_config, resolved_yaml
+from launch.config_objectives import AdaCosConfig, ArcFaceConfig, CosFaceConfig, CosineSoftmaxConfig, P2SGradConfig
+from partial_fc import RowAdamW, RowSGD
 from partial_fc.objectives import OBJECTIVES
 
 LEAST = {"data": {"train": "train.rec"}}
@@ -86,6 +79,11 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         ("seed", "--set seed: expected KEY=VALUE"),
         ("=3", "--set =3: expected KEY=VALUE"),
         ("data.train.deeper=1", "train is a value, not a section"),
+        ("data.train=3", "data.train: expected a path or a list of paths, got 3"),
+        ("data.train=[]", "data.train: expected a path or a list of paths, got []"),
+        ("data.train=[a.rec, 3]", "data.train: expected a path or a list of paths, got ['a.rec', 3]"),
+        ("data.train=", "data.train: expected a path or a list of paths, got None"),
+        ("data.join=both", "data.join: Input should be 'offset' or 'merge', got 'both'"),
         ("seed=[1", "'[1' is not a YAML value"),
     ],
 )
@@ -115,6 +113,27 @@ def test_overrides_win_over_the_file_and_the_later_over_the_earlier(tmp_path: Pa
     assert (config.seed, config.schedule.epochs, config.schedule.batch_size) == (3, 7.0, 64)
     assert config.data.evaluate == Path("other.rec")
     assert config.data.train == Path("train.rec")
+
+
+def test_the_classifier_builds_the_row_optimizer_it_names(tmp_path: Path) -> None:
+    sgd = loaded(tmp_path, LEAST, "classifier={momentum: 0.9, weight_decay: 1e-4}").classifier.build_row_optimizer()
+    assert isinstance(sgd, RowSGD)
+    assert (sgd.momentum, sgd.weight_decay, sgd.state_dtype) == (0.9, 1e-4, torch.float32)
+    adamw = loaded(tmp_path, LEAST, "classifier={optimizer: adamw, betas: [0.8, 0.9], state: bfloat16}").classifier
+    built = adamw.build_row_optimizer()
+    assert isinstance(built, RowAdamW)
+    assert (built.betas, built.state_dtype) == ((0.8, 0.9), torch.bfloat16)
+
+
+def test_a_momentum_for_adamw_and_betas_out_of_range_are_refused(tmp_path: Path) -> None:
+    assert "momentum is SGD's" in refusal(tmp_path, LEAST, "classifier={optimizer: adamw, momentum: 0.9}")
+    assert "expected two numbers in [0, 1)" in refusal(tmp_path, LEAST, "classifier.betas=[0.9, 1.0]")
+
+
+def test_several_sets_are_a_list_that_reads_back(tmp_path: Path) -> None:
+    config = loaded(tmp_path, LEAST, "data.train=[one.rec, two]", "data.join=merge")
+    assert config.data.train == (Path("one.rec"), Path("two"))
+    assert loaded(tmp_path, resolved_yaml(config)) == config
 
 
 def test_an_override_can_turn_a_value_off(tmp_path: Path) -> None:

@@ -62,11 +62,11 @@ def test_the_softmax_slopes_of_a_row_sum_to_zero_in_float32(objective: Objective
     target_N = cos_NC.gather(1, labels_N[:, None])[:, 0]
 
     def sum_over_negatives(term: Callable[[Tensor], Tensor]) -> Tensor:
-        return term(cos_NC).scatter(1, labels_N[:, None], 0.0).sum(dim=1)
+        return term(cos_NC.clone()).scatter(1, labels_N[:, None], 0.0).sum(dim=1)
 
     own_squares = partial(sum_over_negatives, torch.square)
     slopes = objective(Cosines(100, 99, 32, target_N, lambda own: own, sum_over_negatives, own_squares))
-    slopes_NC = slopes.negatives(cos_NC).scatter(1, labels_N[:, None], slopes.target_N[:, None])
+    slopes_NC = slopes.negatives(cos_NC.clone()).scatter(1, labels_N[:, None], slopes.target_N[:, None])
     relative_N = slopes_NC.double().sum(dim=1).abs() / slopes_NC.double().abs().sum(dim=1)
     assert relative_N.max() < 4 * torch.finfo(torch.float32).eps
 
