@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from partial_fc.functional import adacos, margins, p2sgrad, softmax
+from partial_fc.fused import fused_on_gpus
 from partial_fc.slopes import Cosines, Slopes
+
+_exponentials_ = fused_on_gpus(softmax.exponentials_)
+_negative_slopes_ = fused_on_gpus(softmax.negative_slopes_)
 
 
 class Objective(nn.Module):
@@ -38,8 +41,8 @@ class _ScaledSoftmax(Objective):
     def _log_negatives(self, cosines: Cosines, scale: Tensor) -> Float[Tensor, " N"]:
         """``ln Σ_{j≠y} exp(s c_ij)`` in float64: one sweep."""
         shift = softmax.exponent_shift(scale, cosines.num_classes)
-        exponentials = partial(softmax.exponentials_, scale=scale, shift=shift)
-        return softmax.log_of_sum(cosines.sum_over_negatives(exponentials), shift)
+        sums_N = cosines.sum_over_negatives(lambda cos_Nb: _exponentials_(cos_Nb, scale, shift))
+        return softmax.log_of_sum(sums_N, shift)
 
     def _slopes(
         self, scale: Tensor, log_negatives_N: Tensor, margined_N: Tensor, derivative_N: Tensor, **figures: Tensor
@@ -52,7 +55,7 @@ class _ScaledSoftmax(Objective):
         return Slopes(
             loss_N.to(dtype),
             scale * derivative_N * excess_N.to(dtype),
-            lambda cos_Nb: softmax.exponentials_(cos_Nb, scale, rounded_N[:, None]).mul_(gain_N[:, None]),
+            lambda cos_Nb: _negative_slopes_(cos_Nb, scale, rounded_N[:, None], gain_N[:, None]),
             {"scale": scale, **figures},
         )
 

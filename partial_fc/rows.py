@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from partial_fc.fused import fused_on_gpus
 from partial_fc.rounding import rounded_to_bfloat16, row_keys
+from partial_fc.scratch import Scratch
 
 Columns = slice | Tensor
 STATE_DTYPES = (torch.float32, torch.bfloat16)
@@ -47,6 +49,7 @@ class RowOptimizer(nn.Module):
         self.weight_decay = weight_decay
         self.state_dtype = state_dtype
         self.first_class, self.seed = 0, 0
+        self._scratch = Scratch()
         for name in self.state_names:
             self.register_buffer(name, None)
 
@@ -59,13 +62,10 @@ class RowOptimizer(nn.Module):
     @torch.no_grad()
     def update(self, rows_cD: Tensor, columns: Columns, grad_bD: Float[Tensor, "b D"], step: int = 0) -> None:
         """Move the rows at ``columns`` against the summed gradient ``grad_bD`` and back to unit length."""
-        rows_bD = rows_cD[columns]
-        moved_bD = rows_bD.to(grad_bD.dtype)  # the rows themselves where they are a slice of the gradient's dtype
+        moved_bD = self._at("rows", rows_cD, columns, grad_bD)
         if self.weight_decay:
-            moved_bD = moved_bD.mul_(1.0 - self.learning_rate * self.weight_decay)
-        moved_bD = moved_bD.add_(self._direction(columns, grad_bD, step), alpha=-self.learning_rate)
-        norm_b1 = torch.linalg.vector_norm(moved_bD, dim=1, keepdim=True)
-        moved_bD = moved_bD.div_(norm_b1.clamp_(min=torch.finfo(norm_b1.dtype).tiny))  # a zero row may stay one
+            moved_bD.mul_(1.0 - self.learning_rate * self.weight_decay)
+        moved_bD = _stepped_(moved_bD, self._direction(columns, grad_bD, step), self.learning_rate)
         self._write(rows_cD, columns, moved_bD, step, _ROWS)
 
     def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
@@ -82,9 +82,17 @@ class RowOptimizer(nn.Module):
         self, state_cD: Tensor, columns: Columns, decay: float, added_bD: Tensor, weight: float, step: int, stream: int
     ) -> Tensor:
         """``decay · state + weight · added`` of the columns, which becomes their state."""
-        moment_bD = state_cD[columns].to(added_bD.dtype).mul_(decay).add_(added_bD, alpha=weight)
+        moment_bD = self._at(f"moment {stream}", state_cD, columns, added_bD).mul_(decay).add_(added_bD, alpha=weight)
         self._write(state_cD, columns, moment_bD, step, stream)
         return moment_bD
+
+    def _at(self, name: str, state_cD: Tensor, columns: Columns, like: Tensor) -> Tensor:
+        """The columns in the dtype of ``like``, to be overwritten: the state itself where they are a slice of it."""
+        if isinstance(columns, slice):
+            part_bD = state_cD[columns]
+            return part_bD if part_bD.dtype == like.dtype else self._scratch(name, part_bD.shape, like).copy_(part_bD)
+        part_bD = torch.index_select(state_cD, 0, columns, out=self._scratch(name, like.shape, state_cD))
+        return part_bD.to(like.dtype)
 
     def _write(self, state_cD: Tensor, columns: Columns, values_bD: Tensor, step: int, stream: int) -> None:
         if state_cD.dtype == torch.bfloat16 != values_bD.dtype:
@@ -181,6 +189,18 @@ class RowAdamW(RowOptimizer):
         updates_b1 = updates_c[columns].to(grad_bD.dtype).unsqueeze(1)
         root_bD = (second_bD / (1.0 - beta_2**updates_b1)).sqrt_().add_(self.eps)
         return (first_bD / (1.0 - beta_1**updates_b1)).div_(root_bD)
+
+
+def step_on_sphere_(
+    rows_bD: Float[Tensor, "b D"], direction_bD: Float[Tensor, "b D"], learning_rate: float
+) -> Float[Tensor, "b D"]:
+    """``(w - η u) / |w - η u|``, in place. A zero row that is not moved stays one."""
+    rows_bD.add_(direction_bD, alpha=-learning_rate)
+    norm_b1 = torch.linalg.vector_norm(rows_bD, dim=1, keepdim=True)
+    return rows_bD.div_(norm_b1.clamp_(min=torch.finfo(norm_b1.dtype).tiny))
+
+
+_stepped_ = fused_on_gpus(step_on_sphere_)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from partial_fc.functional import cosine
+from partial_fc.fused import fused_on_gpus
 from partial_fc.scratch import Scratch
 from partial_fc.sharding import Targets, owned_targets
 from partial_fc.slopes import Cosines, Slopes
@@ -23,6 +24,8 @@ from partial_fc.world import World
 Columns = slice | Tensor
 UseRows = Callable[[Columns, Float[Tensor, "b D"]], None]
 Send = Callable[[Float[Tensor, "N D"]], None]
+
+_tangent_gradient = fused_on_gpus(cosine.tangent_gradient)
 
 _CPU_BLOCK_ELEMENTS = 1 << 20  # of a block's cosines, or of its rows if they are more: 4 MiB, to stay in cache
 _GPU_BLOCK_ELEMENTS = 1 << 26  # 256 MiB: large enough to fill the machine, small beside the weights
@@ -193,7 +196,9 @@ class Sweep:
         return self.scratch(f"wide {name}", shape, self.unit_ND).copy_(product)
 
     def _tangent(self, grad_bD: Tensor, block: Block) -> Tensor:
-        """The rows' gradient from that of their unit rows, in place: see :func:`cosine.tangent_gradient`, its twin."""
+        """:func:`cosine.tangent_gradient` of a block; on a CPU in place, with the buffers of every block."""
+        if grad_bD.is_cuda:
+            return _tangent_gradient(grad_bD, block.unit_bD, block.norm_b1)
         products_bD = torch.mul(grad_bD, block.unit_bD, out=self.scratch("products", grad_bD.shape, grad_bD))
         grad_bD.addcmul_(products_bD.sum(dim=1, keepdim=True), block.unit_bD, value=-1)
         return grad_bD if block.norm_b1 is None else grad_bD.div_(block.norm_b1)

@@ -26,8 +26,15 @@ def exponent_shift(scale: Tensor, num_classes: int) -> Tensor:
 
 
 def exponentials_(cos_Nb: Float[Tensor, "N b"], scale: Tensor, shift: Tensor) -> Float[Tensor, "N b"]:
-    """``exp(scale · cos - shift)``, in place; ``shift`` is one number or one a row, ``(N, 1)``."""
+    """``exp(scale · cos - shift)``, in place."""
     return cos_Nb.mul_(scale).sub_(shift).exp_()
+
+
+def negative_slopes_(
+    cos_Nb: Float[Tensor, "N b"], scale: Tensor, log_normaliser_N1: Tensor, gain_N1: Tensor
+) -> Float[Tensor, "N b"]:
+    """``gain · exp(scale · cos - ln Σ_k exp(z_k))``, in place: the slope ``s P_ij`` of the classes but the target."""
+    return cos_Nb.mul_(scale).sub_(log_normaliser_N1).exp_().mul_(gain_N1)
 
 
 def log_of_sum(shifted_sum_N: Float[Tensor, " N"], shift: Tensor) -> Float[Tensor, " N"]:

@@ -1,0 +1,33 @@
+"""Elementwise work as one kernel on a GPU.
+
+On a GPU every operation reads and writes the whole block in the device's memory; torch.compile makes one pass of a
+chain of them. On a CPU a block stays in the cache and the chain is as good. The function itself is the readable twin
+of what is compiled from it (``tests/partial_fc/test_fused.py``).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+def fused_on_gpus(function: Function) -> Function:
+    """``function``, compiled where its first argument is on a GPU. Sizes may change from call to call."""
+
+    @functools.wraps(function)
+    def called(first: Tensor, *others: Any) -> Tensor:
+        return (compiled(function) if first.is_cuda else function)(first, *others)
+
+    return cast(Function, called)
+
+
+@functools.cache
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``function`` through torch.compile, with sizes left open: blocks differ in width, the last one always."""
+    return torch.compile(function, dynamic=True)

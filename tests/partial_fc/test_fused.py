@@ -1,0 +1,45 @@
+"""What is compiled for GPUs against the functions it is compiled from, by the C++ compiler of this machine."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from partial_fc.functional import cosine, softmax
+from partial_fc.fused import compiled
+from partial_fc.rows import step_on_sphere_
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler on a CPU")
+
+
+def arguments(function: Callable[..., Tensor], rows: int) -> list[Tensor | float]:
+    matrix, other, column = torch.rand(5, rows), torch.rand(5, rows), torch.rand(5, 1)
+    given: dict[Callable[..., Tensor], list[Tensor | float]] = {
+        softmax.exponentials_: [matrix, torch.tensor(20.0), torch.tensor(3.0)],
+        softmax.negative_slopes_: [matrix, torch.tensor(20.0), 20.0 + column, column],
+        cosine.tangent_gradient: [matrix, other, column.expand(5, 1)],
+        step_on_sphere_: [matrix, other, 0.1],
+    }
+    return given[function]
+
+
+@pytest.mark.parametrize(
+    "function", [softmax.exponentials_, softmax.negative_slopes_, cosine.tangent_gradient, step_on_sphere_]
+)
+def test_compiled_and_plain_functions_give_the_same_in_place_for_blocks_of_any_width(
+    function: Callable[..., Tensor],
+) -> None:
+    for rows in (64, 17):
+        plain = arguments(function, rows)
+        given = [part.clone() if isinstance(part, Tensor) else part for part in plain]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, about its own modules
+            found = compiled(inspect.unwrap(function))(*given)  # without the tests' shape checks
+        torch.testing.assert_close(found, function(*plain), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(given[0], plain[0], rtol=1e-5, atol=1e-6)
