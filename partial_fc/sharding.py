@@ -36,10 +36,14 @@ class Targets(NamedTuple):
     def within(self, start: int, stop: int) -> Targets:
         """The targets in ``start .. stop``, placed from ``start`` on."""
         is_here = self.is_here & (self.places >= start) & (self.places < stop)
-        if is_here.is_cuda:
+        if _lists_all(is_here):
             return Targets(self.rows, (self.places - start).clamp(0, max(stop - start - 1, 0)), is_here)
         kept = torch.nonzero(is_here).squeeze(1)
         return Targets(self.rows[kept], self.places[kept] - start, is_here[kept])
+
+
+def _lists_all(rows: Tensor) -> bool:
+    return rows.is_cuda
 
 
 def owned_targets(labels_N: Int[Tensor, " N"], shard: range) -> Targets:

@@ -113,6 +113,18 @@ def test_half_precision_figures_add_up_without_loss() -> None:
     assert reported(gathered).loss == 10.0
 
 
+def test_bad_images_are_asked_for_once_a_report_and_parted_into_intervals() -> None:
+    told = iter([(2, 5), (2, 9), (6, 20)])
+    gathered = meter(bad_images=lambda: next(told))
+    found = []
+    for _ in range(3):
+        gathered.observe(images=8, loss=0.0, data_wait_seconds=0.0)
+        gathered.observe(images=8, loss=0.0, data_wait_seconds=0.0)
+        report = reported(gathered)
+        found.append((report.interval_bad_images_of_rank, report.bad_images))
+    assert found == [(2, 5), (0, 9), (4, 20)]
+
+
 def test_a_report_without_a_step_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one observed step"):
         reported(meter())

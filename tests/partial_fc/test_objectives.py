@@ -37,6 +37,15 @@ def test_loss_and_both_gradients_equal_the_whole_matrix(name: str, size: int, bl
 
 
 @each_loss
+@pytest.mark.parametrize("size", [1, 3, 30])
+def test_targets_listed_in_full_as_on_a_gpu_give_the_same(
+    name: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("partial_fc.sharding._lists_all", lambda rows: True)
+    assert_equal(CASES[name], problem(C, D, (9, 6)), size, 7)
+
+
+@each_loss
 def test_128_ranks_of_which_most_have_no_class_and_no_row_agree_with_one(name: str) -> None:
     assert_equal(CASES[name], problem(C, D, (9, 6)), 128)
 

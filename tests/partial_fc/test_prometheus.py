@@ -72,6 +72,7 @@ def test_names_and_types_are_those_of_the_dashboards(sink: PrometheusSink) -> No
     sink.write(report(extra={"scale_capped": 0.5}))
     assert {name: family.type for name, family in families(sink).items()} == {
         "images": "counter",
+        "bad_images": "counter",
         "steps": "counter",
         "step_seconds": "histogram",
         "data_wait_seconds": "histogram",
@@ -141,6 +142,13 @@ def test_histograms_take_the_mean_once_per_step_otherwise(sink: PrometheusSink) 
     assert value(sink, "step_seconds_sum") == pytest.approx(2.0)
     assert value(sink, "data_wait_seconds_bucket", le="0.005") == 10
     assert value(sink, "data_wait_seconds_bucket", le="0.002") == 0
+
+
+def test_bad_images_are_counted_for_this_rank_from_zero_on(sink: PrometheusSink) -> None:
+    assert value(sink, "bad_images_total") == 0
+    for count in (3, 0, 2):
+        sink.write(report(bad_images=100, interval_bad_images_of_rank=count))
+    assert value(sink, "bad_images_total") == 5
 
 
 def test_a_gauge_shows_nothing_while_there_is_no_value(sink: PrometheusSink) -> None:

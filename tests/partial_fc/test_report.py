@@ -50,6 +50,13 @@ def test_the_line_leaves_out_what_the_objective_has_not() -> None:
     assert figures_line(without) == "1,234 images/s  loss 8.7654  left unknown"
 
 
+def test_bad_images_are_told_once_there_are_some() -> None:
+    assert "angle 60.0 deg  1,200 bad images  left 1:02:03" in figures_line(report(bad_images=1200))
+    record = json_record(report(bad_images=1200, interval_bad_images_of_rank=7))
+    assert record["bad_images"] == 1200
+    assert "interval_bad_images_of_rank" not in record
+
+
 def test_extra_figures_may_not_hide_a_field_nor_be_no_name() -> None:
     assert report(extra={"scale_capped": 1.0}).extra["scale_capped"] == 1.0
     for name in ("loss", "Scale", "a-b", ""):

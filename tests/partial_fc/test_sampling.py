@@ -180,3 +180,20 @@ def test_a_rate_that_draws_nothing_leaves_the_batchs_own_classes(size: int, labe
     assert all(torch.allclose(loss, truth, rtol=1e-12, atol=0) for loss, _ in found)
     touched = torch.cat([touched for _, touched in found])
     assert touched.tolist() == (present.tolist() if len(present) > 1 else [])
+
+
+@pytest.mark.parametrize("objective", [CosFace(32.0, 0.35), P2SGrad()])
+def test_a_sampled_step_with_targets_listed_in_full_as_on_a_gpu_is_the_same(
+    objective: CosFace | P2SGrad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeddings_ND, labels_N = torch.randn(9, D), torch.randint(C, (9,))
+
+    def work(world: World) -> Tensor:
+        head = ShardedClassifier(C, D, objective, world=world, sample_rate=0.2, row_optimizer=RowSGD(0.1, 0.9)).double()
+        mine = [part.tensor_split(world.size)[world.rank] for part in (embeddings_ND.double(), labels_N)]
+        head(mine[0].clone().requires_grad_(), mine[1]).backward()
+        return head.weight.detach()
+
+    listed = torch.cat(on_ranks(3, work))
+    monkeypatch.setattr("partial_fc.sharding._lists_all", lambda rows: True)
+    assert error(torch.cat(on_ranks(3, work)), listed) < 1e-12
