@@ -4,7 +4,7 @@ NPROC ?= auto
 SHELL := /bin/bash
 PARTIAL_FC := .venv/bin/partial-fc
 
-.PHONY: train test omniglot clean
+.PHONY: train test omniglot bench clean
 
 train: data/synthetic/heldout/train.rec
 	$(PARTIAL_FC) train configs/synthetic.yaml --nproc $(NPROC)
@@ -20,6 +20,9 @@ test: .venv/installed
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 .venv/bin/pytest
+
+bench: .venv/installed
+	.venv/bin/python -m benchmarks.performance
 
 data/synthetic/heldout/train.rec: .venv/installed
 	test -e data/synthetic/train || $(PARTIAL_FC) pack synthetic --identities 600 --images 20 --size 40 --out data/synthetic/train

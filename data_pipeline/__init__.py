@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NamedSource", "Source"]
+__all__ = ["NamedSource", "PrefetchingSource", "Source"]
 
 
 class Source(Protocol):
@@ -39,3 +39,11 @@ class NamedSource(Protocol):
 
     def name(self, sample: int) -> str:
         """A place a person can find, such as a file and a record key."""
+
+
+@runtime_checkable
+class PrefetchingSource(Protocol):
+    """A source that can be told what will be read next."""
+
+    def prefetch(self, samples: NDArray[np.int64]) -> None:
+        """Has the system bring these images into memory, and waits for none; called from any thread."""

@@ -1,5 +1,6 @@
 """A file read at any place by any thread, and the small reads that walk through one from front to back."""
 
+import mmap
 import os
 import weakref
 from pathlib import Path
@@ -32,6 +33,15 @@ class ByteFile:
                 "damaged: copy it again"
             )
         return found
+
+    def mapped(self) -> mmap.mmap:
+        """The whole file as memory that is read where it is touched, for a walk that jumps; no empty file has any."""
+        return mmap.mmap(self._fd, self.size_bytes, access=mmap.ACCESS_READ)
+
+    def prefetch(self, offset: int, size: int) -> None:
+        """Has the system read some bytes into its cache, and does not wait for them."""
+        if size > 0:  # no bytes would mean: up to the end of the file
+            os.posix_fadvise(self._fd, offset, size, os.POSIX_FADV_WILLNEED)
 
 
 class Window:

@@ -1,48 +1,31 @@
 """Decoded, augmented, normalised batches, by DALI.
 
 DALI decodes in threads of its own while the model trains. Which images it decodes, and how they are changed, it is told
-batch by batch from `order` and the `augment` files, so it holds no state: a run goes on from one integer, the step.
-Labels travel beside the images as int64.
+batch by batch from `order`, `damage` and the `augment` files, so it holds no state: a run goes on from one integer, the
+step. Labels travel beside the images as int64.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from nvidia.dali.pipeline import Pipeline
-from torch import Tensor
-from torch.utils.dlpack import from_dlpack
+from numpy.typing import ArrayLike, NDArray
 
-from data_pipeline import NamedSource, Source
+from data_pipeline import Source
 from data_pipeline.augment import Augmentation
-from data_pipeline.augment_draws import Columns, Draws
+from data_pipeline.augment_draws import Draws
 from data_pipeline.augment_geometry import geometry_columns
 from data_pipeline.augment_pixels import pixel_columns
-from data_pipeline.dali_graph import CPU, ImageFormat, pipeline
+from data_pipeline.checks import image_problem
+from data_pipeline.dali_batches import BATCHES_AHEAD, Batch, DecodedBatches, Encoded, Order
+from data_pipeline.dali_graph import ImageFormat
+from data_pipeline.damage import Damage
 from data_pipeline.order import rank_positions, samples_at
+from data_pipeline.quarantine import sample_name
+from data_pipeline.read_ahead import IMAGES_AHEAD, ReadAhead
 
-__all__ = ["Batch", "ImageFormat", "ImageLoader", "Order", "sequential_batches"]
+__all__ = ["BATCHES_AHEAD", "Batch", "ImageFormat", "ImageLoader", "Order", "sequential_batches"]
 
-BATCHES_AHEAD = 2  # decoded while the model works on another
-MOST_NAMED = 8  # undecodable images in one message
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Images (n, 3, height, width) and their classes (n,), int64, on one device; no later batch overwrites them."""
-
-    images: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Order:
-    """Which images make a batch, (n,), and how each is changed: columns (n, ...), the same ones in every batch."""
-
-    samples: NDArray[np.int64]
-    columns: Columns = field(default_factory=dict)
+MOST_NAMED = 8  # bad images in one message
 
 
 class ImageLoader:
@@ -51,8 +34,11 @@ class ImageLoader:
     Step s is a part of global batch s, the same whatever the number of ranks; the parts of two ranks differ by one
     image at most and keep their sizes. An image is changed by what (seed, epoch, sample) draw, on any rank.
 
-    Raises ValueError naming the images that cannot be decoded, and passes on what the source raises (up to
-    `BATCHES_AHEAD` steps early); it cannot be used after that.
+    An image in `quarantine`, or one that cannot be read or decoded, is replaced by another with that one's label and
+    changes (see `damage`). `images` counts what was handed out, `replaced` those of it that stand for an image of the
+    second kind. One that only the decoder refuses costs a pipeline, made anew from that step on, when it first comes
+    up: some tenths of a second.
+    ValueError where nothing can take an image's place, up to `BATCHES_AHEAD` steps early; no use after that.
     """
 
     def __init__(
@@ -65,6 +51,7 @@ class ImageLoader:
         size: int,
         seed: int,
         augmentation: Augmentation | None = None,
+        quarantine: ArrayLike = (),
         num_threads: int = 1,
         start_step: int = 0,
     ) -> None:
@@ -73,7 +60,10 @@ class ImageLoader:
         self._source, self._form, self._seed = source, form, seed
         self._augmentation = augmentation or Augmentation()
         self._global_batch, self._rank, self._size = global_batch, rank, size
-        self._batches = _DecodedBatches(source, form, self.order, start_step, num_threads)
+        self._damage = Damage(source, seed, quarantine)
+        self._read_ahead, self._hinted = ReadAhead(source), start_step
+        self.images = self.replaced = 0
+        self._batches = DecodedBatches(form, source.labels, self._encoded, self._condemn, start_step, num_threads)
 
     @property
     def step(self) -> int:
@@ -81,17 +71,40 @@ class ImageLoader:
         return self._batches.number
 
     def order(self, step: int) -> Order:
-        """Which images this rank sees in a step, and how they are changed."""
-        positions = rank_positions(step, self._global_batch, self._rank, self._size)
-        epochs, samples = samples_at(positions, len(self._source), self._seed)
-        drawn = (self._augmentation, Draws(epochs, samples, self._seed), self._form.height, self._form.width)
-        return Order(samples, {**geometry_columns(*drawn), **pixel_columns(*drawn)})
+        """Which images of an undamaged set this rank sees in a step, and how they are changed."""
+        return self._order(*self._drawn(step))
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        return next(self._batches)
+        batch = next(self._batches)
+        self.images += len(batch.labels)
+        self.replaced += batch.replaced
+        return batch
+
+    def _encoded(self, step: int) -> Encoded:
+        epochs, samples = self._drawn(step)
+        self._hint(step + 1, step + 1 + -(-IMAGES_AHEAD // samples.size))
+        sound = self._damage.sound_images(epochs, samples)
+        return Encoded(self._order(epochs, sound.samples), sound.encoded, sound.replaced)
+
+    def _hint(self, first: int, last: int) -> None:
+        for later in range(max(self._hinted, first), last):
+            self._read_ahead.ask(self._drawn(later)[1])
+        self._hinted = max(self._hinted, last)
+
+    def _drawn(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        positions = rank_positions(step, self._global_batch, self._rank, self._size)
+        return samples_at(positions, len(self._source), self._seed)
+
+    def _order(self, epochs: NDArray[np.int64], samples: NDArray[np.int64]) -> Order:
+        drawn = (self._augmentation, Draws(epochs, samples, self._seed), self._form.height, self._form.width)
+        return Order(samples, {**geometry_columns(*drawn), **pixel_columns(*drawn)})
+
+    def _condemn(self, step: int, problems: dict[int, str]) -> None:
+        for sample, reason in problems.items():
+            self._damage.condemn(sample, reason)
 
 
 def sequential_batches(
@@ -99,101 +112,29 @@ def sequential_batches(
 ) -> Iterator[Batch]:
     """The named images in the order given, unchanged, `batch` at a time; the last batch may be shorter.
 
-    Raises like `ImageLoader`.
+    Raises ValueError naming the images that cannot be decoded, and passes on what the source raises (up to
+    `BATCHES_AHEAD` batches early): nothing takes the place of an image that was asked for.
     """
     if batch < 1:
         raise ValueError(f"batches of {batch} images: expected at least 1")
     chosen = np.asarray(samples, np.int64)
 
-    def order(number: int) -> Order | None:
+    def encoded(number: int) -> Encoded | None:
         part = chosen[number * batch : (number + 1) * batch]
-        return Order(part) if part.size else None
+        images = [source.read(sample) for sample in part.tolist()]
+        problems = (
+            (sample, image_problem(image.tobytes())) for sample, image in zip(part.tolist(), images, strict=True)
+        )
+        if bad := {sample: problem for sample, problem in problems if problem is not None}:
+            refuse(number, bad)
+        return Encoded(Order(part), images) if part.size else None
 
-    return _DecodedBatches(source, form, order, 0, num_threads) if chosen.size else iter(())
-
-
-class _DecodedBatches:
-    """The batches of `orders(first)`, `orders(first + 1)`, ... up to the first None; none is larger than the first."""
-
-    def __init__(
-        self, source: Source, form: ImageFormat, orders: Callable[[int], Order | None], first: int, num_threads: int
-    ) -> None:
-        self._source, self._form, self._orders = source, form, orders
-        self._pipeline = _new_pipeline(source, form, orders, first, num_threads)
-        self._failure: Exception | None = None
-        self.number = first
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        if self._failure:
-            raise self._failure
-        try:
-            outputs = self._pipeline.run()
-        except StopIteration:
-            raise
-        except Exception as error:
-            self._failure = self._explained(error)
-            raise self._failure from error
-        # No copy: DALI's dynamic executor gives each batch memory of its own, kept for as long as the tensor lives
-        # (test_a_batch_kept_is_not_overwritten_by_later_ones).
-        images, labels = (from_dlpack(output.as_tensor()) for output in outputs)
-        self.number += 1
-        return Batch(images.permute(0, 3, 1, 2) if self._form.channels_last else images, labels)
-
-    def _explained(self, error: Exception) -> Exception:
-        """The error, or what it comes from: DALI says that an image of the batch is bad, but mostly not which."""
-        order = self._orders(self.number)
-        if not isinstance(error, RuntimeError) or order is None:
-            return error
-        bad = [int(sample) for sample in order.samples if not _is_decodable(self._source, self._form, int(sample))]
-        if not bad:
-            return error
-        named = "; ".join(_description(self._source, sample) for sample in bad[:MOST_NAMED])
-        return ValueError(
-            f"batch {self.number}: {len(bad)} of {len(order.samples)} images cannot be decoded: {named}"
-            f"{'; ...' if len(bad) > MOST_NAMED else ''}. Repair them or leave them out of the data set"
+    def refuse(number: int, problems: dict[int, str]) -> None:
+        named = [f"{sample_name(source, sample)}: {reason}" for sample, reason in problems.items()]
+        of = min(batch, chosen.size - number * batch)
+        raise ValueError(
+            f"batch {number}: {len(named)} of {of} images cannot be used: {'; '.join(named[:MOST_NAMED])}"
+            f"{'; ...' if len(named) > MOST_NAMED else ''}. Repair them or leave them out of the data set"
         )
 
-
-def _new_pipeline(
-    source: Source, form: ImageFormat, orders: Callable[[int], Order | None], first: int, num_threads: int
-) -> Pipeline:
-    """A DALI pipeline that decodes `orders`, asking for each from the thread that runs it."""
-    example = orders(first)
-    assert example is not None
-
-    def columns(batch: Any) -> list[Any]:
-        order = orders(first + batch.iteration)
-        if order is None:
-            raise StopIteration
-        images = [source.read(int(sample)) for sample in order.samples]
-        return [images, source.labels[order.samples], *order.columns.values()]
-
-    return pipeline(
-        columns,
-        form,
-        example.columns,
-        batch_size=len(example.samples),
-        num_threads=num_threads,
-        device_id=None if form.device == CPU else form.device,
-        prefetch_queue_depth=BATCHES_AHEAD,
-        exec_dynamic=True,
-    )
-
-
-def _is_decodable(source: Source, form: ImageFormat, sample: int) -> bool:
-    """Whether an image decodes by itself, in a pipeline of its own: one that failed is not to be used again."""
-    order = Order(np.array([sample]))
-    try:
-        _new_pipeline(source, form, lambda number: order if number == 0 else None, 0, num_threads=1).run()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _description(source: Source, sample: int) -> str:
-    encoded = source.read(sample)
-    place = f"{source.name(sample)}, " if isinstance(source, NamedSource) else ""
-    return f"sample {sample} ({place}{encoded.size} bytes, first {encoded[:4].tobytes().hex()})"
+    return DecodedBatches(form, source.labels, encoded, refuse, 0, num_threads) if chosen.size else iter(())

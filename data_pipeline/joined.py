@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline import NamedSource, Source
+from data_pipeline import NamedSource, PrefetchingSource, Source
 
 Join = Literal["offset", "merge"]
 
@@ -28,7 +28,8 @@ class JoinedSource:
     `offset`: no identity of one set is in another; each set's labels begin where those of the set before it end.
     `merge`: the same identity may be in several sets. It is known by its name where labels were made from names
     (folders, lists and tables of names), and by its number where they are numbers; ValueError where some sets have
-    names and others numbers, which say nothing about each other.
+    names and others numbers, which say nothing about each other. `identities` then has the names; it is None where
+    labels are but numbers, and after `offset`, where one name may mean several identities.
     Holds 8 bytes an image beside what the sets hold.
     """
 
@@ -39,7 +40,11 @@ class JoinedSource:
             raise ValueError(f"join {join!r}: expected 'offset' or 'merge'")
         self.sources, self.join = tuple(sources), join
         self._starts = np.cumsum([0, *map(len, sources)])
-        relabelled = _offset_labels(sources) if join == "offset" else _merged_labels(sources)
+        self.identities = None if join == "offset" else _merged_names(sources)
+        if self.identities is not None:
+            relabelled = _labels_by_name(sources, self.identities)
+        else:
+            relabelled = _offset_labels(sources) if join == "offset" else [source.labels for source in sources]
         self.labels: NDArray[np.int64] = np.concatenate(relabelled)
         self.num_classes = sum(s.num_classes for s in sources) if join == "offset" else int(self.labels.max()) + 1
 
@@ -54,6 +59,14 @@ class JoinedSource:
         """The encoded bytes of one image."""
         source, within = self._place(sample)
         return source.read(within)
+
+    def prefetch(self, samples: NDArray[np.int64]) -> None:
+        """Passes on to each set what will be read of it."""
+        sets = np.searchsorted(self._starts, samples, side="right") - 1
+        for at in np.unique(sets).tolist():
+            source = self.sources[at]
+            if isinstance(source, PrefetchingSource):
+                source.prefetch(samples[sets == at] - self._starts[at])
 
     def name(self, sample: int) -> str:
         """The place that the image's own set gives, or its number there."""
@@ -72,17 +85,26 @@ def _offset_labels(sources: Sequence[Source]) -> list[NDArray[np.int64]]:
     return [source.labels + start for source, start in zip(sources, starts[:-1], strict=True)]
 
 
-def _merged_labels(sources: Sequence[Source]) -> list[NDArray[np.int64]]:
-    names = [source.identities if isinstance(source, IdentifiedSource) else None for source in sources]
+def _names(source: Source) -> Sequence[str] | None:
+    return source.identities if isinstance(source, IdentifiedSource) else None
+
+
+def _merged_names(sources: Sequence[Source]) -> Sequence[str] | None:
+    """The names that occur in any of the sets, in their order; None where no set has names."""
+    names = [_names(source) for source in sources]
     named = [found for found in names if found is not None]
     if not named:
-        return [source.labels for source in sources]
+        return None
     if len(named) < len(sources):
         lacking = next(at for at, found in enumerate(names) if found is None)
         raise ValueError(
             f"set {lacking + 1} of {len(sources)} has numbers for labels and another has names, so nothing says which "
             "identities are the same: join them by 'offset', or bring them into one form"
         )
-    label_of = {name: label for label, name in enumerate(sorted(set().union(*named)))}
-    maps = [np.fromiter((label_of[name] for name in found), np.int64, len(found)) for found in named]
+    return sorted(set().union(*named))
+
+
+def _labels_by_name(sources: Sequence[Source], identities: Sequence[str]) -> list[NDArray[np.int64]]:
+    label_of = {name: label for label, name in enumerate(identities)}
+    maps = [np.fromiter((label_of[name] for name in _names(source) or ()), np.int64) for source in sources]
     return [found[source.labels] for found, source in zip(maps, sources, strict=True)]

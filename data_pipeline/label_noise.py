@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline import NamedSource, Source
+from data_pipeline import NamedSource, PrefetchingSource, Source
 from data_pipeline.counter_hash import bits, fractions, key
 
 _WHETHER, _WHICH = 1, 2  # streams of the hash: one must not tell about the other
@@ -38,6 +38,11 @@ class NoisyLabels:
     def read(self, sample: int) -> NDArray[np.uint8]:
         """The encoded bytes of one image."""
         return self.source.read(sample)
+
+    def prefetch(self, samples: NDArray[np.int64]) -> None:
+        """Passes on what will be read."""
+        if isinstance(self.source, PrefetchingSource):
+            self.source.prefetch(samples)
 
     def name(self, sample: int) -> str:
         """The place the source gives, or the sample's number where it gives none."""

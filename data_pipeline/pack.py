@@ -1,8 +1,4 @@
-"""Sets of images made into ``train.rec`` + ``train.idx``: from a folder, from Omniglot's zips, from arithmetic.
-
-What is encoded is encoded as JPEG, which GPUs decode as well. To decode a grey drawing of 32 or 48 pixels costs DALI
-22 us of a CPU core as grey JPEG of quality 95, 33 or 37 us as colour JPEG, 23 or 35 us as PNG.
-"""
+"""Sets of images made into ``train.rec`` + ``train.idx``: from a folder, from Omniglot's zips, from arithmetic."""
 
 from __future__ import annotations
 
@@ -13,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from data_pipeline.record_set import Encoded, Identity, listed, process_pool, write_set
+from data_pipeline.image_files import IMAGE_SUFFIXES, listed
+from data_pipeline.jpeg import REFUSALS, check_form, jpeg, reencoded
+from data_pipeline.record_set import Encoded, Identity, write_set
 from data_pipeline.synthetic import identity_image
+from data_pipeline.workers import process_pool
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 PICTURES_PER_PROCESS = 4000  # a process takes two seconds to start, as long as it takes to draw this many
 
 
@@ -32,7 +30,7 @@ def pack_folder(
     Hidden files are passed over. ValueError naming the places, after all was looked at, for images that cannot be read,
     folders without images, and files that are neither: nothing is written then.
     """
-    _check_form(size, quality)
+    check_form(size, quality)
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is not a folder: expected one with a folder of images per identity")
     entries = sorted((entry for entry in os.scandir(source) if not entry.name.startswith(".")), key=lambda e: e.name)
@@ -59,7 +57,7 @@ def pack_omniglot(
     With ``rotations`` every character turned by 90, 180 and 270 degrees counts as three more identities, as is usual
     for this set: of M characters, labels k·M to (k+1)·M - 1 are those turned k times. Images are grey, black on white.
     """
-    _check_form(size, quality)
+    check_form(size, quality)
     drawings: dict[str, list[bytes]] = {}
     for path in zips:
         characters = _characters(path)
@@ -92,7 +90,7 @@ def pack_synthetic(
     Two sets of one seed whose ranges of identities do not meet have no person in common. Large sets are drawn by
     several processes, which start anew: a script that calls this needs its ``if __name__ == "__main__"``.
     """
-    _check_form(size, quality)
+    check_form(size, quality)
     if identities < 1 or images < 1:
         raise ValueError(f"got identities={identities} and images={images}: expected at least 1 of each")
     people = range(first_identity, first_identity + identities)
@@ -102,13 +100,6 @@ def pack_synthetic(
         write_set(drawn, out, pool, total=identities)
 
 
-def _check_form(size: int | None, quality: int) -> None:
-    if size is not None and size < 1:
-        raise ValueError(f"a size of {size} pixels: expected at least 1")
-    if not 1 <= quality <= 100:
-        raise ValueError(f"a JPEG quality of {quality}: expected 1 to 100")
-
-
 def _folder(folder: Path, size: int | None, quality: int) -> Encoded:
     encoded = Encoded([], [])
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
@@ -116,26 +107,12 @@ def _folder(folder: Path, size: int | None, quality: int) -> Encoded:
             encoded.complaints.append(f"{path} is no image")
             continue
         try:
-            encoded.images.append(_encoded_file(path.read_bytes(), size, quality))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # PIL raises each of them
+            encoded.images.append(reencoded(path.read_bytes(), size, quality))
+        except REFUSALS as error:
             encoded.complaints.append(f"{path} cannot be read ({error})")
     if not encoded.images and not encoded.complaints:
         encoded.complaints.append(f"{folder} has no images in it")
     return encoded
-
-
-def _encoded_file(content: bytes, size: int | None, quality: int) -> bytes:
-    with Image.open(io.BytesIO(content)) as image:
-        image.load()
-        if size is None and image.format == "JPEG":
-            return content
-        if image.mode.startswith(("I", "F")):
-            raise ValueError("it has more than 8 bits per channel: make it an 8-bit image")
-        upright = ImageOps.exif_transpose(image)
-        picture = upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
-    if size is not None and picture.size != (size, size):
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    return _jpeg(picture, quality)
 
 
 def _characters(path: Path) -> dict[str, list[bytes]]:
@@ -161,15 +138,9 @@ def _turned(drawings: list[bytes], turn: int, size: int, quality: int) -> Encode
 def _drawing(content: bytes, turn: int, size: int, quality: int) -> bytes:
     with Image.open(io.BytesIO(content)) as image:
         turned = image.convert("L").rotate(90 * turn)  # of a multiple of 90 degrees: exact
-    return _jpeg(turned.resize((size, size), Image.Resampling.BOX), quality)
+    return jpeg(turned.resize((size, size), Image.Resampling.BOX), quality)
 
 
 def _drawn(identity: int, images: int, size: int, quality: int, seed: int) -> Encoded:
     pictures = (identity_image(identity, index, size=size, seed=seed) for index in range(images))
-    return Encoded([_jpeg(Image.fromarray(picture), quality) for picture in pictures], [])
-
-
-def _jpeg(image: Image.Image, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    return Encoded([jpeg(Image.fromarray(picture), quality) for picture in pictures], [])

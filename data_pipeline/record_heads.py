@@ -1,13 +1,13 @@
 """The records of a `.rec` file, byte by byte: the format (see `recordio`), and the heads of all records at once."""
 
-import mmap
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from data_pipeline.byte_file import ByteFile
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -30,21 +30,8 @@ class RecordHeads:
     sizes: NDArray[np.int32]
 
 
-class RecordFile:
-    """An open `.rec`, read by `pread`, which moves no file position; the caller closes `fd`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.fd = os.open(path, os.O_RDONLY)
-        self.size_bytes = os.fstat(self.fd).st_size
-
-    def bytes_at(self, offset: int, size: int) -> bytes:
-        """`size` bytes of the file; ValueError if it is shorter."""
-        # No more than there is: pread makes room for all that it is asked for, and a damaged length may say 512 MB.
-        found = os.pread(self.fd, min(size, max(self.size_bytes - offset, 0)), offset)
-        if len(found) != size:
-            raise ValueError(f"{self.path}: {len(found)} of {size} bytes at byte {offset}: the file was cut short")
-        return found
+class RecordFile(ByteFile):
+    """An open `.rec`."""
 
     def joined_parts(self, offset: int) -> bytes:
         """The payload of a record in several parts, with the magic numbers put back between them."""
@@ -78,7 +65,7 @@ class RecordFile:
         self.refuse(offsets % 4 != 0, keys, offsets, "records start at multiples of 4")
         in_file_order = np.argsort(offsets, kind="stable")
         # Not closed by hand: an array over it, held by an error's traceback, would turn that error into a BufferError.
-        mapped = mmap.mmap(self.fd, self.size_bytes, access=mmap.ACCESS_READ)
+        mapped = self.mapped()
         words = np.frombuffer(mapped, "<u4", count=self.size_bytes // 4)
         for first in range(0, count, HEADS_AT_A_TIME):
             rows = in_file_order[first : first + HEADS_AT_A_TIME]

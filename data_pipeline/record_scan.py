@@ -5,7 +5,6 @@ may hold. A file that is damaged somewhere has no index after that place, so it 
 would train on a part of the data and say nothing.
 """
 
-import mmap
 import os
 from array import array
 from pathlib import Path
@@ -54,11 +53,7 @@ def write_index(path_rec: Path) -> Path:
     path_idx = path_rec.with_suffix(".idx")
     if path_idx.exists():
         raise FileExistsError(f"{path_idx} exists and is never overwritten: remove it, or use it")
-    rec = RecordFile(path_rec)
-    try:
-        entries = np.stack(scanned_entries(rec), axis=1)
-    finally:
-        os.close(rec.fd)
+    entries = np.stack(scanned_entries(RecordFile(path_rec)), axis=1)
     partial = path_idx.with_name(f"{path_idx.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", encoding="ascii", newline="\n") as file:
@@ -79,7 +74,7 @@ def _followed(file: RecordFile) -> NDArray[np.int64]:
         raise ValueError(f"{file.path} is empty; expected RecordIO records")
     offsets, at, in_parts, size_bytes = array("q"), 0, False, file.size_bytes
     unpack, head_bytes = RECORD_HEAD.unpack_from, RECORD_HEAD.size
-    with mmap.mmap(file.fd, size_bytes, access=mmap.ACCESS_READ) as mapped:
+    with file.mapped() as mapped:
         while at + head_bytes <= size_bytes:
             magic, word = unpack(mapped, at)
             kind = word >> 29
@@ -101,7 +96,7 @@ def _ids(file: RecordFile, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     """The id that each record's head states."""
     too_short = "it is too short to hold an image's head"
     file.refuse(offsets + SMALLEST_RECORD_BYTES > file.size_bytes, np.arange(offsets.size), offsets, too_short)
-    mapped = mmap.mmap(file.fd, file.size_bytes, access=mmap.ACCESS_READ)
+    mapped = file.mapped()
     words, at = np.frombuffer(mapped, "<u4", count=file.size_bytes // 4), offsets // 4
     ids = words[at + 4].astype(np.int64) | words[at + 5].astype(np.int64) << 32
     for place in np.flatnonzero(words[at + 1] >> 29 != WHOLE):  # the magic number may have stood in the head itself

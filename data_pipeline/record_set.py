@@ -6,13 +6,10 @@ says what each label is called and how many images it has.
 
 from __future__ import annotations
 
-import csv
 import io
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +17,13 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from data_pipeline.identities import IDENTITIES, write_identities
+from data_pipeline.image_files import listed
 from data_pipeline.recordio import RecordWriter
+from data_pipeline.workers import in_order
 
-FILES = ("train.rec", "train.idx", "property", "identities.tsv")
-MOST_NAMED = 5  # complaints in one message
+PROPERTY = "property"
+FILES = ("train.rec", "train.idx", PROPERTY, IDENTITIES)
 AHEAD = 4  # identities per processor core that may be encoded before they can be written
 
 
@@ -55,49 +55,22 @@ def write_set(identities: Iterable[Identity], out: Path, pool: Executor, *, tota
     complaints: list[str] = []
     first = b""
     with RecordWriter(out / "train.rec") as writer:
-        encoded = _encoded_in_order(identities, pool)
-        for label, (name, done) in enumerate(track(encoded, f"packing {out}", total, console=Console(stderr=True))):
+        encoded = in_order(identities, lambda identity: pool.submit(identity.encoded), AHEAD * (os.cpu_count() or 1))
+        shown = track(encoded, f"packing {out}", total, console=Console(stderr=True))
+        for label, (identity, future) in enumerate(shown):
+            done = future.result()
             for image in done.images:
                 writer.append(label, image)
                 first = first or image
-            rows.append((label, name, len(done.images)))
+            rows.append((label, identity.name, len(done.images)))
             complaints += done.complaints
         if complaints:
             raise ValueError(f"{listed(complaints)}: mend or remove what is named (nothing was packed)")
-    _write_names(out, rows, first)
+    with Image.open(io.BytesIO(first)) as picture:
+        write_property(out, len(rows), picture.width, picture.height)
+    write_identities(out, rows)
 
 
-def _encoded_in_order(identities: Iterable[Identity], pool: Executor) -> Iterator[tuple[str, Encoded]]:
-    """Names and images in the order given, with no more than a few identities encoded ahead of the writer."""
-    waiting: deque[tuple[str, Future[Encoded]]] = deque()
-    try:
-        for name, encoded in identities:
-            waiting.append((name, pool.submit(encoded)))
-            if len(waiting) > AHEAD * (os.cpu_count() or 1):
-                name, done = waiting.popleft()
-                yield name, done.result()
-        while waiting:
-            name, done = waiting.popleft()
-            yield name, done.result()
-    finally:
-        for _, done in waiting:
-            done.cancel()
-
-
-def _write_names(out: Path, rows: list[tuple[int, str, int]], first: bytes) -> None:
-    with Image.open(io.BytesIO(first)) as image:
-        (out / "property").write_text(f"{len(rows)},{image.height},{image.width}\n", encoding="ascii")
-    with (out / "identities.tsv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerows([("label", "identity", "images"), *rows])
-
-
-def process_pool(workers: int) -> Executor:
-    """Workers that are spawned, since the fork of a process with threads can hang; one alone is a thread."""
-    return ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else ThreadPoolExecutor(1)
-
-
-def listed(complaints: list[str]) -> str:
-    """The first complaints, and how many more there are."""
-    more = f" and {len(complaints) - MOST_NAMED} more" if len(complaints) > MOST_NAMED else ""
-    return ", ".join(complaints[:MOST_NAMED]) + more
+def write_property(out: Path, num_classes: int, width: int, height: int) -> None:
+    """Writes what arcface_torch wants to know of a set: classes, and the height and width of its images."""
+    (out / PROPERTY).write_text(f"{num_classes},{height},{width}\n", encoding="ascii")

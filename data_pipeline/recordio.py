@@ -16,13 +16,9 @@ them. The index holds a line `key <tab> offset` per record. Two layouts are in u
 Labels are float32, which counts exactly to 2**24 only: larger labels are refused, larger counts not trusted.
 """
 
-import operator
 import os
-import struct
-import weakref
 from array import array
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -30,24 +26,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.record_heads import (
-    FIRST,
-    IMAGE_HEAD,
-    LAST,
-    LONGEST_PAYLOAD_BYTES,
-    MAGIC,
-    MIDDLE,
-    RECORD_HEAD,
-    WHOLE,
-    RecordFile,
-    RecordHeads,
-    label_and_body,
-    payload_parts,
-)
+from data_pipeline.record_heads import RecordFile, RecordHeads, label_and_body
 from data_pipeline.record_index import index_entries
+from data_pipeline.record_layout import LARGEST_EXACT, fits_insightface, identity_records, image_record, index_lines
 from data_pipeline.record_scan import scanned_entries
-
-LARGEST_EXACT = 2**24  # above it neighbouring integers share one float32
 
 
 class RecordWriter:
@@ -73,20 +55,16 @@ class RecordWriter:
 
     def append(self, label: int, image: bytes) -> None:
         """Writes one encoded image of class `label`, 0 <= label <= 2**24."""
-        label, key = operator.index(label), len(self._offsets) + 1
-        if not 0 <= label <= LARGEST_EXACT:
-            raise ValueError(f"label {label}: RecordIO keeps float32 labels, exact in 0..2**24 ({LARGEST_EXACT}) only")
-        if not image:
-            raise ValueError(f"image {key} (label {label}) is empty; expected encoded image bytes")
+        key = len(self._offsets) + 1
+        self._write(image_record(label, key, image))
         if not self._runs or self._runs[-1][0] != label:
             self._runs.append((label, key))
-        self._write(IMAGE_HEAD.pack(0, label, key, 0) + image)
 
     def close(self) -> None:
         """Completes both files and gives them their names; on any error removes them."""
         try:
-            first_key = self._write_identities()
-            self._write_index(first_key)
+            has_header = self._write_identities()
+            self._write_index(has_header)
             self._rec.flush()
             os.fsync(self._rec.fileno())
             self._rec.close()
@@ -119,36 +97,27 @@ class RecordWriter:
             if path.exists():
                 raise FileExistsError(f"{path} exists and is never overwritten: remove it or choose another name")
 
-    def _write_identities(self) -> int:
-        """Writes what the InsightFace layout adds to the images, if it can be true; returns the first image's key."""
+    def _write_identities(self) -> bool:
+        """Writes what the InsightFace layout adds to the images; False, and nothing, where it could not be true."""
         num_images, num_runs = len(self._offsets), len(self._runs)
         if num_images == 0:
             raise ValueError(f"{self.path_rec}: no image was appended; a record file needs at least one")
         is_grouped = len({label for label, _ in self._runs}) == num_runs
-        if not is_grouped or num_images + 1 + num_runs > LARGEST_EXACT:
-            return 0
-        edges = [*(first for _, first in self._runs), num_images + 1]
-        for first, last in pairwise(edges):
-            self._write(IMAGE_HEAD.pack(2, 0.0, len(self._offsets) + 1, 0) + struct.pack("<2f", first, last))
-        self._write(IMAGE_HEAD.pack(2, 0.0, 0, 1) + struct.pack("<2f", num_images + 1, num_images + 1 + num_runs))
-        return 1
+        if not is_grouped or not fits_insightface(num_images, num_runs):
+            return False
+        for record in identity_records([first for _, first in self._runs], num_images):
+            self._write(record)
+        return True
 
-    def _write_index(self, first_key: int) -> None:
-        count = len(self._offsets)
+    def _write_index(self, has_header: bool) -> None:
         with self._partial_idx.open("w", encoding="ascii", newline="\n") as idx:
-            # With a header, keys run 1..count-1 and the last record is key 0; without, 0..count-1.
-            idx.writelines(f"{(place + first_key) % count}\t{offset}\n" for place, offset in enumerate(self._offsets))
+            idx.writelines(index_lines(self._offsets, len(self._offsets), has_header=has_header))
             idx.flush()
             os.fsync(idx.fileno())
 
-    def _write(self, payload: bytes) -> None:
-        if len(payload) > LONGEST_PAYLOAD_BYTES:
-            raise ValueError(f"a record of {len(payload)} bytes; the format ends at {LONGEST_PAYLOAD_BYTES}")
+    def _write(self, record: bytes) -> None:
         self._offsets.append(self._rec.tell())
-        parts = payload_parts(payload)
-        kinds = [WHOLE] if len(parts) == 1 else [FIRST, *[MIDDLE] * (len(parts) - 2), LAST]
-        for kind, part in zip(kinds, parts, strict=True):
-            self._rec.write(RECORD_HEAD.pack(MAGIC, kind << 29 | len(part)) + part + bytes(-len(part) % 4))
+        self._rec.write(record)
 
 
 class RecordSource:
@@ -166,7 +135,7 @@ class RecordSource:
         path_rec = Path(path_rec)
         if not path_rec.is_file():
             raise FileNotFoundError(f"{path_rec} is missing; expected a RecordIO file with its .idx beside it")
-        self._open(path_rec)
+        self._file = RecordFile(path_rec)
         path_idx = path_rec.with_suffix(".idx")
         has_index = os.path.lexists(path_idx)
         keys, offsets = index_entries(path_idx) if has_index else scanned_entries(self._file)
@@ -205,6 +174,11 @@ class RecordSource:
         payload = self._file.joined_parts(start)
         return np.frombuffer(label_and_body(payload, self._file.path, int(self._keys[sample]))[2], np.uint8)
 
+    def prefetch(self, samples: NDArray[np.int64]) -> None:
+        """Has the system read these images into its cache; one in several parts is read when it is asked for."""
+        for start, size in zip(self._starts[samples].tolist(), self._sizes[samples].tolist(), strict=True):
+            self._file.prefetch(start, size)
+
     def name(self, sample: int) -> str:
         """The file and the key of one image's record."""
         return f"{self._file.path} key {self._keys[sample]}"
@@ -214,11 +188,7 @@ class RecordSource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._open(state["_file"])
-
-    def _open(self, path_rec: Path) -> None:
-        self._file = RecordFile(path_rec)
-        weakref.finalize(self, os.close, self._file.fd)
+        self._file = RecordFile(state["_file"])
 
     def _image_mask(self, keys: NDArray[np.int64], offsets: NDArray[np.int64], heads: RecordHeads) -> NDArray[np.bool_]:
         """True for the records that hold an image; those without are the header and the identities of InsightFace."""

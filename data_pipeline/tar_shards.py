@@ -60,6 +60,11 @@ class TarSource:
         content = self._file(self._shard(sample)).bytes_at(int(self._starts[sample]), int(self._sizes[sample]))
         return np.frombuffer(content, np.uint8)
 
+    def prefetch(self, samples: NDArray[np.int64]) -> None:
+        """Has the system read these images into its cache."""
+        for sample in samples.tolist():
+            self._file(self._shard(sample)).prefetch(int(self._starts[sample]), int(self._sizes[sample]))
+
     def name(self, sample: int) -> str:
         """The shard and the member of one image."""
         shard = self._shard(sample)

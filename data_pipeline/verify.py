@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_pipeline import Source
 from data_pipeline.checks import LARGEST_PIXELS, decoding_problem, image_problem
-from data_pipeline.record_set import process_pool
+from data_pipeline.checksums import Checksums
+from data_pipeline.progress import progress_bar
+from data_pipeline.workers import in_order, process_pool
 
 CHUNK_IMAGES, CHUNK_BYTES = 256, 8 << 20  # of a chunk, whichever is reached first
 CHUNKS_AHEAD = 2  # per worker: read and not yet looked at
 IMAGES_PER_PROCESS = 5000  # a process takes one to two seconds to start, as long as another takes to decode as many
-Job = TypeVar("Job")
-Answer = TypeVar("Answer")
 
 
 class Problem(NamedTuple):
@@ -40,7 +37,7 @@ class Problem(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Consecutive samples: the encoded bytes of each, or why it could not be read."""
+    """Consecutive samples: the encoded bytes of each, or why they could not be read or are not what was written."""
 
     first: int
     images: list[bytes | str]
@@ -49,6 +46,7 @@ class Chunk(NamedTuple):
 def verify(
     source: Source,
     *,
+    checksums: Checksums | None = None,
     fast: bool = False,
     workers: int | None = None,
     largest_pixels: int = LARGEST_PIXELS,
@@ -57,16 +55,19 @@ def verify(
     """The samples that training could not use, ascending, as they are found.
 
     Each image is decoded by Pillow in one of `workers` processes; a single worker is a thread. With `fast` headers and
-    outlines are read only (see `checks`), in threads, since reading is then most of the work. Unless given, there are
-    as many workers as cores, or fewer for a small set. A script that calls this needs its
-    `if __name__ == "__main__"`. An image whose decoding kills a process is a problem like others, not the end.
+    outlines are read only (see `checks`), in threads, since reading is then most of the work. Either way an image whose
+    bytes are not those of its checksum is a problem. Unless given, there are as many workers as cores, or fewer for a
+    small set. A script that calls this needs its `if __name__ == "__main__"`. An image whose decoding kills a process
+    is a problem like others, not the end.
     """
     bound = Image.MAX_IMAGE_PIXELS or largest_pixels
     if not 1 <= largest_pixels <= bound:
         raise ValueError(f"largest_pixels {largest_pixels}: expected 1 to {bound}, above which Pillow suspects a bomb")
     if workers is not None and workers < 1:
         raise ValueError(f"{workers} workers: expected at least 1")
-    return _problems(source, fast, workers or _fitting_workers(len(source), fast), largest_pixels, progress)
+    workers = workers or _fitting_workers(len(source), fast)
+    looked_at = (_from_headers if fast else _from_pixels)(source, checksums, workers, largest_pixels)
+    return _problems(looked_at, len(source), progress)
 
 
 def _fitting_workers(images: int, fast: bool) -> int:
@@ -74,55 +75,40 @@ def _fitting_workers(images: int, fast: bool) -> int:
     return cores if fast else min(cores, 1 + images // IMAGES_PER_PROCESS)
 
 
-def _problems(source: Source, fast: bool, workers: int, largest_pixels: int, progress: bool) -> Iterator[Problem]:
-    columns = TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()
-    looked_at = _from_headers if fast else _from_pixels
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task("verifying", total=len(source))
-        for first, reasons in looked_at(source, workers, largest_pixels):
+def _problems(looked_at: Iterator[tuple[int, list[str | None]]], total: int, progress: bool) -> Iterator[Problem]:
+    with progress_bar(shown=progress) as bar:
+        task = bar.add_task("verifying", total=total)
+        for first, reasons in looked_at:
             yield from (Problem(first + at, reason) for at, reason in enumerate(reasons) if reason is not None)
             bar.advance(task, len(reasons))
 
 
-def _from_headers(source: Source, workers: int, largest_pixels: int) -> Iterator[tuple[int, list[str | None]]]:
+def _from_headers(
+    source: Source, checksums: Checksums | None, workers: int, largest_pixels: int
+) -> Iterator[tuple[int, list[str | None]]]:
     def reasons(samples: range) -> list[str | None]:
-        found = (_image_or_reason(source, sample) for sample in samples)
+        found = (_image_or_reason(source, checksums, sample) for sample in samples)
         return [each if isinstance(each, str) else image_problem(each, largest_pixels) for each in found]
 
     parts = (range(at, min(at + CHUNK_IMAGES, len(source))) for at in range(0, len(source), CHUNK_IMAGES))
     with ThreadPoolExecutor(workers) as pool:
-        for part, future in _in_order(parts, lambda part: pool.submit(reasons, part), workers * CHUNKS_AHEAD):
+        for part, future in in_order(parts, lambda part: pool.submit(reasons, part), workers * CHUNKS_AHEAD):
             yield part.start, future.result()
 
 
-def _from_pixels(source: Source, workers: int, largest_pixels: int) -> Iterator[tuple[int, list[str | None]]]:
+def _from_pixels(
+    source: Source, checksums: Checksums | None, workers: int, largest_pixels: int
+) -> Iterator[tuple[int, list[str | None]]]:
     with Decoders(workers, largest_pixels) as decoders:
-        for chunk, future in _in_order(chunks(source), decoders.submit, workers * CHUNKS_AHEAD):
+        for chunk, future in in_order(chunks(source, checksums), decoders.submit, workers * CHUNKS_AHEAD):
             yield chunk.first, decoders.reasons(chunk, future)
 
 
-def _in_order(
-    jobs: Iterable[Job], submit: Callable[[Job], Future[Answer]], most: int
-) -> Iterator[tuple[Job, Future[Answer]]]:
-    """Jobs in the order given, each with what it will come to, `most` submitted ahead of the one that is waited for."""
-    waiting: deque[tuple[Job, Future[Answer]]] = deque()
-    try:
-        for job in jobs:
-            waiting.append((job, submit(job)))
-            if len(waiting) > most:
-                yield waiting.popleft()
-        while waiting:
-            yield waiting.popleft()
-    finally:
-        for _, future in waiting:
-            future.cancel()
-
-
-def chunks(source: Source) -> Iterator[Chunk]:
+def chunks(source: Source, checksums: Checksums | None = None) -> Iterator[Chunk]:
     """All of a set, some images at a time, none of which is held here once it was given out."""
     first, images, size_bytes = 0, list[bytes | str](), 0
     for sample in range(len(source)):
-        images.append(_image_or_reason(source, sample))
+        images.append(_image_or_reason(source, checksums, sample))
         size_bytes += len(images[-1])
         if len(images) == CHUNK_IMAGES or size_bytes >= CHUNK_BYTES:
             yield Chunk(first, images)
@@ -131,11 +117,12 @@ def chunks(source: Source) -> Iterator[Chunk]:
         yield Chunk(first, images)
 
 
-def _image_or_reason(source: Source, sample: int) -> bytes | str:
+def _image_or_reason(source: Source, checksums: Checksums | None, sample: int) -> bytes | str:
     try:
-        return source.read(sample).tobytes()
+        encoded = source.read(sample).tobytes()
     except (OSError, ValueError) as error:
         return f"cannot be read: {' '.join(str(error).split())}"
+    return (checksums.problem(sample, encoded) if checksums else None) or encoded
 
 
 class Decoders:

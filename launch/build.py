@@ -20,6 +20,7 @@ from data_pipeline.dali_pipeline import ImageFormat, ImageLoader
 from data_pipeline.label_noise import NoisyLabels
 from data_pipeline.open_source import open_source
 from data_pipeline.order import rank_positions
+from data_pipeline.quarantine import quarantined_samples
 from launch.config import Config, ConfigError, OptimizerConfig
 from launch.config_classifier import DTYPES, DecayConfig
 from partial_fc import ShardedClassifier, World, sum_gradients
@@ -125,6 +126,7 @@ def loader(config: Config, source: Source, world: World, device: torch.device) -
         size=world.size,
         seed=config.seed,
         augmentation=Augmentation(**config.data.augmentation.model_dump()),
+        quarantine=() if config.data.quarantine is None else quarantined_samples(config.data.quarantine, source),
         num_threads=config.data.decode_threads,
     )
 

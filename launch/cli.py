@@ -1,4 +1,4 @@
-"""The command ``partial-fc``: train, evaluate, pack, inspect, verify."""
+"""The command ``partial-fc``: train, evaluate, plan, pack, inspect, verify."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.distributed.run import get_args_parser
 from torch.distributed.run import run as run_agent
 
 import partial_fc
-from launch import errors, evaluate, inspect, pack, train, verify
+from launch import errors, evaluate, inspect, pack, plan, train, verify
 from launch.config import load_config
 
 
@@ -47,7 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--nproc", type=_processes, default="auto", help=_NPROC_HELP)
     evaluation.set_defaults(act=_evaluate)
 
-    packing = commands.add_parser("pack", help="make a .rec file from a folder, Omniglot's zips or arithmetic")
+    planning = commands.add_parser("plan", help="say what a config needs: memory, classes that fit, a step's time")
+    plan.add_arguments(planning)
+    planning.set_defaults(act=plan.run)
+
+    packing = commands.add_parser(
+        "pack", help="make a .rec or tar shards of a set of any form, Omniglot's zips or arithmetic"
+    )
     pack.add_arguments(packing)
     packing.set_defaults(act=pack.run)
 

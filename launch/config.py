@@ -40,6 +40,12 @@ class DataConfig(Section):
     image_size: int = Field(112, ge=8, description="side in pixels")
     fill: int = Field(0, ge=0, le=255, description="what lies outside a warped image")
     label_noise: float = Field(0.0, ge=0, le=1, description="share of training labels replaced by wrong ones")
+    quarantine: Path | None = Field(
+        None, description="a list written by partial-fc verify: these images are replaced by others from the start"
+    )
+    most_bad_images: float = Field(
+        0.01, ge=0, le=1, description="share of the images seen above which a run ends; ten are allowed, with 0 none"
+    )
     decode_threads: int = Field(1, ge=1, description="per rank")
     augmentation: AugmentationConfig = AugmentationConfig(mirror=0.5)
 

@@ -15,12 +15,13 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from data_pipeline import Source
+from data_pipeline.identities import identity_names
 from data_pipeline.verification_bin import BinSource
 from launch import build
 from launch.config import Config, ConfigError, load_config, resolved_yaml
 from launch.embeddings import embeddings
 from launch.errors import reported
-from launch.pairs import PairList, identity_names, read_pairs
+from launch.pairs import PairList, read_pairs
 from launch.report_page import PairPicture, write_report
 from partial_fc import World
 from partial_fc.checkpoint import latest_checkpoint
@@ -104,7 +105,7 @@ def _opened(config: Config, arguments: argparse.Namespace) -> tuple[Source, Pair
     if held_out is None:
         raise ConfigError(f"{arguments.run_dir}/config.yaml names no data.evaluate: give --data PATH")
     source = build.open_records(held_out)
-    return source, arguments.pairs and read_pairs(arguments.pairs, source.labels, identity_names(held_out))
+    return source, arguments.pairs and read_pairs(arguments.pairs, source.labels, identity_names(source, held_out))
 
 
 def evaluate_backbone(

@@ -1,10 +1,11 @@
-"""``partial-fc pack``: the arguments of each kind of source, and the call that packs it."""
+"""``partial-fc pack``: the arguments of each kind of source, and the call that makes a set of it."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from data_pipeline.convert import convert
 from data_pipeline.pack import pack_folder, pack_omniglot, pack_synthetic
 
 
@@ -45,6 +46,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for kind in (folder, omniglot, synthetic):
         kind.add_argument("--out", type=Path, required=True, metavar="DIR", help="where train.rec and train.idx go")
         kind.add_argument("--quality", type=int, default=95, choices=range(1, 101), metavar="Q", help="JPEG (95)")
+    _add_convert(kinds.add_parser("convert", help="a set of any form, or several, into .rec or tar shards"))
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Interrupted or killed, the same command goes on where it was."
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SRC", help="a set as training takes it, or its parts")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder; DIR.partial until whole")
+    parser.add_argument(
+        "--to", choices=("rec", "tar"), default="rec", help="train.rec + train.idx (default), or shards"
+    )
+    parser.add_argument("--shuffle", type=int, metavar="SEED", help="all images in an order that SEED stands for")
+    parser.add_argument(
+        "--join",
+        choices=("offset", "merge"),
+        default="offset",
+        help="of several SRC: all labels apart, or equal ones one",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="parts written at a time (one per core)")
+    parser.add_argument(
+        "--images-per-shard", type=int, metavar="N", help="also of a part on the way to .rec (100,000, or some 256 MB)"
+    )
+    parser.add_argument("--size", type=int, help="crop and resize to this side; without it images keep their bytes")
+    parser.add_argument("--quality", type=int, default=95, choices=range(1, 101), metavar="Q", help="JPEG, with --size")
+    parser.set_defaults(
+        pack=lambda a: convert(
+            a.sources,
+            a.out,
+            to=a.to,
+            shuffle=a.shuffle,
+            join=a.join,
+            workers=a.workers,
+            images_per_part=a.images_per_shard,
+            size=a.size,
+            quality=a.quality,
+            progress=True,
+        )
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,6 @@ order in which they were packed: that of the file names.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -55,18 +54,6 @@ def read_pairs(path: Path, labels: NDArray[np.int64], names: Mapping[str, int]) 
             f"{pairs_of_a_kind} pairs of one identity and as many of two"
         )
     return PairList(torch.tensor(pairs), folds)
-
-
-def identity_names(records: Path) -> dict[str, int]:
-    """The label of each name, from the ``identities.tsv`` beside a set's records; empty where there is none."""
-    path = (records if records.is_dir() else records.parent) / "identities.tsv"
-    if not path.exists():
-        return {}
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t")
-        if not {"label", "identity"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{path} begins with {rows.fieldnames}: expected the columns label and identity")
-        return {row["identity"]: int(row["label"]) for row in rows}
 
 
 class _Images:

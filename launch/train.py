@@ -14,9 +14,11 @@ from torch import nn
 
 from data_pipeline import Source
 from launch import build
+from launch.bad_images import agreed_bad_images
 from launch.config import Config, load_config, resolved_yaml
 from launch.errors import reported
 from launch.evaluate import evaluate_backbone, print_results
+from launch.process_memory import keep_freed_memory
 from partial_fc import ShardedClassifier, World
 from partial_fc.checkpoint import save_checkpoint
 from partial_fc.loop import refuse_spoilt_weights, train
@@ -49,6 +51,7 @@ def forwarded(arguments: argparse.Namespace) -> list[str]:
 
 def run(config: Config) -> None:
     """Train as ``config`` says, save the model, and evaluate it where held-out identities are given."""
+    keep_freed_memory()
     torch.manual_seed(config.seed)
     source = build.open_training_data(config)
     held_out = None if config.data.evaluate is None else build.open_records(config.data.evaluate)
@@ -64,6 +67,7 @@ def run(config: Config) -> None:
         optimizer = build.optimizer(backbone, config.optimizer)
         total_steps = max(round(config.schedule.epochs * len(source) / config.schedule.batch_size), 1)
         batches = build.loader(config, source, world, device)
+        bad_images = partial(agreed_bad_images, batches, config.data.most_bad_images, world, device)
         facts = {"config": config.model_dump(mode="json"), "num_images": len(source)}
         save = partial(_save, config.run_dir / "checkpoints", backbone=backbone, head=head, world=world, facts=facts)
         sinks = [open_sinks.enter_context(closing(sink)) for sink in build.sinks(config, world, source.num_classes)]
@@ -80,7 +84,7 @@ def run(config: Config) -> None:
             set_rates=build.rate_setter(config, total_steps, len(source), optimizer, head),
             autocast=build.autocast(config, device),
             clip_norm=config.optimizer.clip_norm,
-            meter=Meter(total_steps=total_steps, images_per_epoch=len(source), device=device),
+            meter=Meter(total_steps=total_steps, images_per_epoch=len(source), device=device, bad_images=bad_images),
             sinks=sinks,
             report_every=config.report.every_steps,
             save=save,

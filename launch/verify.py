@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from data_pipeline.checks import LARGEST_PIXELS, kind_of
+from data_pipeline.checksums import stored_checksums
 from data_pipeline.open_source import open_source
 from data_pipeline.quarantine import QuarantineWriter, sample_name
 from data_pipeline.verify import verify
@@ -18,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The set, how closely to look, and where the list goes."""
     parser.add_argument("data", type=Path, nargs="+", metavar="DATA", help="a set as training takes it, or its parts")
     parser.add_argument(
-        "--fast", action="store_true", help="read all, decode nothing: finds what is cut short, foreign or a bomb"
+        "--fast",
+        action="store_true",
+        help="read all, decode nothing: finds what is cut short, foreign, a bomb, or fails its checksum",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that decode; threads with --fast")
     parser.add_argument(
@@ -36,8 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Verify a set and return the exit code: 0 where every image can be used, else that of bad data."""
     source = open_source(arguments.data)
+    checksums = stored_checksums(arguments.data, source)
     found = verify(
-        source, fast=arguments.fast, workers=arguments.workers, largest_pixels=arguments.largest_pixels, progress=True
+        source,
+        checksums=checksums,
+        fast=arguments.fast,
+        workers=arguments.workers,
+        largest_pixels=arguments.largest_pixels,
+        progress=True,
     )
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
@@ -46,15 +55,15 @@ def run(arguments: argparse.Namespace) -> int:
             quarantine.append(sample, reason)
             counts[kind_of(reason)] += 1
             first.setdefault(kind_of(reason), f"{reason} ({sample_name(source, sample)})")
-    _say(len(source), counts, first)
+    _say(len(source), counts, first, has_checksums=checksums is not None)
     print(f"{arguments.out}  {'the samples, where they lie and why' if counts else 'nothing to leave out'}")
     return BAD_DATA if counts else 0
 
 
-def _say(images: int, counts: Counter[str], first: dict[str, str]) -> None:
+def _say(images: int, counts: Counter[str], first: dict[str, str], *, has_checksums: bool) -> None:
     bad = counts.total()
     if not bad:
-        print(f"all of {images:,} images can be used")
+        print(f"all of {images:,} images can be used{', and have their checksums' if has_checksums else ''}")
         return
     print(f"{bad:,} of {images:,} images cannot be used ({100 * bad / images:.2g} %); of each kind the first:")
     for kind, count in counts.most_common():

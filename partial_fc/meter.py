@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ class Meter:
     ``observe`` once per step, ``report`` once per interval, ``start`` before the first step and after every pause
     that is not training (evaluation, a checkpoint). Figures may be tensors on any device: they are added up there,
     and only ``report`` reads them. On a CUDA device steps are timed by events in the stream, as the host is ahead.
+    ``bad_images()`` tells how many images were replaced by others since the process started, on this rank and on all;
+    ``report`` asks on every rank at the same step, so it may talk.
     """
 
     def __init__(
@@ -27,9 +29,11 @@ class Meter:
         step: int = 0,
         images: int = 0,
         device: torch.device | None = None,
+        bad_images: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self._total_steps, self._images_per_epoch = total_steps, images_per_epoch
         self._step, self._images = step, images
+        self._bad_images, self._bad_images_of_rank = bad_images, 0
         self._device = device or torch.device("cpu")
         self._forget()
         self.start()
@@ -62,7 +66,7 @@ class Meter:
     def report(self, *, learning_rate: float, row_learning_rate: float) -> StepReport:
         """The report of the steps observed since the last one, which is then forgotten; waits for the device.
 
-        ValueError if there was no step.
+        ValueError if there was no step; passes on what ``bad_images`` raises.
         """
         steps = len(self._spans)
         if not steps:
@@ -72,6 +76,8 @@ class Meter:
         step_seconds = max(sum(durations) / steps, 1e-9)  # a fake or coarse clock may stand still
         self._step += steps
         self._images += self._interval_images
+        earlier = self._bad_images_of_rank
+        self._bad_images_of_rank, bad_images = self._bad_images()
         report = StepReport(
             step=self._step,
             total_steps=self._total_steps,
@@ -89,6 +95,8 @@ class Meter:
             row_learning_rate=row_learning_rate,
             seconds_left=(self._total_steps - self._step) * step_seconds,
             timestamp_seconds=time.time(),
+            bad_images=bad_images,
+            interval_bad_images_of_rank=self._bad_images_of_rank - earlier,
             extra=means,
             step_seconds_of_steps=durations,
             data_wait_seconds_of_steps=tuple(self._waits_seconds),

@@ -74,6 +74,9 @@ class PrometheusSink:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._images = self._counter("images", "Images this rank has trained on since its process started.")
+        self._bad_images = self._counter(
+            "bad_images", "Images that this rank could not use and replaced by others, each time one came up."
+        )
         self._steps = self._counter("steps", "Steps since the process started; the same on every rank.")
         self._step_seconds = self._histogram(
             "step_seconds", "Duration of a step, the wait for its data included.", STEP_BUCKETS_SECONDS
@@ -89,6 +92,7 @@ class PrometheusSink:
     def write(self, report: StepReport) -> None:
         """Show the report from the next scrape on; waits for nobody."""
         self._images.inc(report.interval_images / self._world_size)
+        self._bad_images.inc(report.interval_bad_images_of_rank)
         self._steps.inc(report.interval_steps)
         for seconds in report.step_seconds_of_steps or (report.step_seconds,) * report.interval_steps:
             self._step_seconds.observe(seconds)

@@ -28,8 +28,10 @@ class StepReport:
 
     ``step`` and ``images`` are the whole run's so far, resumed parts included; ``images`` and ``images_per_second``
     count all ranks. ``step_seconds`` is from the end of one step to the end of the next and holds the
-    ``data_wait_seconds``. ``scale`` and the target angle are None for objectives without them. ``extra`` holds what
-    only some objective has (``scale_capped``): snake_case names, none of a field.
+    ``data_wait_seconds``. ``scale`` and the target angle are None for objectives without them. ``bad_images`` is how
+    many of the images that all ranks saw since their processes started had to be replaced by others,
+    ``interval_bad_images_of_rank`` how many of this rank's in the interval. ``extra`` holds what only some objective
+    has (``scale_capped``): snake_case names, none of a field.
     ``*_of_steps`` are the single steps' durations, oldest first, or empty where only the mean is known.
     """
 
@@ -49,6 +51,8 @@ class StepReport:
     row_learning_rate: float
     seconds_left: float
     timestamp_seconds: float
+    bad_images: int = 0
+    interval_bad_images_of_rank: int = 0
     extra: Mapping[str, float] = field(default_factory=dict)
     step_seconds_of_steps: tuple[float, ...] = ()
     data_wait_seconds_of_steps: tuple[float, ...] = ()
@@ -122,12 +126,14 @@ class JsonLinesSink:
 
 
 def figures_line(report: StepReport) -> str:
-    """The figures a person watches, in one line: images per second, loss, scale, target angle in degrees, time left."""
+    """The figures a person watches, in one line: images per second, loss, scale, angle, bad images, time left."""
     figures = [f"{report.images_per_second:,.0f} images/s", f"loss {report.loss:.4f}"]
     if report.scale is not None:
         figures.append(f"scale {report.scale:.2f}")
     if report.median_target_angle_radians is not None:
         figures.append(f"angle {math.degrees(report.median_target_angle_radians):.1f} deg")  # not every log takes "°"
+    if report.bad_images:
+        figures.append(f"{report.bad_images:,} bad images")
     left = timedelta(seconds=round(report.seconds_left)) if math.isfinite(report.seconds_left) else "unknown"
     return "  ".join([*figures, f"left {left}"])
 
@@ -135,10 +141,10 @@ def figures_line(report: StepReport) -> str:
 def json_record(report: StepReport) -> dict[str, int | float | None]:
     """The report as what JSON can say: extra figures beside the others, None for NaN and infinities.
 
-    The single steps' durations are left out: they would be nearly all of the file.
+    The single steps' durations are left out: they would be nearly all of the file. So is what is one rank's alone.
     """
-    nested = {"extra", "step_seconds_of_steps", "data_wait_seconds_of_steps"}
-    flat = {f.name: getattr(report, f.name) for f in fields(report) if f.name not in nested} | dict(report.extra)
+    left_out = {"extra", "step_seconds_of_steps", "data_wait_seconds_of_steps", "interval_bad_images_of_rank"}
+    flat = {f.name: getattr(report, f.name) for f in fields(report) if f.name not in left_out} | dict(report.extra)
     return {name: value if value is not None and math.isfinite(value) else None for name, value in flat.items()}
 
 

@@ -1,72 +1,40 @@
 import io
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from augment_twin import warped
-from numpy.typing import NDArray
 from nvidia.dali import fn
 from nvidia.dali.pipeline import Pipeline
+from pictures import (
+    COUNT,
+    EVERY_CHANGE,
+    EVERYTHING,
+    FIRST_LABEL,
+    FORM,
+    HEIGHT,
+    WIDTH,
+    encoded,
+    loader,
+    numbers,
+    picture,
+    pixels,
+    record_source,
+)
 from PIL import Image
 
 from data_pipeline.augment import Augmentation
-from data_pipeline.dali_pipeline import Batch, ImageFormat, ImageLoader, sequential_batches
+from data_pipeline.dali_pipeline import Batch, ImageFormat, sequential_batches
 from data_pipeline.recordio import RecordSource, RecordWriter
-
-HEIGHT, WIDTH, COUNT, FIRST_LABEL = 24, 20, 30, 16_777_216 - 29
-FORM = ImageFormat(HEIGHT, WIDTH)
-EVERYTHING = Augmentation(mirror=0.5, rotate_degrees=20, scale=0.2, shear=0.1, translate=0.1)
-CHANCES: dict[str, Any] = dict.fromkeys(
-    ("warp", "crop", "colour", "grey", "blur", "low_resolution", "jpeg", "erase"), 0.4
-)
-EVERY_CHANGE = replace(EVERYTHING, **CHANCES)
-
-
-def picture(seed: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
-    """A smooth picture without any symmetry, (height, width, 3)."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def encoded(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **({"quality": 95} if kind == "JPEG" else {}))
-    return file.getvalue()
-
-
-def record_source(folder: Path, images: list[bytes]) -> RecordSource:
-    with RecordWriter(folder / "train.rec") as writer:
-        for number, image in enumerate(images):
-            writer.append(FIRST_LABEL + number, image)
-    return RecordSource(folder / "train.rec")
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> RecordSource:
     return record_source(tmp_path_factory.mktemp("records"), [encoded(picture(number)) for number in range(COUNT)])
-
-
-def loader(
-    source: RecordSource, form: ImageFormat = FORM, rank: int = 0, size: int = 1, **settings: object
-) -> ImageLoader:
-    defaults: dict[str, object] = {"global_batch": 7, "seed": 3}
-    return ImageLoader(source, form, rank=rank, size=size, **{**defaults, **settings})  # type: ignore[arg-type]
-
-
-def pixels(batch: Batch) -> NDArray[np.float64]:
-    """(n, height, width, 3), 0 to 255."""
-    return batch.images.permute(0, 2, 3, 1).double().numpy() * 127.5 + 127.5
-
-
-def numbers(batch: Batch) -> NDArray[np.int64]:
-    """Which picture each image was made from: `record_source` gives each a label of its own."""
-    return batch.labels.numpy() - FIRST_LABEL
 
 
 def test_images_and_labels_arrive_exactly(source: RecordSource) -> None:
@@ -207,44 +175,12 @@ def test_sequential_batches_keep_the_order_and_the_short_end(
     assert list(reader) == []
 
 
-def jpeg(number: int) -> bytes:
-    return encoded(picture(number), "JPEG")
-
-
-@pytest.mark.parametrize(
-    "damaged",
-    [b"\0", b"no image at all", jpeg(17)[: len(jpeg(17)) // 2], jpeg(17)[:100], encoded(picture(17))[:200]],
-    ids=["zero byte", "text", "half a JPEG", "a JPEG's head", "a cut PNG"],
-)
-def test_undecodable_images_are_named(tmp_path: Path, damaged: bytes, capfd: pytest.CaptureFixture[str]) -> None:
-    files = [jpeg(number) for number in range(COUNT)]
-    files[17] = files[23] = damaged
-    broken = record_source(tmp_path, files)
-    batches = loader(broken, augmentation=EVERYTHING)
-    steps = {int(sample): step for step in range(5) for sample in batches.order(step).samples[:7]}
-    bad_step = min(steps[17], steps[23])
-    for _ in range(bad_step):
-        next(batches)
-    for _ in range(2):  # and again: a loop that swallows the error must not go on without the batch
-        with pytest.raises(ValueError, match=rf"batch {bad_step}: .* of 7 images cannot be decoded") as error:
-            next(batches)
-    for sample in (17, 23):
-        named = (
-            f"sample {sample} ({tmp_path}/train.rec key {sample + 1}, {len(damaged)} bytes, first {damaged[:4].hex()})"
-        )
-        assert (named in str(error.value)) == (steps[sample] == bad_step)
-    assert batches.step == bad_step
-    with pytest.raises(ValueError, match="batch 1: 2 of 20 images"):
-        list(sequential_batches(broken, FORM, [*range(10), *range(10), *range(10, COUNT)], batch=20))
-    capfd.readouterr()  # DALI's decoders write to stderr as well
-
-
 def test_errors_of_the_source_arrive_as_they_are(tmp_path: Path) -> None:
     cut = record_source(tmp_path, [encoded(picture(number)) for number in range(COUNT)])
     with (tmp_path / "train.rec").open("r+b") as file:
         file.truncate(5000)
     with pytest.raises(ValueError, match=r"train\.rec: .* bytes at byte \d+: the file was cut short"):
-        list(islice(loader(cut), 5))
+        list(sequential_batches(cut, FORM, range(COUNT), batch=7))
 
 
 def test_decoding_goes_on_while_the_caller_works(tmp_path: Path) -> None:

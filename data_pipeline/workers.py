@@ -1,0 +1,54 @@
+"""Processes that work for this one, and jobs that are done ahead of their turn."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+
+
+def process_pool(workers: int) -> Executor:
+    """Workers that are spawned, since the fork of a process with threads can hang; one alone is a thread.
+
+    They end with this process, even where it is killed.
+    """
+    if workers == 1:
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
+
+
+def in_order(
+    jobs: Iterable[Job], submit: Callable[[Job], Future[Answer]], most: int
+) -> Iterator[tuple[Job, Future[Answer]]]:
+    """Jobs in the order given, each with what it will come to, `most` submitted ahead of the one that is waited for."""
+    waiting: deque[tuple[Job, Future[Answer]]] = deque()
+    try:
+        for job in jobs:
+            waiting.append((job, submit(job)))
+            if len(waiting) > most:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _end_with_parent() -> None:
+    # A worker waits on a queue that it could write to itself, so that it never learns that nobody else does.
+    threading.Thread(target=_wait_for_parent, name="end with parent", daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
