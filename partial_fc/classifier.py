@@ -6,6 +6,7 @@ Legend: ``N`` rows of the global batch, ``n`` this rank's; ``C`` all classes, ``
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ class ShardedClassifier(nn.Module):
       TF32 where ``torch.set_float32_matmul_precision`` says so.
     - ``weight_dtype``: ``torch.bfloat16`` halves the rows; updates round them stochastically.
     - ``cosines``: a softmax needs them two or three times a step. ``"recompute"`` makes them anew; ``"keep"`` spends
-      N·c numbers of ``product_dtype``; ``"auto"`` keeps them where that is at most a tenth of weights and state. The
+      N·c numbers of ``product_dtype``; ``"auto"`` keeps as many as a tenth of the bytes of weights and state hold. The
       results are the same to the bit.
     - ``gram``: losses that are quadratic in the cosines (P2SGrad) need none of them (``gram.py``). ``"auto"`` goes
       that road where it is the shorter one, for N > 3D/8.
@@ -182,8 +183,7 @@ class ShardedClassifier(nn.Module):
         what = (self.world, self.num_classes, self.shard, self.weight.detach(), are_unit, unit_ND, labels_N)
         how = (product_dtype, columns, self.block_classes)
         if not self._takes_gram_road(*unit_ND.shape):
-            keeps = self._keeps_cosines(len(unit_ND), product_dtype)
-            return Sweep(*what, *how, keeps_cosines=keeps, scratch=self._scratch)
+            return Sweep(*what, *how, kept_bytes=self._kept_bytes(), scratch=self._scratch)
         carries = self.row_optimizer is not None and self.training and columns is None
         if gram_DD is not None and (columns is not None or gram_DD.dtype != unit_ND.dtype):
             gram_DD = None
@@ -200,12 +200,12 @@ class ShardedClassifier(nn.Module):
             return self.objective.is_quadratic and 8 * batch > 3 * dim
         return self.objective.is_quadratic and self.gram == "always"
 
-    def _keeps_cosines(self, batch: int, dtype: torch.dtype) -> bool:
+    def _kept_bytes(self) -> int:
+        """How much memory kept cosines may take."""
         if self.kept_cosines == "auto":
             state = () if self.row_optimizer is None else self.row_optimizer.buffers()
-            held_bytes = sum(tensor.nbytes for tensor in (self.weight, *state))
-            return bool(batch * len(self.shard) * dtype.itemsize <= _KEPT_SHARE * held_bytes)
-        return self.kept_cosines == "keep"
+            return int(_KEPT_SHARE * sum(tensor.nbytes for tensor in (self.weight, *state)))
+        return sys.maxsize if self.kept_cosines == "keep" else 0
 
     def _rows_as_known(self) -> tuple[bool, Tensor | None]:
         """Whether the rows have unit length as they stand, and their Gram matrix where it is known.

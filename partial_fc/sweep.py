@@ -52,8 +52,8 @@ class Sweep:
     ``rows_cD`` are this shard's rows, ``are_unit`` whether their length is known to be 1; ``unit_ND`` the global
     batch's unit embeddings; ``columns`` the columns that take part in rising order, or None for all. The products with
     the rows run in ``product_dtype``; sums, targets and gradients are float32 at least. ``block_classes`` None means
-    what stays in the cache. ``keeps_cosines``: the first sweep's are kept for the others, as the product gave them, so
-    that results do not depend on it to the bit; it costs N·c numbers and saves 2·N·c·D operations a sweep.
+    what stays in the cache. Of the first sweep's cosines as many are kept for the others as ``kept_bytes`` hold, as the
+    product gave them: results do not depend on it to the bit. All are N·c numbers and save 2·N·c·D operations a sweep.
     """
 
     world: World
@@ -66,7 +66,7 @@ class Sweep:
     product_dtype: torch.dtype
     columns: Tensor | None = None
     block_classes: int | None = None
-    keeps_cosines: bool = False
+    kept_bytes: int = 0
     scratch: Scratch = field(default_factory=Scratch)
 
     def __post_init__(self) -> None:
@@ -173,10 +173,13 @@ class Sweep:
         product_Nb = self._kept.get(block.start)
         shape = len(self.unit_ND), len(block.unit_bD)
         if product_Nb is None:
-            out = None if self.keeps_cosines else self.scratch("product", shape, self.factor_ND)
+            size_bytes = shape[0] * shape[1] * self.product_dtype.itemsize
+            is_kept = size_bytes <= self.kept_bytes
+            out = None if is_kept else self.scratch("product", shape, self.factor_ND)
             product_Nb = torch.mm(self.factor_ND, block.factor_bD.T, out=out)
-            if self.keeps_cosines:
+            if is_kept:
                 self._kept[block.start] = product_Nb
+                self.kept_bytes -= size_bytes
             elif product_Nb.dtype == self.unit_ND.dtype:
                 return product_Nb
         return self.scratch("cosines", shape, self.unit_ND).copy_(product_Nb)

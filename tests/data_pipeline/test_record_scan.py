@@ -1,4 +1,3 @@
-import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -35,11 +34,7 @@ def plain_records(folder: Path, *ids: int) -> Path:
 
 
 def scanned(path_rec: Path) -> tuple[list[int], list[int]]:
-    file = RecordFile(path_rec)
-    try:
-        keys, offsets = scanned_entries(file)
-    finally:
-        os.close(file.fd)
+    keys, offsets = scanned_entries(RecordFile(path_rec))
     return keys.tolist(), offsets.tolist()
 
 

@@ -263,7 +263,7 @@ def test_a_file_cut_short_while_open_is_reported(tmp_path: Path) -> None:
     source = RecordSource(path)
     os.truncate(path, 150)
     assert source.read(0).tobytes() == b"a" * 100
-    with pytest.raises(ValueError, match=r"train\.rec: 0 of 100 bytes at byte 164: the file was cut short"):
+    with pytest.raises(ValueError, match=r"train\.rec: 100 bytes at byte 164 reach past its end: the file was cut"):
         source.read(1)
 
 

@@ -17,7 +17,7 @@ from launch.inspect_page import histogram
 
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
-    return tiny.write_records(tmp_path / "<b>set</b>" / "train.rec", range(3), damaged=10)
+    return tiny.write_records(tmp_path / "<b>set</b>" / "train.rec", range(3), damaged=[10])
 
 
 def test_a_set_is_described_on_screen(records: Path, capsys: pytest.CaptureFixture[str]) -> None:

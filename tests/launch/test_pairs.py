@@ -19,7 +19,7 @@ from data_pipeline.synthetic import identity_image
 from data_pipeline.verification_bin import BinSource, write_bin
 from launch import build, evaluate
 from launch.config import load_config
-from launch.pairs import identity_names, read_pairs
+from launch.pairs import read_pairs
 from partial_fc.functional import verification
 
 LABELS = np.array([1, 0, 0, 2, 1, 0])  # in any order, as a set may hold them
@@ -63,16 +63,6 @@ def test_without_names_a_label_is_its_own_name(tmp_path: Path) -> None:
 def test_a_list_that_does_not_fit_is_refused_by_its_line(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         read_pairs(listed(tmp_path, text), LABELS, NAMES)
-
-
-def test_names_lie_beside_the_records(tmp_path: Path) -> None:
-    assert identity_names(tmp_path) == identity_names(tmp_path / "train.rec") == {}
-    pack_synthetic(tmp_path, identities=3, images=1, size=16, first_identity=40, workers=1)
-    expected = {"synthetic-0-40": 0, "synthetic-0-41": 1, "synthetic-0-42": 2}
-    assert identity_names(tmp_path) == identity_names(tmp_path / "train.rec") == expected
-    (tmp_path / "identities.tsv").write_text("0 Ann\n")
-    with pytest.raises(ValueError, match="expected the columns label and identity"):
-        identity_names(tmp_path)
 
 
 def write_run(folder: Path, data: dict[str, str]) -> None:

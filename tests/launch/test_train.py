@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import math
+import os
+import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,6 +20,8 @@ import tiny
 import torch
 from torch import Tensor, nn
 
+from data_pipeline.quarantine import QuarantineWriter
+from data_pipeline.recordio import RecordSource
 from launch import build, train
 from launch.config import Config, load_config
 from partial_fc import World
@@ -201,7 +208,7 @@ def steps_done(config: Config, world: World, *, fixed_statistics: bool) -> tuple
     train_steps(
         range(6),
         batches=build.loader(config, source, world, cpu),
-        global_batch=config.schedule.batch_size,
+        counts=build.batch_shares(config, world),
         backbone=build.replicated(backbone, world),
         head=head,
         optimizer=optimizer,
@@ -239,3 +246,99 @@ def test_two_ranks_hold_one_network_and_train_as_one_rank_does(data: Path, tmp_p
     """Without clipping, which would hide a gradient that is too long or too short by the number of ranks."""
     content = tiny.tree(data, tmp_path / "run", schedule={"batch_size": 15}, optimizer={"clip_norm": None})
     tiny.processes(2, compared_ranks, tiny.write_config(tmp_path / "config.yaml", content))
+
+
+DAMAGED = range(3, 93, 6)  # 15 of 96 images
+
+
+@dataclass(frozen=True)
+class DamagedRun:
+    """What two ranks left behind that trained on a damaged set."""
+
+    run_dir: Path
+    said: list[str]
+    """Each rank's exit code and its standard error."""
+
+    def bad_images(self) -> list[int]:
+        return [json.loads(line)["bad_images"] for line in (self.run_dir / "metrics.jsonl").read_text().splitlines()]
+
+    def backbone(self) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = torch.load(
+            latest_checkpoint(self.run_dir / "checkpoints") / "backbone.pt", weights_only=True
+        )
+        return state
+
+
+def rank_amid_damage(config: str, folder: str, words: list[str]) -> None:
+    """One rank's main, and on file what it said; nobody waits for torchrun, which would end it.
+
+    ``{rank}`` in a word is the rank. A rank whose data are called ``vanishing`` loses them after its first steps.
+    """
+    rank = int(os.environ["RANK"])
+    words = [word.format(rank=rank) for word in words]
+    if any("vanishing" in word for word in words):
+        Thread(target=truncate_after_the_first_report, args=(Path(folder),), daemon=True).start()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as errors:
+        patch.setattr("launch.errors._MOMENT_SECONDS", 0.0)
+        logging.basicConfig(stream=errors, format="%(message)s", force=True)
+        try:
+            exit_code = train.main([config, *(word for each in words for word in ("--set", each))])
+        except RuntimeError as error:
+            exit_code = 1
+            print(error, file=errors)
+    Path(folder, f"rank-{rank}").write_text(f"{exit_code} {errors.getvalue()}")
+
+
+def truncate_after_the_first_report(folder: Path) -> None:
+    while not (folder / "run" / "metrics.jsonl").exists() or not (folder / "run" / "metrics.jsonl").read_text():
+        time.sleep(0.01)
+    os.truncate(folder / "vanishing-1" / "train.rec", 0)
+
+
+def trained_amid_damage(folder: Path, train_set: Path, *words: str) -> DamagedRun:
+    tree = tiny.tree(folder, folder / "run", data={"train": str(train_set), "evaluate": None})
+    tiny.processes(2, rank_amid_damage, str(tiny.write_config(folder / "config.yaml", tree)), str(folder), list(words))
+    return DamagedRun(folder / "run", [(folder / f"rank-{rank}").read_text() for rank in range(2)])
+
+
+@pytest.mark.processes
+def test_two_ranks_train_around_damage_as_if_it_had_been_quarantined(tmp_path: Path) -> None:
+    records = tiny.write_records(tmp_path / "train" / "train.rec", tiny.TRAINED, damaged=DAMAGED)
+    with QuarantineWriter(tmp_path / "q.tsv", RecordSource(records)) as quarantine:
+        for sample in DAMAGED:
+            quarantine.append(sample, "known")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    met = trained_amid_damage(tmp_path / "a", records, "data.most_bad_images=0.5")
+    known = trained_amid_damage(tmp_path / "b", records, f"data.quarantine={tmp_path / 'q.tsv'}")
+    states = met.backbone(), known.backbone()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert met.bad_images()[-1] == len(DAMAGED) > met.bad_images()[0]
+    assert set(known.bad_images()) == {0}
+    logged = "".join(met.said)
+    for sample in DAMAGED:  # by the rank that met it; the other may meet it as another's substitute
+        assert 1 <= logged.count(f"train.rec key {sample + 1}) is replaced by another: truncated: ") <= 2
+    assert known.said == ["0 ", "0 "]
+
+
+@pytest.mark.processes
+def test_two_ranks_stop_together_when_too_much_is_damaged(tmp_path: Path) -> None:
+    records = tiny.write_records(tmp_path / "train" / "train.rec", tiny.TRAINED, damaged=DAMAGED)
+    stopped = trained_amid_damage(tmp_path, records, "schedule.epochs=100", "data.most_bad_images=0.1")
+    ends = [said.splitlines()[-1] for said in stopped.said]
+    assert ends[0] == ends[1]
+    assert [said[:2] for said in stopped.said] == ["3 ", "3 "]
+    assert re.search(
+        r"partial-fc: 1[1-5] of \d+ images could not be used \(.* data.most_bad_images allows 10 %", ends[0]
+    )
+    assert not (stopped.run_dir / "checkpoints").exists()
+
+
+@pytest.mark.processes
+def test_a_rank_that_loses_its_data_ends_the_other_too(tmp_path: Path) -> None:
+    for rank in range(2):
+        tiny.write_records(tmp_path / f"vanishing-{rank}" / "train.rec", tiny.TRAINED)
+    lost = trained_amid_damage(tmp_path, Path("."), f"data.train={tmp_path}/vanishing-{{rank}}", "schedule.epochs=1000")
+    assert lost.said[1].startswith("3 ")
+    assert "nor can any of the 64 images drawn to take its place" in lost.said[1]
+    assert lost.said[0].startswith("1 ")

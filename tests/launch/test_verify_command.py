@@ -17,7 +17,7 @@ def whole(folder: Path) -> Path:
 
 
 def damaged(folder: Path) -> Path:
-    return tiny.write_records(folder / "train.rec", range(3), damaged=10)
+    return tiny.write_records(folder / "train.rec", range(3), damaged=[10])
 
 
 @pytest.mark.parametrize("options", [[], ["--fast"], ["--workers", "1"]])

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,15 @@ SIZE = 24
 Tree = dict[str, Any]
 
 
-def write_records(path_rec: Path, identities: range, *, damaged: int | None = None) -> Path:
-    """A real ``.rec`` of drawn people; labels count from 0. The image ``damaged`` ends after its first bytes."""
+def write_records(path_rec: Path, identities: range, *, damaged: Collection[int] = ()) -> Path:
+    """A real ``.rec`` of drawn people; labels count from 0. The images ``damaged`` end after 20 bytes."""
     path_rec.parent.mkdir(parents=True, exist_ok=True)
     with RecordWriter(path_rec) as writer:
         for sample in range(len(identities) * IMAGES_PER_IDENTITY):
             label, index = divmod(sample, IMAGES_PER_IDENTITY)
             encoded = io.BytesIO()
             Image.fromarray(identity_image(identities[label], index, size=SIZE)).save(encoded, "png")
-            writer.append(label, encoded.getvalue()[: 20 if sample == damaged else None])
+            writer.append(label, encoded.getvalue()[: 20 if sample in damaged else None])
     return path_rec
 
 

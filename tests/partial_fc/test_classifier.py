@@ -105,12 +105,14 @@ def test_kept_cosines_are_made_once_a_step(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(kept.dtype == torch.float32 for kept in sweep._kept.values())
 
 
-def test_auto_keeps_cosines_up_to_a_tenth_of_weights_and_state() -> None:
-    head = classifier(row_optimizer=RowSGD(0.1, 0.9))  # 16 numbers a class
-    assert head._keeps_cosines(1, torch.float32)
-    assert not head._keeps_cosines(2, torch.float32)
-    assert head._keeps_cosines(3, torch.bfloat16)
-    assert not classifier(row_optimizer=RowSGD(0.1))._keeps_cosines(1, torch.float32)
+@pytest.mark.parametrize(("block_classes", "kept"), [(1, 7), (4, 2), (8, 1)])
+def test_auto_keeps_as_many_cosines_as_a_tenth_of_weights_and_state_hold(block_classes: int, kept: int) -> None:
+    """Rows and momentum are 23 x 8 x 4 bytes each, a class's cosines with 5 images 20: 7 classes fit. The last block is short."""
+    head = ShardedClassifier(
+        C, D, AdaCos(C), world=World(), row_optimizer=RowSGD(0.1, 0.9), block_classes=block_classes
+    )
+    loss = head(*batch(5))
+    assert len(loss.grad_fn.sweep._kept) == kept
 
 
 @pytest.mark.parametrize("make", [lambda: AdaCos(300), lambda: CosFace(32.0, 0.35), lambda: ArcFace(32.0, 0.3)])
