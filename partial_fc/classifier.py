@@ -7,7 +7,7 @@ Legend: ``N`` rows of the global batch, ``n`` this rank's; ``C`` all classes, ``
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,9 +22,9 @@ from partial_fc.objectives import Objective
 from partial_fc.rows import RowOptimizer, retract_rows
 from partial_fc.sampling import drawn_columns, initial_rows
 from partial_fc.scratch import Scratch
-from partial_fc.sharding import class_range, owned_targets
+from partial_fc.sharding import Columns, class_range, owned_targets
 from partial_fc.slopes import Slopes
-from partial_fc.sweep import Columns, Sweep
+from partial_fc.sweep import Sweep
 from partial_fc.world import World, current_world
 
 COSINES = ("recompute", "keep", "auto")
@@ -141,7 +141,7 @@ class ShardedClassifier(nn.Module):
             raise ValueError(f"got labels of {labels.dtype}: expected torch.int64")
         self.refuse_bad_labels()
         waits = counts is None or not labels.is_cuda
-        counts = self._agreed_counts(labels) if counts is None else list(counts)
+        counts = self._agreed_counts(labels) if counts is None else self._checked_counts(counts, labels)
         labels_N = self.world.gather_rows(labels.long(), counts)
         self._label_check.look(labels_N, counts)
         if waits:
@@ -169,6 +169,14 @@ class ShardedClassifier(nn.Module):
         """Take the step count up again."""
         self.steps = state["steps"]
 
+    def _checked_counts(self, counts: Sequence[int], labels_n: Tensor) -> list[int]:
+        if len(counts) != self.world.size or counts[self.world.rank] != len(labels_n) or not any(counts):
+            raise ValueError(
+                f"counts={list(counts)} for {len(labels_n)} rows on rank {self.world.rank} of {self.world.size}: "
+                "expected every rank's number of rows, at least one of them above 0"
+            )
+        return list(counts)
+
     def _agreed_counts(self, labels_n: Tensor) -> list[int]:
         """Every rank's batch size. One all-gather of a number a rank, read by the host."""
         counts: list[int] = self.world.all_gather(torch.tensor(len(labels_n), device=labels_n.device)).tolist()
@@ -184,7 +192,7 @@ class ShardedClassifier(nn.Module):
         how = (product_dtype, columns, self.block_classes)
         if not self._takes_gram_road(*unit_ND.shape):
             return Sweep(*what, *how, kept_bytes=self._kept_bytes(), scratch=self._scratch)
-        carries = self.row_optimizer is not None and self.training and columns is None
+        carries = self._moves_rows() and columns is None
         if gram_DD is not None and (columns is not None or gram_DD.dtype != unit_ND.dtype):
             gram_DD = None
         return GramSweep(*what, *how, scratch=self._scratch, gram_DD=gram_DD, carries_gram=carries)
@@ -213,16 +221,25 @@ class ShardedClassifier(nn.Module):
         Only the row optimizer leaves such rows. After anything else that changed them they are brought to unit length
         again in training, those that have it staying as they are to the bit.
         """
-        if self.row_optimizer is None or self.weight.dtype not in (torch.float32, torch.float64):
-            return False, None
-        rows_state = self._rows_state()
-        if self._known_rows is not None and self._known_rows[0] == rows_state:
-            return True, self._known_rows[1]
-        if not self.training:
+        is_exact = self.weight.dtype in (
+            torch.float32,
+            torch.float64,
+        )  # bfloat16 rows are of unit length but for rounding
+        if self._known_rows is not None and self._known_rows[0] == self._rows_state():
+            return is_exact, self._known_rows[1]
+        if not (self.training and is_exact and self._moves_rows()):
             return False, None
         retract_rows(self.weight.detach())
         self._note_rows(None)
         return True, None
+
+    def _moves_rows(self) -> bool:
+        return self.row_optimizer is not None and self.training and self.weight.requires_grad
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ShardedClassifier:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._known_rows = None  # a new dtype may leave address and version as they were
+        return self
 
     def _rows_state(self) -> tuple[int, int]:
         return self.weight.data_ptr(), self.weight._version
@@ -260,11 +277,11 @@ class _CosineLoss(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         head: ShardedClassifier = ctx.head
         sweep: Sweep = ctx.sweep
-        size = len(sweep.unit_ND)
         if head.row_optimizer is not None and ctx.row_updates != head._row_updates:
             # Counted, because a rank without classes has no rows whose change torch could notice: it would hang.
             raise RuntimeError("the row optimizer has moved the class rows since this forward: backward runs once")
         (weight_cD,) = ctx.saved_tensors  # refuses rows that changed since forward
+        size = len(sweep.unit_ND)
         weight_grad_cD: Tensor | None = None
         moves_rows = False
         if not ctx.needs_input_grad[1] or (head.row_optimizer is not None and not ctx.training):
@@ -293,5 +310,6 @@ class _CosineLoss(torch.autograd.Function):
             sweep.gradients(ctx.slopes, grad_outputs[0], use_rows, send)
         if moves_rows:
             head._note_rows(sweep.next_gram_DD if isinstance(sweep, GramSweep) else None)
+            ctx.sweep = ctx.slopes = None  # kept cosines would live until the loss does
         grad_nD = cosine.tangent_gradient(on_the_way[0](), ctx.unit, ctx.norm)
         return grad_nD.to(ctx.embeddings_dtype), weight_grad_cD, None, None, None

@@ -9,16 +9,35 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+class _Answer:
+    """A truth value on its way from the device."""
+
+    def __init__(self, answer: Tensor) -> None:
+        self._answer, self._arrived = answer, None
+        if answer.is_cuda:
+            self._answer = torch.empty_like(answer, device="cpu", pin_memory=True).copy_(answer, non_blocking=True)
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record()
+
+    def read(self) -> bool:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return bool(self._answer)
+
+
 class LabelCheck:
     """Looks at each global batch's labels, which every rank has: so all ranks come to the same verdict unasked."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self._seen: tuple[Tensor, Tensor, list[int]] | None = None
+        self._verdict: _Answer | None = None
 
     def look(self, labels_N: Int[Tensor, " N"], counts: Sequence[int]) -> None:
         """Note which labels are out of range. ``counts`` are the ranks' shares of the batch."""
-        self._seen = labels_N, (labels_N < 0) | (labels_N >= self.num_classes), list(counts)
+        is_bad_N = (labels_N < 0) | (labels_N >= self.num_classes)
+        self._seen = labels_N, is_bad_N, list(counts)
+        self._verdict = _Answer(is_bad_N.any())
 
     def spoilt(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """``loss``, or NaN where a label is out of range: nothing learnt from it may be taken for good."""
@@ -26,9 +45,12 @@ class LabelCheck:
         return torch.where(self._seen[1].any(), torch.nan, loss)
 
     def refuse(self) -> None:
-        """Raise ValueError with the first bad label, its rank and the range, if the last look saw one. Waits."""
+        """Raise ValueError with the first bad label, its rank and the range, if the last look saw one.
+
+        Waits for that look, not for what a GPU was given to do since.
+        """
         seen, self._seen = self._seen, None
-        if seen is None or not bool(seen[1].any()):
+        if seen is None or self._verdict is None or not self._verdict.read():
             return
         labels_N, is_bad_N, counts = seen
         row = int(torch.nonzero(is_bad_N)[0])

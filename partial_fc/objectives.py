@@ -69,7 +69,7 @@ class CosineSoftmax(_ScaledSoftmax):
 
     def forward(self, cosines: Cosines) -> Slopes:
         """See :class:`Objective`."""
-        scale = cosines.own_target_N.new_tensor(self.scale)
+        scale = cosines.own_target_N.new_full((), self.scale)
         log_negatives_N = self._log_negatives(cosines, scale)
         return self._slopes(scale, log_negatives_N, *self._target(cosines.target_N))
 
@@ -176,7 +176,8 @@ class P2SGrad(Objective):
 
     ``inter_class_weight`` is the weight λ of the other classes' slopes ``λ c_ij``. ``1.0`` is the paper; it collapses
     once C exceeds about D (``docs/experiments.md``). ``"balanced"`` is ``kappa · D/C``. Under class sampling λ is
-    divided by the rate, which keeps the sum over the other classes unbiased.
+    divided by the rate: an estimate of the sum over the other classes, biased towards the batch's own, which are
+    always drawn.
 
     ``slope_scale`` multiplies loss and slopes: ``"adacos"`` is √2·ln(C-1), so that one learning rate serves this and
     the softmax losses; 1.0 is the paper.

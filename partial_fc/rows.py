@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from partial_fc.fused import fused_on_gpus
 from partial_fc.rounding import rounded_to_bfloat16, row_keys
 from partial_fc.scratch import Scratch
+from partial_fc.sharding import Columns
 
-Columns = slice | Tensor
 STATE_DTYPES = (torch.float32, torch.bfloat16)
 _RETRACTED_AT_ONCE = 4096  # rows
 _ROWS, _FIRST_MOMENT, _SECOND_MOMENT = range(3)  # streams of chances
@@ -65,7 +65,8 @@ class RowOptimizer(nn.Module):
         moved_bD = self._at("rows", rows_cD, columns, grad_bD)
         if self.weight_decay:
             moved_bD.mul_(1.0 - self.learning_rate * self.weight_decay)
-        moved_bD = _stepped_(moved_bD, self._direction(columns, grad_bD, step), self.learning_rate)
+        rate = moved_bD.new_full((), self.learning_rate)  # a number would be compiled into the kernel, each anew
+        moved_bD = _stepped_(moved_bD, self._direction(columns, grad_bD, step), rate)
         self._write(rows_cD, columns, moved_bD, step, _ROWS)
 
     def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
@@ -108,7 +109,7 @@ class RowOptimizer(nn.Module):
         kept = {name: state for name in self.state_names if (state := getattr(self, name)) is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, state in kept.items():
-            if getattr(self, name).dtype != torch.float64 or state.dtype == torch.bfloat16:
+            if torch.bfloat16 in (state.dtype, getattr(self, name).dtype) or getattr(self, name).dtype == torch.half:
                 setattr(self, name, state.to(getattr(self, name).device))
         return self
 
@@ -192,10 +193,10 @@ class RowAdamW(RowOptimizer):
 
 
 def step_on_sphere_(
-    rows_bD: Float[Tensor, "b D"], direction_bD: Float[Tensor, "b D"], learning_rate: float
+    rows_bD: Float[Tensor, "b D"], direction_bD: Float[Tensor, "b D"], learning_rate: Float[Tensor, ""]
 ) -> Float[Tensor, "b D"]:
     """``(w - η u) / |w - η u|``, in place. A zero row that is not moved stays one."""
-    rows_bD.add_(direction_bD, alpha=-learning_rate)
+    rows_bD.addcmul_(direction_bD, learning_rate, value=-1)
     norm_b1 = torch.linalg.vector_norm(rows_bD, dim=1, keepdim=True)
     return rows_bD.div_(norm_b1.clamp_(min=torch.finfo(norm_b1.dtype).tiny))
 

@@ -25,5 +25,6 @@ class Scratch:
         key = name, dtype, like.device
         buffer = self._buffers.get(key)
         if buffer is None or len(buffer) < count:
-            buffer = self._buffers[key] = torch.empty(count, dtype=dtype, device=like.device)
+            with torch.inference_mode(False):  # an evaluation's buffers serve the next training step too
+                buffer = self._buffers[key] = torch.empty(count, dtype=dtype, device=like.device)
         return buffer[:count].view(*shape)

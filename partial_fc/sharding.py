@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+Columns = slice | Tensor  # of a shard
+
 
 def class_range(num_classes: int, rank: int, size: int) -> range:
     """The class ids that ``rank`` of ``size`` holds; empty where there are more ranks than classes."""

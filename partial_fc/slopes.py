@@ -56,8 +56,8 @@ class Cosines:
     @cached_property
     def inverse_sample_rate(self) -> Float[Tensor, ""]:
         """By how much a sum over the sampled negatives falls short of the sum over all. float64."""
-        drawn = torch.as_tensor(self.num_negatives, dtype=torch.float64, device=self.own_target_N.device)
-        return (self.num_classes - 1) / drawn.clamp(min=1.0)
+        one = torch.ones((), dtype=torch.float64, device=self.own_target_N.device)
+        return (self.num_classes - 1) / (one * self.num_negatives).clamp(min=1.0)
 
     def _summed(self, own_N: Tensor) -> Tensor:
         if "target_N" in self.__dict__:

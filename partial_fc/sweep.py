@@ -17,11 +17,10 @@ from torch import Tensor
 from partial_fc.functional import cosine
 from partial_fc.fused import fused_on_gpus
 from partial_fc.scratch import Scratch
-from partial_fc.sharding import Targets, owned_targets
+from partial_fc.sharding import Columns, Targets, owned_targets
 from partial_fc.slopes import Cosines, Slopes
 from partial_fc.world import World
 
-Columns = slice | Tensor
 UseRows = Callable[[Columns, Float[Tensor, "b D"]], None]
 Send = Callable[[Float[Tensor, "N D"]], None]
 
@@ -136,7 +135,7 @@ class Sweep:
         """How many classes stand against a target: counted over the ranks where they are drawn. One all-reduce then."""
         if self.columns is None:
             return self.num_classes - 1
-        return self.world.all_sum(torch.tensor(self.num_columns, device=self.unit_ND.device)) - 1
+        return self.world.all_sum(torch.full((), self.num_columns, device=self.unit_ND.device)) - 1
 
     def _target_units(self, places: Tensor) -> Tensor:
         rows_mD = self.rows_cD[self._columns(places)].to(self.unit_ND.dtype)

@@ -107,7 +107,7 @@ def test_kept_cosines_are_made_once_a_step(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("block_classes", "kept"), [(1, 7), (4, 2), (8, 1)])
 def test_auto_keeps_as_many_cosines_as_a_tenth_of_weights_and_state_hold(block_classes: int, kept: int) -> None:
-    """Rows and momentum are 23 x 8 x 4 bytes each, a class's cosines with 5 images 20: 7 classes fit. The last block is short."""
+    """Rows and momentum are 23 x 8 x 4 bytes each, a class's cosines with 5 images 20: 7 classes fit."""
     head = ShardedClassifier(
         C, D, AdaCos(C), world=World(), row_optimizer=RowSGD(0.1, 0.9), block_classes=block_classes
     )
@@ -469,3 +469,48 @@ def test_gradients_of_accumulated_batches_add_up() -> None:
     assert head.weight.grad is not None
     assert isinstance(truth_CD, Tensor)
     assert error(head.weight.grad, truth_CD) < 1e-12
+
+
+@pytest.mark.parametrize("counts", [[8], [9, 0], [0], []])
+def test_counts_that_are_not_the_batchs_are_refused(counts: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"counts=.* for 9 rows on rank 0 of 1"):
+        classifier()(*batch(9), counts)
+
+
+def test_an_evaluation_in_inference_mode_does_not_disturb_the_next_step() -> None:
+    head = classifier(row_optimizer=RowSGD(0.1), cosines="recompute")
+    head.eval()
+    with torch.inference_mode():
+        head(*batch())
+    head.train()
+    head(*batch()).backward()
+
+
+def test_rows_that_went_through_bfloat16_are_not_taken_for_unit_rows() -> None:
+    """Repeated, as it shows only where the allocator gives the same address back."""
+    given = batch(20)
+    for _ in range(10):
+        head = classifier(row_optimizer=RowSGD(0.1))
+        head(*given).backward()
+        head.bfloat16().float()
+        fresh = classifier(row_optimizer=RowSGD(0.1))
+        fresh.load_state_dict(head.state_dict())
+        assert torch.equal(head(*given), fresh(*given))
+
+
+def test_frozen_rows_stay_as_they_are_to_the_bit() -> None:
+    head = classifier(row_optimizer=RowSGD(0.1))
+    with torch.no_grad():
+        head.weight.mul_(3.0)
+    before = head.weight.detach().clone()
+    head.weight.requires_grad_(False)
+    embeddings_ND, labels_N = batch()
+    head(embeddings_ND.requires_grad_(), labels_N).backward()
+    assert torch.equal(head.weight, before)
+
+
+def test_kept_cosines_go_with_the_backward_that_used_them() -> None:
+    head = classifier(row_optimizer=RowSGD(0.1), cosines="keep")
+    loss = head(*batch())
+    loss.backward()
+    assert loss.grad_fn.sweep is None

@@ -18,13 +18,13 @@ from partial_fc.rows import step_on_sphere_
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler on a CPU")
 
 
-def arguments(function: Callable[..., Tensor], rows: int) -> list[Tensor | float]:
+def arguments(function: Callable[..., Tensor], rows: int) -> list[Tensor]:
     matrix, other, column = torch.rand(5, rows), torch.rand(5, rows), torch.rand(5, 1)
-    given: dict[Callable[..., Tensor], list[Tensor | float]] = {
+    given: dict[Callable[..., Tensor], list[Tensor]] = {
         softmax.exponentials_: [matrix, torch.tensor(20.0), torch.tensor(3.0)],
         softmax.negative_slopes_: [matrix, torch.tensor(20.0), 20.0 + column, column],
         cosine.tangent_gradient: [matrix, other, column.expand(5, 1)],
-        step_on_sphere_: [matrix, other, 0.1],
+        step_on_sphere_: [matrix, other, torch.tensor(0.1)],
     }
     return given[function]
 
@@ -37,9 +37,22 @@ def test_compiled_and_plain_functions_give_the_same_in_place_for_blocks_of_any_w
 ) -> None:
     for rows in (64, 17):
         plain = arguments(function, rows)
-        given = [part.clone() if isinstance(part, Tensor) else part for part in plain]
+        given = [part.clone() for part in plain]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, about its own modules
             found = compiled(inspect.unwrap(function))(*given)  # without the tests' shape checks
         torch.testing.assert_close(found, function(*plain), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(given[0], plain[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_learning_rate_that_changes_at_each_step_is_compiled_once() -> None:
+    from torch._dynamo.utils import counters
+
+    torch.compiler.reset()
+    counters.clear()
+    step = torch.compile(inspect.unwrap(step_on_sphere_), dynamic=True, backend="aot_eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for rate in (0.0, 0.1, 0.11, 0.12, 0.13):
+            step(torch.rand(5, 8), torch.rand(5, 8), torch.tensor(rate))  # type: ignore[no-untyped-call]
+    assert counters["stats"]["unique_graphs"] == 1

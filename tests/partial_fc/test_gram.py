@@ -157,7 +157,7 @@ def test_the_road_is_chosen_by_what_it_costs() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_sampled_step_takes_the_gram_matrix_of_the_drawn_rows(size: int) -> None:
-    """It is the estimate Σ_drawn ŵŵᵀ (C-1)/(drawn-1) of the negatives' Σ ŵŵᵀ: unbiased, as the block road's is."""
+    """It is the estimate Σ_drawn ŵŵᵀ (C-1)/(drawn-1) of the negatives' Σ ŵŵᵀ, as the block road's is."""
     given = [(x.double(), y) for x, y in batches_of(3)]
 
     def work(road: str) -> list[Tensor]:
