@@ -19,7 +19,7 @@ from data_pipeline.checks import image_problem
 from data_pipeline.dali_batches import BATCHES_AHEAD, Batch, DecodedBatches, Encoded, Order
 from data_pipeline.dali_graph import ImageFormat
 from data_pipeline.damage import Damage
-from data_pipeline.order import rank_positions, samples_at
+from data_pipeline.order import SampleOrder, ShuffledOrder, rank_positions
 from data_pipeline.quarantine import sample_name
 from data_pipeline.read_ahead import IMAGES_AHEAD, ReadAhead
 
@@ -31,6 +31,7 @@ MOST_NAMED = 8  # bad images in one message
 class ImageLoader:
     """One rank's batches, one per step from `start_step` on, without end.
 
+    `sample_order` says which images follow each other; by default each once an epoch, in a shuffled order.
     Step s is a part of global batch s, the same whatever the number of ranks; the parts of two ranks differ by one
     image at most and keep their sizes. An image is changed by what (seed, epoch, sample) draw, on any rank.
 
@@ -52,6 +53,7 @@ class ImageLoader:
         seed: int,
         augmentation: Augmentation | None = None,
         quarantine: ArrayLike = (),
+        sample_order: SampleOrder | None = None,
         num_threads: int = 1,
         start_step: int = 0,
     ) -> None:
@@ -60,6 +62,7 @@ class ImageLoader:
         self._source, self._form, self._seed = source, form, seed
         self._augmentation = augmentation or Augmentation()
         self._global_batch, self._rank, self._size = global_batch, rank, size
+        self._sample_order = sample_order or ShuffledOrder(len(source), seed)
         self._damage = Damage(source, seed, quarantine)
         self._read_ahead, self._hinted = ReadAhead(source), start_step
         self.images = self.replaced = 0
@@ -96,7 +99,7 @@ class ImageLoader:
 
     def _drawn(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         positions = rank_positions(step, self._global_batch, self._rank, self._size)
-        return samples_at(positions, len(self._source), self._seed)
+        return self._sample_order.samples_at(positions)
 
     def _order(self, epochs: NDArray[np.int64], samples: NDArray[np.int64]) -> Order:
         drawn = (self._augmentation, Draws(epochs, samples, self._seed), self._form.height, self._form.width)

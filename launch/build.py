@@ -9,18 +9,22 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import partial_fc
 from data_pipeline import Source
 from data_pipeline.augment import Augmentation
+from data_pipeline.balanced_order import BalancedOrder
 from data_pipeline.dali_pipeline import ImageFormat, ImageLoader
 from data_pipeline.label_noise import NoisyLabels
 from data_pipeline.open_source import open_source
-from data_pipeline.order import rank_positions
+from data_pipeline.order import SampleOrder, rank_positions
 from data_pipeline.quarantine import quarantined_samples
+from data_pipeline.selection import SelectedSource
 from launch.config import Config, ConfigError, OptimizerConfig
 from launch.config_classifier import DTYPES, DecayConfig
 from partial_fc import ShardedClassifier, World, sum_gradients
@@ -41,6 +45,8 @@ def open_training_data(config: Config) -> Source:
     """The training set, with the wrong labels asked for. ConfigError when the config contradicts the data."""
     paths = config.data.train
     source = open_source(paths, join=config.data.join)
+    if config.data.least_images_per_identity > 1:
+        source = SelectedSource(source, least_images=config.data.least_images_per_identity)
     found = {"num_classes": source.num_classes, "num_images": len(source)}
     for name, number in found.items():
         stated = getattr(config.data, name)
@@ -126,9 +132,32 @@ def loader(config: Config, source: Source, world: World, device: torch.device) -
         size=world.size,
         seed=config.seed,
         augmentation=Augmentation(**config.data.augmentation.model_dump()),
-        quarantine=() if config.data.quarantine is None else quarantined_samples(config.data.quarantine, source),
+        quarantine=_quarantine(config, source),
+        sample_order=_sample_order(config, source),
         num_threads=config.data.decode_threads,
     )
+
+
+def _quarantine(config: Config, source: Source) -> NDArray[np.int64]:
+    """The listed images, by their numbers in ``source``: a list is of the set as it lies on disk."""
+    if config.data.quarantine is None:
+        return np.empty(0, np.int64)
+    listed = source.source if isinstance(source, NoisyLabels) else source
+    if isinstance(listed, SelectedSource):
+        return listed.samples_of(quarantined_samples(config.data.quarantine, listed.source))
+    return quarantined_samples(config.data.quarantine, listed)
+
+
+def _sample_order(config: Config, source: Source) -> SampleOrder | None:
+    """The order asked for, or None for the usual one. ConfigError for one that the data or the batch cannot have."""
+    images_each = config.data.images_per_identity_in_batch
+    if images_each is None:
+        return None
+    batch = config.schedule.batch_size
+    try:
+        return BalancedOrder(source.labels, global_batch=batch, images_each=images_each, seed=config.seed)
+    except ValueError as error:
+        raise ConfigError(f"data.images_per_identity_in_batch: {error}") from error
 
 
 def compiled(backbone: nn.Module, config: Config) -> nn.Module:

@@ -40,6 +40,10 @@ class DataConfig(Section):
     image_size: int = Field(112, ge=8, description="side in pixels")
     fill: int = Field(0, ge=0, le=255, description="what lies outside a warped image")
     label_noise: float = Field(0.0, ge=0, le=1, description="share of training labels replaced by wrong ones")
+    least_images_per_identity: int = Field(1, ge=1, description="identities with fewer are left out, labels renumbered")
+    images_per_identity_in_batch: int | None = Field(
+        None, ge=1, description="so many images of each identity of a batch; left out: all images shuffled"
+    )
     quarantine: Path | None = Field(
         None, description="a list written by partial-fc verify: these images are replaced by others from the start"
     )

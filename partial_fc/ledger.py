@@ -7,19 +7,22 @@ that a network of any size is counted in seconds and no memory.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-_MAKES_NOTHING = ("aten::empty", "aten::new_empty", "aten::detach", "aten::alias", "aten::_unsafe_view")
+_MOVES_NOTHING = ("aten::empty", "aten::new_empty", "aten::detach", "aten::alias", "aten::_unsafe_view")
+_TAKES_SOME = ("aten::index_select", "aten::index.", "aten::gather")
+_CHANGES_SOME = ("aten::index_copy_", "aten::index_put_", "aten::_index_put_impl_", "aten::index_add_")
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what runs inside the ``with`` block.
 
     - ``live_bytes``, ``peak_bytes``: tensors made inside that are alive, now and at most; views and outputs that share
@@ -30,33 +33,30 @@ class Ledger(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = self.peak_bytes = self.operations = self.traffic_bytes = 0
         self._known: set[int] = set()
-
-    def know(self, tensors: Sequence[Tensor]) -> None:
-        """These were there before: an operator that gives one of them back has made nothing."""
-        self._known |= {tensor.untyped_storage()._cdata for tensor in tensors}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run one operator and note it."""
         given = _tensors((args, kwargs))
-        self.know([tensor for tensor in given if tensor.untyped_storage()._cdata not in self._known])
+        for tensor in given:  # what no operator has made inside was there before
+            self._note(tensor.untyped_storage(), 0)
         results = func(*args, **(kwargs or {}))
         made = _tensors(results)
         for tensor in made:
-            self._note(tensor.untyped_storage())
+            self._note(tensor.untyped_storage(), tensor.untyped_storage().nbytes())
         count = flop_registry.get(func.overloadpacket)
         if count is not None:
             self.operations += count(*args, **(kwargs or {}), out_val=results)
-        elif not func.is_view and not func.name().startswith(_MAKES_NOTHING):
-            self.traffic_bytes += sum(map(_moved_bytes, (*given, *made)))
+        elif func.namespace == "aten" and not func.is_view and not func.name().startswith(_MOVES_NOTHING):
+            self.traffic_bytes += _traffic_bytes(func.name(), args, kwargs or {}, made)
         return results
 
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+    def _note(self, storage: torch.UntypedStorage, size: int) -> None:
+        key = storage._cdata
         if key in self._known:
             return
         self._known.add(key)
@@ -70,41 +70,43 @@ class Ledger(TorchDispatchMode):
 
 
 class BackboneCost:
-    """What one replica of a network costs; ``activations_bytes(n)`` and the like are of a training step on n images.
+    """What one replica of a network costs in a training step, as a step on fake images has it.
 
-    A step on 2 and one on 4 fake images are counted and the line through them taken, so it is what eager PyTorch's
-    allocator would see, short of what kernels take for themselves; a compiled network needs less. Gradients are there
-    beforehand, as DDP's buckets are, and counted apart from the activations.
+    That is what eager PyTorch asks of its allocator, short of what kernels take for themselves; a compiled network
+    needs less. Gradients are there beforehand, as DDP's buckets are, and counted apart from the activations. Each
+    number of images is counted once, in seconds; BatchNorm needs two.
     """
 
     def __init__(self, network: Callable[[], nn.Module], image_size: int, autocast: torch.dtype | None) -> None:
-        # The class of torch's own that stands behind torch.compile and torch.export.
-        from torch._subclasses.fake_tensor import FakeTensorMode
-
-        with FakeTensorMode():
-            made = network().train()
-            for parameter in made.parameters():
+        self._mode = FakeTensorMode()
+        with self._mode:
+            self._network = network().train()
+            for parameter in self._network.parameters():
                 parameter.grad = torch.zeros_like(parameter)
-            few, more = (_counted(made, number, image_size, autocast) for number in (2, 4))
-        self.parameters = sum(parameter.numel() for parameter in made.parameters() if parameter.requires_grad)
-        self.held_bytes = sum(tensor.nbytes for tensor in (*made.parameters(), *made.buffers()))
-        self._few, self._more = few, more
+        self._image_size, self._autocast = image_size, autocast
+        self._ledgers: dict[int, Ledger] = {}
+        held = [*self._network.parameters(), *self._network.buffers()]
+        self.parameters = sum(parameter.numel() for parameter in self._network.parameters() if parameter.requires_grad)
+        self.held_bytes = sum(tensor.nbytes for tensor in held)
 
     def activations_bytes(self, num_images: int) -> int:
         """The most that is alive at once beside weights and gradients."""
-        return self._at(num_images, self._few.peak_bytes, self._more.peak_bytes)
+        return self._ledger(num_images).peak_bytes
 
     def operations(self, num_images: int) -> int:
         """Of the products and convolutions, forward and backward."""
-        return self._at(num_images, self._few.operations, self._more.operations)
+        return self._ledger(num_images).operations
 
     def traffic_bytes(self, num_images: int) -> int:
         """Of everything else."""
-        return self._at(num_images, self._few.traffic_bytes, self._more.traffic_bytes)
+        return self._ledger(num_images).traffic_bytes
 
-    @staticmethod
-    def _at(num_images: int, few: int, more: int) -> int:
-        return max(few + (more - few) * (num_images - 2) // 2, 0)
+    def _ledger(self, num_images: int) -> Ledger:
+        num_images = max(num_images, 2)
+        if num_images not in self._ledgers:
+            with self._mode:
+                self._ledgers[num_images] = _counted(self._network, num_images, self._image_size, self._autocast)
+        return self._ledgers[num_images]
 
 
 def _counted(network: nn.Module, num_images: int, image_size: int, autocast: torch.dtype | None) -> Ledger:
@@ -119,6 +121,17 @@ def _counted(network: nn.Module, num_images: int, image_size: int, autocast: tor
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _traffic_bytes(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], made: list[Tensor]) -> int:
+    """What an operator reads and writes. Of a matrix that it takes or changes some rows of, these rows only."""
+    if name.startswith(_TAKES_SOME):
+        return 2 * sum(map(_moved_bytes, made))
+    if name.startswith(_CHANGES_SOME):
+        return 2 * _moved_bytes(_tensors(args)[-1])
+    overwrites = name.startswith("aten::copy_")
+    read = _tensors((args[overwrites:], {key: value for key, value in kwargs.items() if key != "out"}))
+    return sum(map(_moved_bytes, (*read, *made)))
 
 
 def _moved_bytes(tensor: Tensor) -> int:

@@ -1,5 +1,6 @@
 import math
 import time
+import tracemalloc
 from collections import Counter
 from itertools import permutations
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_pipeline.order import permuted, rank_positions, samples_at
+from data_pipeline.order import SampleOrder, ShuffledOrder, permuted, permuted_each, rank_positions, samples_at
 
 SEED = 20240607
 
@@ -167,3 +168,55 @@ def test_a_batch_of_samples_costs_under_a_millisecond() -> None:
         samples_at(positions, 5_822_653, SEED)
         fastest = min(fastest, time.perf_counter() - start)
     assert fastest < 1e-3
+
+
+def test_a_thousand_million_samples_need_no_permutation_in_memory() -> None:
+    tracemalloc.start()
+    order = ShuffledOrder(10**9, SEED)
+    for step in (0, 10**5, 10**8):
+        epochs, samples = order.samples_at(rank_positions(step, 4096, 3, 8))
+        assert np.unique(samples).size == 512
+        assert 0 <= samples.min() <= samples.max() < 10**9
+        assert (epochs == step * 4096 // 10**9).all()
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 200_000  # a permutation would take 4,000,000,000
+
+
+def test_a_thousand_million_samples_are_spread_evenly_and_unrelated_to_their_neighbours() -> None:
+    """Chi-square at under 4 standard deviations: over bins of the sample, of the step to the next one, and of pairs."""
+    num_samples, taken = 10**9, 400_000
+    row = permuted(np.arange(taken) + 123_456_789, num_samples, SEED, 5)
+    assert np.unique(row).size == taken
+    assert surprise(np.bincount(row * 1000 // num_samples, minlength=1000), 999) < 4
+    assert surprise(np.bincount(row % 1009, minlength=1009), 1008) < 4
+    distances = (row[1:] - row[:-1]) % num_samples
+    assert surprise(np.bincount(distances * 1000 // num_samples, minlength=1000), 999) < 4
+    tens = row * 10 // num_samples
+    triples = np.bincount(tens[:-2] * 100 + tens[1:-1] * 10 + tens[2:], minlength=1000)
+    assert surprise(triples, 999) < 4
+    next_epoch = permuted(np.arange(taken) + 123_456_789, num_samples, SEED, 6)
+    assert surprise(np.bincount(tens * 10 + next_epoch * 10 // num_samples, minlength=100), 99) < 4
+
+
+def test_permutations_of_several_sizes_are_made_at_once() -> None:
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 300, 2000)
+    places, streams = rng.integers(0, sizes), rng.integers(0, 2**63, 2000).astype(np.uint64)
+    together = permuted_each(places, sizes, streams)
+    for number in range(0, 2000, 20):
+        alone = permuted_each(places[[number]], int(sizes[number]), streams[[number]])
+        assert together[[number]] == alone
+    whole = permuted_each(np.r_[:7, :43], np.repeat([7, 43], [7, 43]), np.array([9], np.uint64))
+    assert sorted(whole[:7]) == list(range(7))
+    assert sorted(whole[7:]) == list(range(43))
+    with pytest.raises(ValueError, match="places 0 to 43: expected 0 to 6"):
+        permuted_each(np.arange(44), np.repeat([7, 43], [7, 37]), np.array([9], np.uint64))
+
+
+def test_a_shuffled_order_is_the_stream_of_a_seed() -> None:
+    order: SampleOrder = ShuffledOrder(10, SEED)
+    for found, expected in zip(order.samples_at(np.arange(5, 25)), samples_at(np.arange(5, 25), 10, SEED), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match="num_samples 0"):
+        ShuffledOrder(0, SEED)

@@ -11,6 +11,7 @@ from tiny import HELD_OUT, IMAGES_PER_IDENTITY, SIZE, TRAINED, Tree, tree, write
 from torch import nn
 
 from data_pipeline import NamedSource
+from data_pipeline.quarantine import QuarantineWriter
 from launch import build
 from launch.config import Config, ConfigError, load_config
 from partial_fc import AdaCos, World
@@ -207,3 +208,28 @@ def test_an_earlier_run_in_the_folder_is_set_aside_whole(tmp_path: Path) -> None
         assert not run_dir.exists()
         assert (aside / "metrics.jsonl").read_text() == text
     assert {path.name for path in tmp_path.iterdir()} == {"run-1", "run-2"}
+
+
+def test_a_batch_of_several_images_of_each_identity(data: Path, tmp_path: Path) -> None:
+    config = config_of(data, tmp_path, schedule={"batch_size": 12}, data={"images_per_identity_in_batch": 4})
+    batch = next(build.loader(config, build.open_training_data(config), World(), CPU))
+    assert sorted(torch.bincount(batch.labels).tolist(), reverse=True)[:3] == [4, 4, 4]
+
+
+def test_batches_that_cannot_hold_so_many_of_each_are_a_mistake_of_the_config(data: Path, tmp_path: Path) -> None:
+    config = config_of(data, tmp_path, schedule={"batch_size": 10}, data={"images_per_identity_in_batch": 4})
+    with pytest.raises(ConfigError, match=r"data\.images_per_identity_in_batch: .*expected a multiple"):
+        build.loader(config, build.open_training_data(config), World(), CPU)
+
+
+def test_identities_with_few_images_are_left_out_and_a_quarantine_list_still_fits(data: Path, tmp_path: Path) -> None:
+    whole = build.open_training_data(config_of(data, tmp_path))
+    with QuarantineWriter(tmp_path / "quarantine.tsv", whole) as listed:
+        listed.append(3, "truncated")
+    sections = {"least_images_per_identity": IMAGES_PER_IDENTITY, "quarantine": str(tmp_path / "quarantine.tsv")}
+    config = config_of(data, tmp_path, data=sections)
+    source = build.open_training_data(config)
+    assert source.num_classes == whole.num_classes
+    assert build._quarantine(config, source).tolist() == [3]
+    with pytest.raises(ValueError, match="no identity has 9 images"):
+        build.open_training_data(config_of(data, tmp_path, data={"least_images_per_identity": 9}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -39,14 +40,14 @@ def test_what_was_there_before_is_not_counted() -> None:
 
 
 def test_products_are_counted_as_operations_and_the_rest_as_traffic() -> None:
-    left, right, total = torch.ones(4, 8), torch.ones(8, 16), torch.zeros(100, 16)
+    left, right, total, places = torch.ones(4, 8), torch.ones(8, 16), torch.zeros(100, 16), torch.arange(4)
     with Ledger() as ledger:
         product = left @ right
         assert ledger.operations == 2 * 4 * 8 * 16
         assert ledger.traffic_bytes == 0
         product += 1
         assert ledger.traffic_bytes == 2 * product.nbytes
-        total.index_copy_(0, torch.arange(4), product)
+        total.index_copy_(0, places, product)
     assert ledger.traffic_bytes == 4 * product.nbytes
 
 
@@ -57,8 +58,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize(("name", "autocast"), [("r18", None), ("r18 again", torch.bfloat16), ("mbf", torch.bfloat16)])
 def test_a_network_on_fake_images_costs_what_it_costs_on_real_ones(name: str, autocast: torch.dtype | None) -> None:
     cost, made, images = BackboneCost(NETWORKS[name], 32, autocast), NETWORKS[name](), 24
     for parameter in made.parameters():
@@ -76,12 +76,12 @@ def test_a_network_on_fake_images_costs_what_it_costs_on_real_ones(name: str, au
 
 def test_checkpointing_saves_memory_and_costs_operations() -> None:
     kept, again = (BackboneCost(NETWORKS[name], 32, None) for name in ("r18", "r18 again"))
-    assert again.activations_bytes(64) < 0.6 * kept.activations_bytes(64)
+    assert again.activations_bytes(1024) < 0.75 * kept.activations_bytes(1024)
     assert 1.2 * kept.operations(64) < again.operations(64) < 1.4 * kept.operations(64)
 
 
-def test_the_buckets_of_ddp_are_those_that_it_makes(tmp_path: object) -> None:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+def test_the_buckets_of_ddp_are_those_that_it_makes() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
         network = backbone("r18", width=32, input_size=32, embedding_dim=64)
         replica = DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
@@ -97,17 +97,20 @@ def test_the_buckets_of_ddp_are_those_that_it_makes(tmp_path: object) -> None:
     assert abs(planned.count - len(bucket_bytes)) <= 1
 
 
-def _listening(bucket_bytes: list[int]) -> Callable[[None, dist.GradBucket], torch.futures.Future[torch.Tensor]]:
-    def hook(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def _listening(bucket_bytes: list[int]) -> Callable[..., torch.futures.Future[torch.Tensor]]:
+    def hook(state: None, bucket: Any) -> torch.futures.Future[torch.Tensor]:
         bucket_bytes.append(bucket.buffer().nbytes)
         future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
         future.set_result(bucket.buffer())
         return future
 
+    # DDP looks at the types themselves, which here are text.
+    bucket_type = dist.GradBucket  # type: ignore[attr-defined]
+    hook.__annotations__ = {"bucket": bucket_type, "return": torch.futures.Future[torch.Tensor]}
     return hook
 
 
-def test_a_network_without_images_has_no_negative_cost() -> None:
-    cost = BackboneCost(lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), 2, None)
-    assert cost.activations_bytes(0) >= 0
-    assert cost.parameters == 26
+def test_a_single_image_is_counted_as_two_which_batchnorm_needs() -> None:
+    cost = BackboneCost(lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 2), nn.BatchNorm1d(2)), 2, None)
+    assert cost.parameters == 26 + 4
+    assert cost.activations_bytes(1) == cost.activations_bytes(2) > 0

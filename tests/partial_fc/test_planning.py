@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ class Case:
     products: str = "float32"
     rate: float = 1.0
     cosines: str = "auto"
+    blocks: int | None = None
 
     def row_optimizer(self) -> RowOptimizer:
         state = getattr(torch, self.state)
@@ -57,6 +59,7 @@ class Case:
             OBJECTIVES[self.objective](classes),
             world=World() if world is None else world,
             sample_rate=self.rate,
+            block_classes=self.blocks,
             row_optimizer=self.row_optimizer(),
             product_dtype=torch.bfloat16 if self.products == "bfloat16" else None,
             weight_dtype=getattr(torch, self.weights),
@@ -71,6 +74,7 @@ class Case:
             is_quadratic=objective.is_quadratic,
             sums=statistics_sums(objective),
             sample_rate=self.rate,
+            block_classes=self.blocks,
             products=self.products,
             weight_dtype=getattr(torch, self.weights),
             state_dtype=getattr(torch, self.state),
@@ -83,6 +87,7 @@ class Case:
 CASES = [
     Case("adacos", "sgd"),
     Case("adacos", "momentum", cosines="keep"),
+    Case("adacos", "momentum", blocks=100),  # keeps the cosines of some blocks
     Case("adacos", "momentum", products="bfloat16", cosines="keep"),
     Case("cosface", "adamw", products="bfloat16"),
     Case("cosface", "momentum", rate=0.1),
@@ -107,7 +112,7 @@ def steps(head: ShardedClassifier, batch: int, number: int = 2) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_plan_is_what_the_ledger_of_real_steps_says(case: Case) -> None:
-    classes, dim, batch = 10_000, 64, 256
+    classes, dim, batch = 6_000, 64, 256
     ledger = Ledger()
     with ledger:
         head = case.head(classes, dim)
@@ -140,10 +145,17 @@ def test_blocks_are_as_wide_as_the_sweep_makes_them() -> None:
 
 # Measured
 
+M_MMAP_THRESHOLD = -3  # of malloc.h
+
 
 def measured_peak_bytes(case: Case, classes: int, dim: int, batch: int) -> int:
-    """What the kernel saw of two steps above their start, in this process; what is loaded but once came before."""
+    """What the kernel saw of two steps above their start, in this process; what is loaded but once came before.
+
+    glibc gives large blocks back when they are freed. By its own habit it stops that once it has seen some, and holes
+    in its heap then add up to a fifth.
+    """
     torch.set_num_threads(1)
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)
     steps(case.head(512, dim), batch)
     gauge = HighWaterMark()
     start_bytes = gauge.now_bytes()
@@ -156,7 +168,6 @@ def measured_peak_bytes(case: Case, classes: int, dim: int, batch: int) -> int:
 @pytest.mark.parametrize(
     "case",
     [
-        Case("adacos", "sgd"),
         Case("adacos", "momentum", rate=0.1),
         Case("adacos", "adamw", products="bfloat16"),
         Case("adacos", "momentum", state="bfloat16", weights="bfloat16"),
@@ -172,7 +183,7 @@ def test_the_plan_is_what_the_kernel_says_within_15_percent(case: Case) -> None:
     except OSError as error:
         pytest.skip(f"this kernel does not tell a peak: {error}")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["launch.train", "benchmarks.memory"])
+    context.set_forkserver_preload(["partial_fc", "benchmarks.memory"])
     with context.Pool(1) as pool:
         measured = pool.apply(measured_peak_bytes, (case, classes, dim, batch))
     assert head_memory(case.job(classes, dim), batch, 1).total == pytest.approx(measured, rel=0.15)
