@@ -29,7 +29,7 @@ from partial_fc.world import World, current_world
 
 COSINES = ("recompute", "keep", "auto")
 GRAM_ROAD = ("auto", "always", "never")
-_KEPT_SHARE = 0.1  # of the bytes of weights and row state, that "auto" spends on kept cosines
+KEPT_SHARE = 0.1  # of the bytes of weights and row state, that "auto" spends on kept cosines
 
 
 class ShardedClassifier(nn.Module):
@@ -212,7 +212,7 @@ class ShardedClassifier(nn.Module):
         """How much memory kept cosines may take."""
         if self.kept_cosines == "auto":
             state = () if self.row_optimizer is None else self.row_optimizer.buffers()
-            return int(_KEPT_SHARE * sum(tensor.nbytes for tensor in (self.weight, *state)))
+            return int(KEPT_SHARE * sum(tensor.nbytes for tensor in (self.weight, *state)))
         return sys.maxsize if self.kept_cosines == "keep" else 0
 
     def _rows_as_known(self) -> tuple[bool, Tensor | None]:

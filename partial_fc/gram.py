@@ -23,7 +23,7 @@ from partial_fc.functional.gram import add_centred_gram, centred_gram, symmetric
 from partial_fc.slopes import Slopes
 from partial_fc.sweep import Send, Sweep, UseRows
 
-_ROWS_ELEMENTS = 1 << 20  # of a block's rows on a CPU: 4 MiB
+ROWS_ELEMENTS = 1 << 20  # of a block's rows on a CPU: 4 MiB
 
 
 @dataclass
@@ -83,4 +83,4 @@ class GramSweep(Sweep):
     def _block_width(self) -> int:
         if self.block_classes is not None or self.unit_ND.is_cuda:
             return super()._block_width()
-        return max(_ROWS_ELEMENTS // self.unit_ND.shape[1], 64)
+        return max(ROWS_ELEMENTS // self.unit_ND.shape[1], 64)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
-from partial_fc.classifier import _KEPT_SHARE
-from partial_fc.gram import _ROWS_ELEMENTS
+from partial_fc.classifier import KEPT_SHARE
+from partial_fc.gram import ROWS_ELEMENTS
 from partial_fc.ledger import BackboneCost
 from partial_fc.objectives import AdaCos, Objective
-from partial_fc.sampling import _HASHED_AT_ONCE
-from partial_fc.sweep import _CPU_BLOCK_ELEMENTS, _GPU_BLOCK_ELEMENTS
+from partial_fc.sampling import HASHED_AT_ONCE
+from partial_fc.sweep import CPU_BLOCK_ELEMENTS, GPU_BLOCK_ELEMENTS
 
 _WIDE = 4  # bytes of float32, in which everything runs that is no product
 _ROUNDING = 3.75  # blocks of float32 rows that rounded_to_bfloat16 holds at once
@@ -75,7 +75,7 @@ class HeadJob:
         drawn, classes = self.drawn_classes(batch, ranks), self.shard_classes(ranks)
         if self.cosines == "keep":
             return drawn
-        budget_bytes = int(_KEPT_SHARE * (self.row_bytes(classes) + self.state_bytes(classes)))
+        budget_bytes = int(KEPT_SHARE * (self.row_bytes(classes) + self.state_bytes(classes)))
         affordable = budget_bytes // (batch * self.product_bytes)
         width = min(self.block_width(batch), drawn)
         whole, rest = divmod(drawn, width)
@@ -96,8 +96,8 @@ class HeadJob:
         if self.block_classes is not None:
             return self.block_classes
         if self.takes_gram_road(batch) and not self.on_gpu:
-            return max(_ROWS_ELEMENTS // self.embedding_dim, 64)
-        elements = _GPU_BLOCK_ELEMENTS if self.on_gpu else _CPU_BLOCK_ELEMENTS
+            return max(ROWS_ELEMENTS // self.embedding_dim, 64)
+        elements = GPU_BLOCK_ELEMENTS if self.on_gpu else CPU_BLOCK_ELEMENTS
         return max(elements // max(batch, self.embedding_dim), 64)
 
 
@@ -148,7 +148,7 @@ def head_memory(job: HeadJob, batch: int, ranks: int) -> HeadMemory:
     else:
         moments = (3 * here, whole + passing, whole + 3 * own)
         squares = 0
-    drawing = (classes + 8 * drawn, 8 * _HASHING * min(classes, _HASHED_AT_ONCE)) if job.sample_rate < 1 else (0, 0)
+    drawing = (classes + 8 * drawn, 8 * _HASHING * min(classes, HASHED_AT_ONCE)) if job.sample_rate < 1 else (0, 0)
     gradients = max(whole, 3 * own)
     return HeadMemory(
         rows=job.row_bytes(classes),

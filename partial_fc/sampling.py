@@ -13,7 +13,7 @@ from torch import Tensor
 from partial_fc.hashing import hashed, high_bits
 from partial_fc.sharding import Targets
 
-_HASHED_AT_ONCE = 1 << 20  # 8 MiB a tensor
+HASHED_AT_ONCE = 1 << 20  # 8 MiB a tensor
 _ROWS_AT_ONCE = 64  # what stays in cache
 
 
@@ -26,8 +26,8 @@ def are_drawn(
     """
     threshold = min(int(rate * 2.0**63), 2**63 - 1)
     mask_c = torch.empty(len(classes), dtype=torch.bool, device=device)
-    for start in range(0, len(classes), _HASHED_AT_ONCE):
-        some = classes[start : start + _HASHED_AT_ONCE]
+    for start in range(0, len(classes), HASHED_AT_ONCE):
+        some = classes[start : start + HASHED_AT_ONCE]
         hashes = hashed(torch.arange(some.start, some.stop, device=device), seed, step)
         mask_c[start : start + len(some)] = high_bits(hashes, 63) < threshold
     return mask_c

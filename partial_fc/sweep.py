@@ -26,8 +26,8 @@ Send = Callable[[Float[Tensor, "N D"]], None]
 
 _tangent_gradient = fused_on_gpus(cosine.tangent_gradient)
 
-_CPU_BLOCK_ELEMENTS = 1 << 20  # of a block's cosines, or of its rows if they are more: 4 MiB, to stay in cache
-_GPU_BLOCK_ELEMENTS = 1 << 26  # 256 MiB: large enough to fill the machine, small beside the weights
+CPU_BLOCK_ELEMENTS = 1 << 20  # of a block's cosines, or of its rows if they are more: 4 MiB, to stay in cache
+GPU_BLOCK_ELEMENTS = 1 << 26  # 256 MiB: large enough to fill the machine, small beside the weights
 
 
 class Block(NamedTuple):
@@ -142,7 +142,7 @@ class Sweep:
         return rows_mD if self.are_unit else cosine.unit_rows(rows_mD)[0]
 
     def _block_width(self) -> int:
-        elements = _GPU_BLOCK_ELEMENTS if self.unit_ND.is_cuda else _CPU_BLOCK_ELEMENTS
+        elements = GPU_BLOCK_ELEMENTS if self.unit_ND.is_cuda else CPU_BLOCK_ELEMENTS
         return self.block_classes or max(elements // max(self.unit_ND.shape), 64)
 
     def _blocks(self) -> Iterator[Block]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from simulation import on_ranks
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from benchmarks.dense_classifier import CosFaceLogits, DenseClassifier
 from partial_fc import CosFace, ShardedClassifier
 from partial_fc.world import World
-from tests.partial_fc.simulation import on_ranks
 
 C, D, N = 37, 8, 12
 SCALE, MARGIN = 16.0, 0.3

@@ -14,7 +14,7 @@ from data_pipeline import NamedSource
 from data_pipeline.quarantine import QuarantineWriter
 from launch import build
 from launch.config import Config, ConfigError, load_config
-from partial_fc import AdaCos, World
+from partial_fc import AdaCos, RowSGD, World
 
 CPU = torch.device("cpu")
 
@@ -109,7 +109,7 @@ def test_a_head_holds_its_ranks_shard_of_the_configs_classifier(data: Path, tmp_
     assert (head.embedding_dim, head.sample_rate, head.block_classes, head.seed) == (16, 0.5, 3, 4)
     assert isinstance(head.objective, AdaCos)
     assert (head.objective.num_classes, head.objective.max_scale) == (12, 20.0)
-    assert head.row_optimizer is not None
+    assert isinstance(head.row_optimizer, RowSGD)
     assert (head.row_optimizer.learning_rate, head.row_optimizer.momentum) == (0.02, 0.8)
 
 
