@@ -29,7 +29,7 @@ from partial_fc.world import World, current_world
 
 COSINES = ("recompute", "keep", "auto")
 GRAM_ROAD = ("auto", "always", "never")
-KEPT_SHARE = 0.1  # of the bytes of weights and row state, that "auto" spends on kept cosines
+KEPT_SHARE = 0.05  # of the bytes of weights and row state, that "auto" spends on kept cosines
 
 
 class ShardedClassifier(nn.Module):
@@ -57,7 +57,7 @@ class ShardedClassifier(nn.Module):
       TF32 where ``torch.set_float32_matmul_precision`` says so.
     - ``weight_dtype``: ``torch.bfloat16`` halves the rows; updates round them stochastically.
     - ``cosines``: a softmax needs them two or three times a step. ``"recompute"`` makes them anew; ``"keep"`` spends
-      N·c numbers of ``product_dtype``; ``"auto"`` keeps as many as a tenth of the bytes of weights and state hold. The
+      N·c numbers of ``product_dtype``; ``"auto"`` keeps as many as a twentieth of the bytes of weights and state holds. The
       results are the same to the bit.
     - ``gram``: losses that are quadratic in the cosines (P2SGrad) need none of them (``gram.py``). ``"auto"`` goes
       that road where it is the shorter one, for N > 3D/8.
