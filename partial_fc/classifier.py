@@ -57,8 +57,8 @@ class ShardedClassifier(nn.Module):
       TF32 where ``torch.set_float32_matmul_precision`` says so.
     - ``weight_dtype``: ``torch.bfloat16`` halves the rows; updates round them stochastically.
     - ``cosines``: a softmax needs them two or three times a step. ``"recompute"`` makes them anew; ``"keep"`` spends
-      N·c numbers of ``product_dtype``; ``"auto"`` keeps as many as a twentieth of the bytes of weights and state holds. The
-      results are the same to the bit.
+      N·c numbers of ``product_dtype``; ``"auto"`` keeps as many as a twentieth of the bytes of weights and state
+      holds. The results are the same to the bit.
     - ``gram``: losses that are quadratic in the cosines (P2SGrad) need none of them (``gram.py``). ``"auto"`` goes
       that road where it is the shorter one, for N > 3D/8.
     - ``statistics``: the last step's figures as tensors: ``loss``, ``median_target_angle`` (radians), ``scale`` and
