@@ -179,7 +179,7 @@ def test_errors_of_the_source_arrive_as_they_are(tmp_path: Path) -> None:
     cut = record_source(tmp_path, [encoded(picture(number)) for number in range(COUNT)])
     with (tmp_path / "train.rec").open("r+b") as file:
         file.truncate(5000)
-    with pytest.raises(ValueError, match=r"train\.rec: .* bytes at byte \d+ reach past its end: the file was cut short"):
+    with pytest.raises(ValueError, match=r"train\.rec: .* bytes at byte \d+ reach past its end: the file was cut"):
         list(sequential_batches(cut, FORM, range(COUNT), batch=7))
 
 
