@@ -6,16 +6,11 @@ multiplication; a product of (N, D) with (D, C) has 2·N·C·D of them.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
-STREAM_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}  # far more than any cache holds
-MEASURING_SECONDS = 0.3
-FEWEST_REPEATS = 4
+from launch.device_rates import MATRIX_SIZE, STREAM_BYTES, product_rate, stream_rate
 
 
 @dataclass(frozen=True)
@@ -99,36 +94,7 @@ def measured_rates(device: torch.device, *, matrix_size: int | None = None, stre
     """What `device` does at its best within about a second, with all the threads that this process has."""
     size = matrix_size or MATRIX_SIZE[device.type]
     return Rates(
-        _product_rate(device, torch.float32, size),
-        _product_rate(device, torch.bfloat16, size),
-        _stream_rate(device, (stream_bytes or STREAM_BYTES[device.type]) // 8),
+        product_rate(device, torch.float32, size),
+        product_rate(device, torch.bfloat16, size),
+        stream_rate(device, (stream_bytes or STREAM_BYTES[device.type]) // 8),
     )
-
-
-def _product_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    product = torch.empty_like(left)
-    return 2.0 * size**3 / _shortest_seconds(lambda: torch.mm(left, right, out=product), device)
-
-
-def _stream_rate(device: torch.device, elements: int) -> float:
-    """`a += b` reads two arrays and writes one over the place it read: no cache line is fetched only to be replaced."""
-    total, part = (torch.ones(elements, device=device) for _ in range(2))
-    return 3.0 * 4.0 * elements / _shortest_seconds(lambda: total.add_(part), device)
-
-
-def _shortest_seconds(work: Callable[[], object], device: torch.device) -> float:
-    work()
-    taken: list[float] = []
-    while len(taken) < FEWEST_REPEATS or sum(taken) < MEASURING_SECONDS:
-        _finish(device)
-        began = time.perf_counter()
-        work()
-        _finish(device)
-        taken.append(time.perf_counter() - began)
-    return min(taken)
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

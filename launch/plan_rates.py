@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import torch
 
 from launch.config import ConfigError
+from launch.device_rates import MATRIX_SIZE, STREAM_BYTES, product_rate, stream_rate
 from partial_fc.step_time import Rates
-
-_MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
-_STREAMED_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}  # far more than any cache holds
-_MEASURING_SECONDS = 0.3
-_FEWEST_REPEATS = 4
 
 
 def read_rates(path: Path, otherwise: Rates) -> Rates:
@@ -42,53 +36,24 @@ def measured_rates(device: torch.device, otherwise: Rates, *, matrix_size: int |
 
     Links are not measured: one process has nobody to talk to.
     """
-    size = matrix_size or _MATRIX_SIZE[device.type]
+    size = matrix_size or MATRIX_SIZE[device.type]
     precision = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("high")
-        tf32 = _product_rate(device, torch.float32, size)
+        tf32 = product_rate(device, torch.float32, size)
         torch.set_float32_matmul_precision("highest")
-        float32 = _product_rate(device, torch.float32, size)
+        float32 = product_rate(device, torch.float32, size)
     finally:
         torch.set_float32_matmul_precision(precision)
     return replace(
         otherwise,
         float32_operations=float32,
         tf32_operations=max(tf32, float32),
-        bfloat16_operations=_product_rate(device, torch.bfloat16, size),
-        memory_bytes=_memory_rate(device, _STREAMED_BYTES[device.type] // 8),
+        bfloat16_operations=product_rate(device, torch.bfloat16, size),
+        memory_bytes=stream_rate(device, STREAM_BYTES[device.type] // 8),
     )
 
 
 def write_rates(path: Path, rates: Rates) -> None:
     """As :func:`read_rates` reads them."""
     path.write_text(json.dumps(asdict(rates), indent=1) + "\n")
-
-
-def _product_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    product = torch.empty_like(left)
-    return 2.0 * size**3 / _shortest_seconds(lambda: torch.mm(left, right, out=product), device)
-
-
-def _memory_rate(device: torch.device, elements: int) -> float:
-    """Of ``a += b``: two arrays read, one written where it was read."""
-    total, part = (torch.ones(elements, device=device) for _ in range(2))
-    return 12.0 * elements / _shortest_seconds(lambda: total.add_(part), device)
-
-
-def _shortest_seconds(work: Callable[[], object], device: torch.device) -> float:
-    work()
-    taken: list[float] = []
-    while len(taken) < _FEWEST_REPEATS or sum(taken) < _MEASURING_SECONDS:
-        _finish(device)
-        began = time.perf_counter()
-        work()
-        _finish(device)
-        taken.append(time.perf_counter() - began)
-    return min(taken)
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

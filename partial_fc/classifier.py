@@ -221,10 +221,7 @@ class ShardedClassifier(nn.Module):
         Only the row optimizer leaves such rows. After anything else that changed them they are brought to unit length
         again in training, those that have it staying as they are to the bit.
         """
-        is_exact = self.weight.dtype in (
-            torch.float32,
-            torch.float64,
-        )  # bfloat16 rows are of unit length but for rounding
+        is_exact = self.weight.dtype in (torch.float32, torch.float64)  # bfloat16 rows are unit rows but for rounding
         if self._known_rows is not None and self._known_rows[0] == self._rows_state():
             return is_exact, self._known_rows[1]
         if not (self.training and is_exact and self._moves_rows()):

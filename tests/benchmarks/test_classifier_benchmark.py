@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import classifier, floors
+from benchmarks import classifier
 from benchmarks.case import DENSE, OBJECTIVES, OURS, ROW_OPTIMIZERS, Case
 from benchmarks.classifier import main
 from benchmarks.contenders import contender
 from benchmarks.ranks import random_batch
 from benchmarks.records import read_record
+from launch import device_rates
 from partial_fc import ShardedClassifier
 from partial_fc.world import World
 
@@ -79,9 +80,9 @@ def heads(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _quick_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(floors.MATRIX_SIZE, "cpu", 64)
-    monkeypatch.setitem(floors.STREAM_BYTES, "cpu", 1 << 20)
-    monkeypatch.setattr(floors, "MEASURING_SECONDS", 0.0)
+    monkeypatch.setitem(device_rates.MATRIX_SIZE, "cpu", 64)
+    monkeypatch.setitem(device_rates.STREAM_BYTES, "cpu", 1 << 20)
+    monkeypatch.setattr("launch.device_rates.MEASURING_SECONDS", 0.0)
 
 
 def one_step(name: str, case: Case) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

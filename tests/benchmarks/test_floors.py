@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import floors, memory
+from benchmarks import memory
 from benchmarks.floors import Rates, Work, measured_rates, step_floors
 from benchmarks.memory import HighWaterMark, SampledResident, available_bytes, peak_memory
 from partial_fc.sampling import are_drawn
@@ -56,7 +56,7 @@ def test_the_floor_is_the_longer_of_computing_and_moving() -> None:
 
 
 def test_the_machine_has_rates_and_the_better_of_two_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floors, "MEASURING_SECONDS", 0.0)
+    monkeypatch.setattr("launch.device_rates.MEASURING_SECONDS", 0.0)
     rates = measured_rates(CPU, matrix_size=64, stream_bytes=MEBIBYTE)
     for rate in (rates.float32_operations, rates.bfloat16_operations, rates.memory_bytes):
         assert 1e5 < rate < 1e16

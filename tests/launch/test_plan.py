@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from launch import cli, plan_rates
+from launch import cli, device_rates
 from launch.config import ConfigError, load_config
 from launch.plan_rates import measured_rates, read_rates, write_rates
 from launch.units import bytes_text, parsed_bytes, seconds_text
@@ -133,8 +133,8 @@ def test_what_is_no_rate_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_this_machine_has_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_rates, "_MEASURING_SECONDS", 0.0)
-    monkeypatch.setitem(plan_rates._STREAMED_BYTES, "cpu", 1 << 20)
+    monkeypatch.setattr("launch.device_rates.MEASURING_SECONDS", 0.0)
+    monkeypatch.setitem(device_rates.STREAM_BYTES, "cpu", 1 << 20)
     precision = torch.get_float32_matmul_precision()
     rates = measured_rates(torch.device("cpu"), H100, matrix_size=64)
     assert rates.tf32_operations >= rates.float32_operations > 0
