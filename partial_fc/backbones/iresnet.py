@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from partial_fc.backbones.prelu import PReLU
 from partial_fc.backbones.recompute import recomputed
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
@@ -25,7 +26,7 @@ class IBasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
-        self.prelu = nn.PReLU(channels_out)
+        self.prelu = PReLU(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, stride, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels_out)
         self.downsample: nn.Module | None = None
@@ -64,7 +65,7 @@ class IResNet(nn.Module):
         self.checkpoint_activations = checkpoint_activations
         self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.prelu = nn.PReLU(width)
+        self.prelu = PReLU(width)
         widths = [width, width, 2 * width, 4 * width, 8 * width]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             _stage(widths[i], widths[i + 1], blocks) for i, blocks in enumerate(layers)

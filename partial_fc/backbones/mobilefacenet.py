@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from partial_fc.backbones.prelu import PReLU
 from partial_fc.backbones.recompute import recomputed
 
 
@@ -89,7 +90,7 @@ class _Convolution(_Parts):
         super().__init__(
             nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=False),
             nn.BatchNorm2d(channels_out),
-            *([] if linear else [nn.PReLU(channels_out)]),
+            *([] if linear else [PReLU(channels_out)]),
         )
 
 
