@@ -3,12 +3,14 @@
     python -m benchmarks.losses --data data/omniglot --out docs/experiments/losses
 
 `loss_runs.py` is the table. Every run is the real trainer in processes of its own; its result is kept as one JSON file,
-and a run whose file is there is not run again. `python -m benchmarks.plots` draws what is there so far.
+and a run whose file is there is not run again. Start the same command once per core: each takes the next run that no
+other has taken. `python -m benchmarks.plots` draws what is there so far.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -16,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -87,22 +90,43 @@ def unfinished(planned: Sequence[tuple[Run, int]], out: Path, epochs: float) -> 
 def sweep(waiting: Sequence[tuple[Run, int]], *, data: Path, out: Path, epochs: float, nproc: str) -> int:
     """Run all that is `waiting`, keep each result in `out`, and give back the exit code of the whole.
 
-    A failed run is told of and left for the next start; the sweep goes on unless the cause is everybody's.
+    A failed run is told of and left for the next start; the sweep goes on unless the cause is everybody's. A run that
+    another sweep is at, or has done meanwhile, is passed over.
     """
     failures = 0
     for number, (run, seed) in enumerate(waiting, 1):
-        print(f"[{number}/{len(waiting)}] {run.name} seed {seed}: {run.label}", flush=True)
-        try:
-            result = trained(run, seed, data=data, epochs=epochs, nproc=nproc)
-        except RunError as failure:
-            print(f"losses: {failure}", file=sys.stderr, flush=True)
-            failures += 1
-            if failure.is_hopeless:
-                break
-            continue
-        write_result(result, out)
-        print(f"    {_summary(result)}", flush=True)
+        with claim(out, run, seed) as is_ours:
+            if not is_ours or _is_finished(out, run, seed, epochs):
+                continue
+            print(f"[{number}/{len(waiting)}] {run.name} seed {seed}: {run.label}", flush=True)
+            try:
+                result = trained(run, seed, data=data, epochs=epochs, nproc=nproc)
+            except RunError as failure:
+                print(f"losses: {failure}", file=sys.stderr, flush=True)
+                failures += 1
+                if failure.is_hopeless:
+                    break
+                continue
+            write_result(result, out)
+            print(f"    {_summary(result)}", flush=True)
     return 1 if failures else 0
+
+
+@contextmanager
+def claim(out: Path, run: Run, seed: int) -> Iterator[bool]:
+    """Whether this process, and no other sweep into `out`, may do the run. A sweep that dies lets go of its claim."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = result_path(out, run.name, seed).with_suffix(".claim")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Result:
@@ -212,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="these runs only; --list names them")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="K", help="these seeds instead of each run's own")
     parser.add_argument("--epochs", type=float, default=EPOCHS, help="of every run (default: %(default)s)")
-    parser.add_argument("--nproc", default="auto", help="ranks of each run, as partial-fc train takes it")
+    parser.add_argument("--nproc", default="1", help="ranks of each run, as partial-fc train takes it")
     parser.add_argument("--list", action="store_true", help="tell what is planned and what is there; run nothing")
     return parser
 

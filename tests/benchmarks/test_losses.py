@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import losses, plots
 from benchmarks.loss_results import Curve, Result, curve, read_result, read_results, result_path, write_result
-from benchmarks.loss_runs import ADACOS_SCALE, EPOCHS, LOSSES, NOISE, NUM_CLASSES, ROW_STEP, RUNS, Run, plan, with_noise
+from benchmarks.loss_runs import ADACOS_SCALE, EPOCHS, LOSSES, NUM_CLASSES, ROW_STEP, RUNS, Run, plan, with_noise
 from benchmarks.loss_tables import BEGIN, END, mean_and_spread, tables, with_tables
 from benchmarks.slope_plot import SlopeLine, slope_lines, slopes_at_target
 from data_pipeline.label_noise import NoisyLabels
@@ -74,14 +74,12 @@ def test_rows_step_equally_far_under_every_loss_unless_the_rate_is_what_is_tried
             assert run.row_learning_rate * number == pytest.approx(ROW_STEP, rel=2e-3)
 
 
-def test_one_seed_of_everything_comes_before_any_second_seed_and_clean_labels_before_wrong_ones() -> None:
+def test_one_seed_of_everything_comes_before_any_second_seed() -> None:
     planned = plan(RUNS)
     seeds = [seed for _, seed in planned]
     assert seeds == sorted(seeds)
     first = [run for run, seed in planned if seed == 0]
     assert first == list(RUNS)
-    noisy = [run.group == NOISE for run in first]
-    assert noisy == sorted(noisy)
     assert len({(run.name, seed) for run, seed in planned}) == len(planned)
 
 
@@ -128,6 +126,17 @@ def test_a_finished_or_diverged_run_is_not_run_again(tmp_path: Path) -> None:
     write_result(result(dynamic, rank1=None), tmp_path)
     planned = [(run, 0) for run in (fixed, dynamic, normface)]
     assert losses.unfinished(planned, tmp_path, EPOCHS) == [(normface, 0)]
+
+
+def test_a_run_that_another_sweep_is_at_is_passed_over_and_free_again_afterwards(tmp_path: Path) -> None:
+    run = BY_NAME["adacos-fixed"]
+    nowhere = tmp_path / "nowhere"
+    with losses.claim(tmp_path, run, 0) as first, losses.claim(tmp_path, run, 0) as second:
+        assert (first, second) == (True, False)
+        assert losses.sweep([(run, 0)], data=nowhere, out=tmp_path, epochs=EPOCHS, nproc="1") == 0  # nothing is started
+    with losses.claim(tmp_path, run, 0) as again:
+        assert again
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_with_every_result_there_the_sweep_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
