@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#24292f", "#6e7781", "#e3e6ea"
 FAMILIES = {
-    "p2sgrad": ("#b3202c", "#f08a24", "#7a0f1f", "#e0525b", "#c9548f", "#8c4a3c", "#f2a3b3"),
+    "p2sgrad": ("#b3202c", "#f08a24", "#7a0f1f", "#e0525b", "#c9548f", "#8c4a3c", "#f2a3b3", "#a86fb0"),
     "adacos": ("#0b5fad", "#4fa3e0"),
     "arcface": ("#1c7c4a", "#63b26f", "#9acb7a"),
     "cosface": ("#8a6a00", "#cfae2b"),
