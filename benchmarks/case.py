@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -40,7 +40,8 @@ class Case:
     """One comparison, or one measurement where `against` is None. `batch` is the global one, over all ranks.
 
     `dtype` is that of the big products, `weight_dtype` that of the rows, `state_dtype` that of the row optimizer's
-    moments. `against` is "dense" or "PATH:CLASS"; its own rate is `against_sample_rate`, by default ours.
+    moments. `against` is "dense", "PATH:CLASS", or "ours" again over `against_num_classes`; its own rate is
+    `against_sample_rate`, by default ours.
     """
 
     objective: str
@@ -61,6 +62,7 @@ class Case:
     warm_up: int = 1
     steps_per_turn: int = 1
     against: str | None = None
+    against_num_classes: int | None = None
     against_sample_rate: float | None = None
     against_dtype: str = "float32"
 
@@ -68,7 +70,8 @@ class Case:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
-        for name in ("num_classes", "embedding_dim", "batch", "world", "steps", "warm_up", "steps_per_turn"):
+        counts = ("num_classes", "embedding_dim", "batch", "world", "steps", "warm_up", "steps_per_turn")
+        for name in (*counts, *(["against_num_classes"] if self.against_num_classes is not None else [])):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
         for name in ("sample_rate", "against_sample_rate"):
@@ -77,13 +80,25 @@ class Case:
                 raise ValueError(f"{name}={rate}: expected 0 < {name} <= 1")
         if self.batch % self.world:
             raise ValueError(f"batch={self.batch}: expected a multiple of world={self.world}; it is the global batch")
-        if self.against not in (None, DENSE) and ":" not in str(self.against):
-            raise ValueError(f"against={self.against!r}: expected 'dense' or PATH:CLASS, such as heads/mine.py:MyHead")
+        if self.against not in (None, DENSE, OURS) and ":" not in str(self.against):
+            raise ValueError(
+                f"against={self.against!r}: expected 'dense', 'ours' or PATH:CLASS, such as heads/mine.py:MyHead"
+            )
+        if (self.against == OURS) != (self.against_num_classes is not None):
+            raise ValueError(
+                f"against={self.against!r}, against_num_classes={self.against_num_classes}: expected a number of "
+                f"classes where against is 'ours', and only there"
+            )
 
     @property
     def rate_against(self) -> float:
         """The sampling rate of the other contender."""
         return self.sample_rate if self.against_sample_rate is None else self.against_sample_rate
+
+    @property
+    def case_against(self) -> Case:
+        """The case as the other contender meets it."""
+        return replace(self, num_classes=self.against_num_classes) if self.against_num_classes else self
 
     @property
     def work(self) -> Work:
@@ -116,6 +131,8 @@ class Case:
         ours += 4.0 * self.batch * self.num_classes if self.cosines == "keep" else 0.0
         if self.against is None:
             return ours
+        if self.against_num_classes is not None:
+            return ours * (1 + self.against_num_classes / self.num_classes)
         drawn = self.num_classes * self.rate_against
         weights = 4.0 * self.embedding_dim * (3 * self.num_classes + 2 * drawn)
         return ours + weights + 16.0 * self.batch * drawn

@@ -11,6 +11,7 @@ starts. Each contender has processes of its own, one for each rank, and they tak
 `--against PATH:CLASS` is any torch.nn.Module: made as CLASS(num_classes=, embedding_dim=), with sample_rate= where it
 takes that, or as CLASS(margin_loss, embedding_size, num_classes, sample_rate) with CosFace for the margin; called as
 module(embeddings, labels) for the loss; stepped by plain SGD with momentum. It meets the same batches.
+`--against ours --against-num-classes C` is our own over another number of classes: does the time per class change?
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ HELP = {
     "steps": "measured steps of each contender",
     "warm_up": "steps before those, not measured; their memory is",
     "steps_per_turn": "how many steps a contender makes before the other's turn",
-    "against": "dense, or PATH:CLASS",
+    "against": "dense, PATH:CLASS, or ours over another number of classes",
+    "against_num_classes": "of the other, where it is ours",
     "against_sample_rate": "the other's rate (default: ours)",
     "against_dtype": "of the dense contender's big products",
 }
@@ -85,9 +87,9 @@ def measured(case: Case, progress: Callable[[str], None] = lambda line: None) ->
     """
     device = torch.device(case.device)
     rates = measured_rates(device)
-    names = [OURS] if case.against is None else [OURS, case.against]
+    contenders = [(OURS, case), *([] if case.against is None else [(case.against, case.case_against)])]
     with ExitStack() as stack:
-        scores = [_Score(stack.enter_context(Team(name, case)), case) for name in names]
+        scores = [_Score(stack.enter_context(Team(name, its_case)), its_case) for name, its_case in contenders]
         failure = _contest(scores, _acts(case, progress))
     rates = rates.or_better(measured_rates(device))
     measurements = [score.measurement() for score in scores]
@@ -170,7 +172,7 @@ def check_machine(case: Case) -> None:
     """ValueError where this machine or the disk lacks what the case needs."""
     if case.device == "cuda" and torch.cuda.device_count() < case.world:
         raise ValueError(f"world={case.world} on cuda: this machine has {torch.cuda.device_count()} CUDA devices")
-    if case.against not in (None, DENSE):
+    if case.against not in (None, DENSE, OURS):
         check_foreign_file(str(case.against))
 
 
@@ -192,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
             choices=CHOICES.get(field.name),
             required=is_required,
             default=None if is_required else field.default,
-            metavar=None if field.name in CHOICES else "PATH:CLASS" if field.name == "against" else "X",
+            metavar=None if field.name in CHOICES else "dense|ours|PATH:CLASS" if field.name == "against" else "X",
             help=HELP[field.name] + ("" if is_required or field.default is None else " (default: %(default)s)"),
         )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the record here")

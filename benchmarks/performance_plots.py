@@ -9,7 +9,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from benchmarks.case import DENSE, Case
+from benchmarks.case import DENSE, OURS, Case
 from benchmarks.performance_cases import BATCH, SIZES
 from benchmarks.plot_style import FAMILIES, MUTED, figure_at
 from benchmarks.records import Measurement, Record
@@ -88,7 +88,7 @@ def lines_of(picture: Picture, records: Iterable[Record]) -> dict[str, list[Poin
     for record in records:
         if not picture.shows(record.case):
             continue
-        for measurement in (record.ours, record.against):
+        for measurement in (record.ours, None if record.case.against == OURS else record.against):
             if measurement is not None:
                 place = picture.place(record.case)
                 line = lines.setdefault(_label(picture, record.case, measurement), {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from benchmarks.case import OURS
 from benchmarks.documents import table
 from benchmarks.performance_cases import (
     LARGEST_PEAK_OVER_HELD,
@@ -51,7 +52,7 @@ def aims_table(records: Records) -> str:
             peaks.get(worst, 0.0) <= LARGEST_PEAK_OVER_HELD,
         )
     )
-    curve = [records[name].seconds_per_class for name in _curve(records)]
+    curve = [ratio for name in _curve(records) if (ratio := records[name].times_per_class) is not None]
     spread = max(curve) / min(curve) if len(curve) > 1 else None
     rows.append(
         _judged(
@@ -75,12 +76,14 @@ def per_class_table(records: Records) -> str:
                 f"{record.case.num_classes:,}",
                 f"{record.ours.median_seconds:.3g}",
                 f"{record.seconds_per_class * 1e9:.0f}",
+                NOTHING if record.times_per_class is None else f"{record.times_per_class:.2f}",
                 f"{record.ours.peak_bytes / GIGABYTE:.2f}",
                 f"{record.ours.peak_over_held:.3f}",
                 f"{record.time_over_floor:.2f}",
             )
         )
-    return table(("C", "s a step", "ns a class", "peak GB", "x weights and state", "x floor"), rows, text_columns=0)
+    columns = ("C", "s a step", "ns a class", "x that of one C", "peak GB", "x weights and state", "x floor")
+    return table(columns, rows, text_columns=0)
 
 
 def cases_table(records: Records) -> str:
@@ -149,6 +152,8 @@ def _cells(record: Record) -> list[str]:
 
 
 def _contender(record: Record, other: Measurement) -> str:
+    if record.case.against == OURS:
+        return f"ours, C = {record.case.case_against.num_classes:,}"
     rate = record.case.rate_against
     return other.short_name if rate == 1.0 else f"{other.short_name} at {rate:.3g}"
 
@@ -157,6 +162,5 @@ def _compared(record: Record, other: Measurement) -> list[str]:
     return [
         f"{other.median_seconds:.3g}",
         f"{other.peak_bytes / GIGABYTE:.2f}",
-        f"{record.times_faster:.2f}",
-        f"{record.share_of_memory:.3f}",
+        *(NOTHING if ratio is None else f"{ratio:.3g}" for ratio in (record.times_faster, record.share_of_memory)),
     ]

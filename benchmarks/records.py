@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.case import Case
+from benchmarks.case import OURS, Case
 from benchmarks.floors import Floors, Rates
 from benchmarks.machine import Machine
 from benchmarks.ranks import Footprint
@@ -81,13 +81,24 @@ class Record:
 
     @property
     def times_faster(self) -> float | None:
-        """The other's median step over ours."""
-        return None if self.against is None else self.against.median_seconds / self.ours.median_seconds
+        """The median step of another kind of classifier over ours."""
+        if self.against is None or self.case.against == OURS:
+            return None
+        return self.against.median_seconds / self.ours.median_seconds
 
     @property
     def share_of_memory(self) -> float | None:
-        """Our peak over the other's."""
-        return None if self.against is None else self.ours.peak_bytes / self.against.peak_bytes
+        """Our peak over that of another kind of classifier."""
+        if self.against is None or self.case.against == OURS:
+            return None
+        return self.ours.peak_bytes / self.against.peak_bytes
+
+    @property
+    def times_per_class(self) -> float | None:
+        """Our time per class over that of ours over another number of classes, in the same run."""
+        if self.against is None or self.case.against != OURS:
+            return None
+        return self.seconds_per_class / (self.against.median_seconds / self.case.case_against.num_classes)
 
     @property
     def time_over_floor(self) -> float:
@@ -105,6 +116,7 @@ class Record:
             "command": self.case.command(),
             "times_faster": self.times_faster,
             "share_of_memory": self.share_of_memory,
+            "times_per_class": self.times_per_class,
             "time_over_floor": self.time_over_floor,
             "ours": self.ours.derived(self.case),
             "against": None if self.against is None else self.against.derived(self.case),
@@ -159,6 +171,8 @@ def told(record: Record) -> Sequence[str]:
     )
     if record.times_faster is not None and record.share_of_memory is not None:
         lines.append(f"  ours is {record.times_faster:.2f} x as fast, in {record.share_of_memory:.3f} of the memory")
+    if record.times_per_class is not None:
+        lines.append(f"  a class takes {record.times_per_class:.2f} x as long as it does over the other's classes")
     if record.against_failure is not None:
         lines.append(f"  no figures of the other: {record.against_failure}")
     return lines

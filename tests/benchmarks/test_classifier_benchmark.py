@@ -170,7 +170,7 @@ def test_a_foreign_head_that_does_not_fit_is_told_in_a_line(heads: Path, name: s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--against nothing", "expected 'dense' or PATH:CLASS"),
+        ("--against nothing", "expected 'dense', 'ours' or PATH:CLASS"),
         ("--against nowhere.py:Head", "there is no file 'nowhere.py'"),
         ("--batch 5 --world 2", "expected a multiple of world=2"),
         ("--sample-rate 0", "expected 0 < sample_rate <= 1"),
@@ -251,3 +251,25 @@ def test_on_a_gpu_the_peak_is_the_allocators(tmp_path: Path) -> None:
     assert record.against is not None
     assert record.ours.ranks[0].weight_bytes == 100_000 * 512 * 4
     assert record.ours.held_bytes < record.ours.peak_bytes < record.against.peak_bytes
+
+
+@pytest.mark.processes
+def test_ours_over_two_numbers_of_classes_tells_how_the_time_per_class_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "--objective p2sgrad --num-classes 400 --embedding-dim 16 --batch 8 --steps 2 --momentum 0"
+    path = tmp_path / "record.json"
+    both = ["--against", "ours", "--against-num-classes", "100"]
+    assert classifier.main([*words.split(), *both, "--json", str(path)]) == 0
+    record = read_record(path)
+    assert record.against is not None
+    assert record.against.held_bytes * 4 == record.ours.held_bytes
+    assert record.times_per_class == record.ours.median_seconds / 400 / (record.against.median_seconds / 100)
+    assert (record.times_faster, record.share_of_memory) == (None, None)
+    assert f"a class takes {record.times_per_class:.2f} x as long" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("against", "classes"), [("ours", None), ("dense", 100), (None, 100)])
+def test_a_number_of_classes_for_the_other_goes_with_ours_alone(against: str | None, classes: int | None) -> None:
+    with pytest.raises(ValueError, match="expected a number of classes where against is 'ours', and only there"):
+        Case("p2sgrad", 200, against=against, against_num_classes=classes)

@@ -263,7 +263,9 @@ def test_diverged_seeds_are_counted_and_left_out_of_the_means() -> None:
 
 
 def test_each_group_has_its_table_with_the_columns_that_tell_its_rows_apart() -> None:
-    text = tables([result(BY_NAME[name]) for name in ("adacos-fixed", "adacos-dynamic-noise40", "adacos-dynamic-rows0.02")])
+    text = tables(
+        [result(BY_NAME[name]) for name in ("adacos-fixed", "adacos-dynamic-noise40", "adacos-dynamic-rows0.02")]
+    )
     clean, rates, noise = text.split("### ")[1:]
     assert clean.startswith("Clean labels")
     assert "| AdaCos dynamic | 0.02 | 1.2 |" in rates

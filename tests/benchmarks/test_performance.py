@@ -32,10 +32,15 @@ def record(case: Case, seconds: float = 1.0, other_seconds: float = 10.0, peak: 
         footprint = Footprint(int(peak_bytes), int(peak_bytes), held // 2, held // 2)
         return Measurement(name, [step, step * 0.9, step * 1.2], 3.0, 7.0, [footprint] * case.world)
 
+    against = None
+    if case.against == OURS:
+        against = measured(OURS, case.case_against.num_classes * 5e-6, peak * held)
+    elif case.against is not None:
+        against = measured(DENSE, other_seconds, 5 * peak * held)
     return Record(
         case=case,
         ours=measured(OURS, seconds, peak * held),
-        against=measured(DENSE, other_seconds, 5 * peak * held) if case.against else None,
+        against=against,
         against_failure=None,
         rates=RATES,
         floors=step_floors(case.work, RATES),
