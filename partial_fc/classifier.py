@@ -17,9 +17,10 @@ from torch.autograd.function import once_differentiable
 
 from partial_fc.functional import cosine
 from partial_fc.gram import GramSweep
+from partial_fc.known_rows import KnownRows
 from partial_fc.labels import LabelCheck
 from partial_fc.objectives import Objective
-from partial_fc.rows import RowOptimizer, retract_rows
+from partial_fc.rows import RowOptimizer
 from partial_fc.sampling import drawn_columns, initial_rows
 from partial_fc.scratch import Scratch
 from partial_fc.sharding import Columns, class_range, owned_targets
@@ -113,7 +114,7 @@ class ShardedClassifier(nn.Module):
         self.seed = seed
         self.steps = 0
         self._row_updates = 0
-        self._known_rows: tuple[tuple[int, int], Tensor | None] | None = None  # state of unit rows, their Gram matrix
+        self._known_rows = KnownRows()
         self._label_check = LabelCheck(num_classes)
         self._scratch = Scratch()
         self.shard = class_range(num_classes, self.world.rank, self.world.size)
@@ -186,7 +187,7 @@ class ShardedClassifier(nn.Module):
 
     def _sweep(self, unit_ND: Tensor, labels_N: Tensor, product_dtype: torch.dtype) -> Sweep:
         """The way through this shard's classes that costs least."""
-        are_unit, gram_DD = self._rows_as_known()
+        are_unit, gram_DD = self._known_rows.look(self.weight, may_retract=self._moves_rows())
         columns = self._columns(labels_N)
         what = (self.world, self.num_classes, self.shard, self.weight.detach(), are_unit, unit_ND, labels_N)
         how = (product_dtype, columns, self.block_classes)
@@ -215,34 +216,13 @@ class ShardedClassifier(nn.Module):
             return int(KEPT_SHARE * sum(tensor.nbytes for tensor in (self.weight, *state)))
         return sys.maxsize if self.kept_cosines == "keep" else 0
 
-    def _rows_as_known(self) -> tuple[bool, Tensor | None]:
-        """Whether the rows have unit length as they stand, and their Gram matrix where it is known.
-
-        Only the row optimizer leaves such rows. After anything else that changed them they are brought to unit length
-        again in training, those that have it staying as they are to the bit.
-        """
-        is_exact = self.weight.dtype in (torch.float32, torch.float64)  # bfloat16 rows are unit rows but for rounding
-        if self._known_rows is not None and self._known_rows[0] == self._rows_state():
-            return is_exact, self._known_rows[1]
-        if not (self.training and is_exact and self._moves_rows()):
-            return False, None
-        retract_rows(self.weight.detach())
-        self._note_rows(None)
-        return True, None
-
     def _moves_rows(self) -> bool:
         return self.row_optimizer is not None and self.training and self.weight.requires_grad
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ShardedClassifier:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._known_rows = None  # a new dtype may leave address and version as they were
+        self._known_rows.forget()
         return self
-
-    def _rows_state(self) -> tuple[int, int]:
-        return self.weight.data_ptr(), self.weight._version
-
-    def _note_rows(self, gram_DD: Tensor | None) -> None:
-        self._known_rows = self._rows_state(), gram_DD
 
 
 class _CosineLoss(torch.autograd.Function):
@@ -306,7 +286,7 @@ class _CosineLoss(torch.autograd.Function):
         with torch.autocast(sweep.unit_ND.device.type, enabled=False):
             sweep.gradients(ctx.slopes, grad_outputs[0], use_rows, send)
         if moves_rows:
-            head._note_rows(sweep.next_gram_DD if isinstance(sweep, GramSweep) else None)
+            head._known_rows.note(head.weight, sweep.next_gram_DD if isinstance(sweep, GramSweep) else None)
             ctx.sweep = ctx.slopes = None  # kept cosines would live until the loss does
         grad_nD = cosine.tangent_gradient(on_the_way[0](), ctx.unit, ctx.norm)
         return grad_nD.to(ctx.embeddings_dtype), weight_grad_cD, None, None, None
