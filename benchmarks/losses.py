@@ -197,7 +197,11 @@ def _is_finished(out: Path, run: Run, seed: int, epochs: float) -> bool:
 
 
 def _exit_code(words: Sequence[str], log: Path) -> int:
-    with log.open("wb") as file, subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT) as process:
+    one_core_a_rank = {"OMP_NUM_THREADS": "1", **os.environ}  # as other sweeps have the other cores
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(words, cwd=ROOT, env=one_core_a_rank, stdout=file, stderr=subprocess.STDOUT) as process,
+    ):
         try:
             return process.wait()
         except BaseException:
