@@ -1,7 +1,8 @@
-"""A cartoon portrait: one `Face` under one `View`, painted from the background to the glasses.
+"""Cartoon portraits: each `Face` under its `View`, painted from the background to the glasses.
 
-The background, hair, head and clothes are here, the light and the camera too; `features` has what is in the face. Each
-shape is painted inside its own window, so that most of them cost a few calls and not a picture.
+The background, hair, head and clothes are here, the light and the camera too; `features` has what is in the face. A
+shape is painted in all pictures at once, in each inside a window of its own, so that small pictures do not cost one
+call for every shape of every picture, and most shapes not a whole picture.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import math
 from functools import lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from data_pipeline.canvas import Array, Canvas, Window, bounded, colour, mixed
+from data_pipeline.canvas import Array, Canvas, Window, bounded, colour, each, mixed, planes
 from data_pipeline.counter_hash import bits, fractions
-from data_pipeline.faces import Face, View
+from data_pipeline.faces import Column, Face, View
 from data_pipeline.features import (
     light_direction,
     paint_beard,
@@ -30,20 +32,20 @@ BLOND, BLACK = colour(0.88, 0.72, 0.42), colour(0.08, 0.06, 0.06)
 RED, GREY = colour(0.60, 0.22, 0.07), colour(0.72, 0.72, 0.72)
 
 
-def portrait(face: Face, view: View, size: int) -> NDArray[np.uint8]:
-    """The picture of `face` under `view`, (size, size, 3) RGB."""
+def portraits(face: Face, view: View, size: int) -> NDArray[np.uint8]:
+    """The pictures of the faces under the views, (n, size, size, 3) RGB."""
     canvas = Canvas(view, size)
-    skin, hair = skin_colour(face), hair_colour(face)
+    skin, hair, light = skin_colour(face), hair_colour(face), light_direction(view)
     paint_background(canvas, view)
     paint_back_hair(canvas, face, view, hair)
     paint_shoulders(canvas, face, view, skin)
     paint_ears(canvas, face, skin)
-    window, head = paint_head(canvas, face, view, skin)
+    window, head = paint_head(canvas, face, skin, light)
     paint_beard(canvas, face, hair, window, head)
     for side in (-1, 1):
         paint_eye(canvas, face, view, side, skin)
         paint_brow(canvas, face, view, side, hair)
-    paint_nose(canvas, face, view, skin)
+    paint_nose(canvas, face, skin, light[0])
     paint_mouth(canvas, face, view, skin, hair)
     paint_front_hair(canvas, face, view, hair)
     paint_glasses(canvas, face)
@@ -53,36 +55,37 @@ def portrait(face: Face, view: View, size: int) -> NDArray[np.uint8]:
 
 def skin_colour(face: Face) -> Array:
     """From fair to dark, a little towards rose or olive."""
-    warmth = 0.05 * face.skin_warmth
-    return mixed(FAIR, DARK, face.skin_melanin**1.4) * colour(1, 1 - warmth, 1 - 2 * warmth)
+    warmth, darkness = 0.05 * face.skin_warmth, each(lambda melanin: melanin**1.4, face.skin_melanin)
+    return mixed(FAIR, DARK, darkness) * colour(np.ones_like(warmth), 1 - warmth, 1 - 2 * warmth)
 
 
 def hair_colour(face: Face) -> Array:
     """From blond to black by melanin, towards red and towards grey."""
-    pigment = mixed(BLOND, BLACK, min(1.0, 1.3 * face.hair_melanin) ** 0.6)
-    return mixed(mixed(pigment, RED, 0.75 * face.hair_redness**3), GREY, 0.85 * max(face.hair_greyness, 0.0))
+    darkness = each(lambda melanin: min(1.0, 1.3 * melanin) ** 0.6, face.hair_melanin)
+    redness = each(lambda redness: 0.75 * redness**3, face.hair_redness)
+    return mixed(mixed(mixed(BLOND, BLACK, darkness), RED, redness), GREY, 0.85 * np.maximum(face.hair_greyness, 0.0))
 
 
 def paint_background(canvas: Canvas, view: View) -> None:
     """One colour with smooth blotches on it."""
-    blotches = field_window(blotch_field(canvas.size), view)
-    np.multiply(blotches, view.clutter, out=canvas.pixels)
-    canvas.pixels += mixed(colour(view.background_red, view.background_green, view.background_blue), GREY, 0.35)
+    background = mixed(colour(view.background_red, view.background_green, view.background_blue), GREY, 0.35)
+    np.multiply(field_windows(blotch_field(canvas.size), view), planes(view.clutter), out=canvas.pictures)
+    pictures = canvas.pictures
+    pictures += background[:, :, None, None]
 
 
 def paint_back_hair(canvas: Canvas, face: Face, view: View, hair: Array) -> None:
     """The hair behind the head: a cap that runs on downwards as far as the hair is long."""
-    if face.hair_volume <= 0:
-        return
     volume = face.hair_volume + view.hair_fuss
     width, height = face.face_width + 0.03 + volume, face.face_height + 0.01 + volume
     u0 = -0.10 * canvas.yaw_sin
-    window = canvas.window(u0, 0.0, width * 1.1, max(height, face.hair_length) + 0.1)
+    reach = np.maximum(height, face.hair_length) + 0.1
+    window = canvas.window(u0, 0.0, width * 1.1, reach, face.hair_volume > 0)
     a, b = canvas.around(window, u0, -0.02)
-    up, down = np.minimum(b, 0) / height, np.maximum(b, 0)
-    distance = (np.sqrt((a / width) ** 2 + up * up) - 1) * width - face.hair_wave * down
-    distance = np.maximum(distance, b - face.hair_length + 0.25 * a * a)
-    canvas.paint(window, canvas.coverage(distance), hair * 0.75)
+    wide, up, down = window.of(width), np.minimum(b, 0) / window.of(height), np.maximum(b, 0)
+    distance = (np.sqrt((a / wide) ** 2 + up * up) - 1) * wide - window.of(face.hair_wave) * down
+    distance = np.maximum(distance, b - window.of(face.hair_length) + 0.25 * a * a)
+    canvas.paint(window, canvas.coverage(window, distance), hair * 0.75)
 
 
 def paint_shoulders(canvas: Canvas, face: Face, view: View, skin: Array) -> None:
@@ -90,11 +93,12 @@ def paint_shoulders(canvas: Canvas, face: Face, view: View, skin: Array) -> None
     chin = face.face_height
     window = canvas.window(0, chin + 0.1, face.face_width * 0.6, 0.4)
     a, _ = canvas.around(window, 0.0, 0.0)
-    canvas.paint(window, canvas.coverage(np.abs(a) - 0.58 * face.face_width), skin * 0.68)
+    canvas.paint(window, canvas.coverage(window, np.abs(a) - window.of(0.58 * face.face_width)), skin * 0.68)
     window = canvas.window(0, chin + 1.0, 2.0, 0.95)
     a, b = canvas.around(window, 0.0, chin + 0.15)
     distance = 0.22 * np.maximum(np.abs(a) - 0.2, 0) - b
-    canvas.paint(window, canvas.coverage(distance), colour(view.clothes_red, view.clothes_green, view.clothes_blue))
+    clothes = colour(view.clothes_red, view.clothes_green, view.clothes_blue)
+    canvas.paint(window, canvas.coverage(window, distance), clothes)
 
 
 def paint_ears(canvas: Canvas, face: Face, skin: Array) -> None:
@@ -103,74 +107,80 @@ def paint_ears(canvas: Canvas, face: Face, skin: Array) -> None:
         u, v = side * (face.face_width - 0.005) - 0.10 * canvas.yaw_sin, 0.03 - 0.12 * canvas.pitch_sin
         window = canvas.window(u, v, face.ear_size, 1.5 * face.ear_size)
         a, b = canvas.around(window, u, v)
-        canvas.paint(window, canvas.coverage(np.sqrt(a * a + 0.45 * b * b) - face.ear_size), skin * 0.82)
+        distance = np.sqrt(a * a + 0.45 * b * b) - window.of(face.ear_size)
+        canvas.paint(window, canvas.coverage(window, distance), skin * 0.82)
 
 
-def paint_head(canvas: Canvas, face: Face, view: View, skin: Array) -> tuple[Window, Array]:
+def paint_head(canvas: Canvas, face: Face, skin: Array, light: tuple[Column, Column, Column]) -> tuple[Window, Array]:
     """Paint the head, shaded as if it were round; its window and coverage."""
     u0, v0 = 0.05 * canvas.yaw_sin, 0.03 * canvas.pitch_sin
     window = canvas.window(u0, v0, face.face_width * 1.15, face.face_height)
     a, b = canvas.around(window, u0, v0)
-    a /= face.face_width
-    b /= face.face_height
+    wide = window.of(face.face_width)
+    a /= wide
+    b /= window.of(face.face_height)
     down = np.maximum(b, 0)
-    a /= 1 + down * (face.cheeks - (face.jaw_taper + face.cheeks) * down)
+    taper = 1 + down * (window.of(face.cheeks) - window.of(face.jaw_taper + face.cheeks) * down)
+    a /= np.maximum(taper, 0.01)  # far under the chin it goes through 0
     square = a * a + b * b
-    coverage = canvas.coverage((np.sqrt(square) - 1) * face.face_width)
+    coverage = canvas.coverage(window, (np.sqrt(square) - 1) * wide)
     depth = np.sqrt(np.maximum(1 - square, 0))
-    across, along, ahead = light_direction(view)
+    across, along, ahead = (window.of(part) for part in light)
     shading = 0.62 + 0.42 * (across * a + along * b + ahead * depth)
-    canvas.paint(window, coverage, skin * shading)
+    canvas.paint(window, coverage, skin, shading)
     return window, coverage
 
 
 def paint_front_hair(canvas: Canvas, face: Face, view: View, hair: Array) -> None:
     """The hair above the hairline, which falls away from the parting to both sides."""
-    if face.hair_volume <= 0:
-        return
     volume = face.hair_volume + view.hair_fuss
     width, height = face.face_width + 0.02 + 0.7 * volume, face.face_height + 0.01 + volume
     u0 = -0.04 * canvas.yaw_sin
-    window = canvas.window(u0, 0, width, height + 0.02)
+    window = canvas.window(u0, 0, width, height + 0.02, face.hair_volume > 0)
     a, b = canvas.around(window, u0, -0.02)
-    cap = (np.sqrt((a / width) ** 2 + (b / height) ** 2) - 1) * width
-    a -= face.hair_parting + 0.35 * canvas.yaw_sin
-    line = face.hairline_height + 0.12 * canvas.pitch_sin + face.hairline_drop * a * a + face.hairline_slope * a
-    lock = face.lock_depth * np.abs(a / face.lock_width - np.floor(a / face.lock_width) - 0.5)
-    coverage = canvas.coverage(np.maximum(cap, b - line + lock))
-    sheen = 0.85 + 0.5 * np.maximum(0, 1 - 9 * (b + 0.72 * height) ** 2)
-    canvas.paint(window, coverage, hair * sheen)
+    wide = window.of(width)
+    cap = (np.sqrt((a / wide) ** 2 + (b / window.of(height)) ** 2) - 1) * wide
+    a -= window.of(face.hair_parting + 0.35 * canvas.yaw_sin)
+    line = window.of(face.hairline_height + 0.12 * canvas.pitch_sin) + window.of(face.hairline_drop) * a * a
+    line += window.of(face.hairline_slope) * a
+    locks = a / window.of(face.lock_width)
+    lock = window.of(face.lock_depth) * np.abs(locks - np.floor(locks) - 0.5)
+    coverage = canvas.coverage(window, np.maximum(cap, b - line + lock))
+    sheen = 0.85 + 0.5 * np.maximum(0, 1 - 9 * (b + window.of(0.72 * height)) ** 2)
+    canvas.paint(window, coverage, hair, sheen)
 
 
 def paint_occluder(canvas: Canvas, view: View) -> None:
     """In some pictures something straight-edged stands before a part of the face."""
-    if view.occlusion <= 0:
-        return
-    cos, sin = math.cos(view.occluder_angle_radians), math.sin(view.occluder_angle_radians)
-    distance = view.occluder_distance - canvas.u * cos - canvas.v * sin
-    whole = (slice(None), slice(None))
-    canvas.paint(whole, canvas.coverage(distance), colour(view.clothes_blue, view.background_red, view.clothes_green))
+    window = canvas.whole(view.occlusion > 0)
+    cos, sin = each(math.cos, view.occluder_angle_radians), each(math.sin, view.occluder_angle_radians)
+    u, v = canvas.around(window, 0.0, 0.0)
+    distance = window.of(view.occluder_distance) - u * window.of(cos) - v * window.of(sin)
+    occluder = colour(view.clothes_blue, view.background_red, view.clothes_green)
+    canvas.paint(window, canvas.coverage(window, distance), occluder)
 
 
 def developed(canvas: Canvas, view: View) -> NDArray[np.uint8]:
-    """The canvas under the picture's exposure, contrast, colour cast and noise, as (size, size, 3) bytes."""
-    pixels = canvas.pixels
-    pixels -= 0.45
-    pixels *= view.contrast * (1 + view.gradient_x * canvas.ramp + view.gradient_y * canvas.ramp[:, None])
-    pixels += 0.45
-    pixels *= view.exposure * colour(1 + view.warmth, 1 + view.tint, 1 - view.warmth)
-    pixels += field_window(noise_field(canvas.size), view) * view.noise
-    pixels *= 255
-    pixels += 0.5
-    bounded(pixels, 255)
-    return np.ascontiguousarray(pixels.astype(np.uint8).transpose(1, 2, 0))
+    """The canvas under the pictures' exposure, contrast, colour cast and noise, as (n, size, size, 3) bytes."""
+    pictures = canvas.pictures
+    pictures -= np.float32(0.45)
+    gradient = 1 + planes(view.gradient_x) * canvas.ramp + planes(view.gradient_y) * canvas.ramp[:, None]
+    pictures *= planes(view.contrast) * gradient
+    pictures += np.float32(0.45)
+    cast = colour(1 + view.warmth, 1 + view.tint, 1 - view.warmth)
+    pictures *= (view.exposure.astype(np.float32) * cast)[:, :, None, None]
+    pictures += field_windows(noise_field(canvas.size), view) * planes(view.noise)
+    pictures *= 255
+    pictures += np.float32(0.5)
+    bounded(pictures, 255)
+    return np.ascontiguousarray(pictures.astype(np.uint8).transpose(1, 2, 3, 0))
 
 
-def field_window(field: Array, view: View) -> Array:
-    """The (3, size, size) part of a (3, 2 size, 2 size) field that this view meets."""
+def field_windows(field: Array, view: View) -> Array:
+    """The (3, n, size, size) parts of a (3, 2 size, 2 size) field that the views meet."""
     size = field.shape[1] // 2
-    row, column = int(view.field_row * size), int(view.field_column * size)
-    return field[:, row : row + size, column : column + size]
+    rows, columns = (view.field_row * size).astype(np.intp), (view.field_column * size).astype(np.intp)
+    return sliding_window_view(field, (size, size), axis=(1, 2))[:, rows, columns]
 
 
 @lru_cache(maxsize=4)

@@ -15,14 +15,14 @@ Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 
 
-def process_pool(workers: int) -> Executor:
+def process_pool(workers: int, begin: Callable[[], object] | None = None) -> Executor:
     """Workers that are spawned, since the fork of a process with threads can hang; one alone is a thread.
 
-    They end with this process, even where it is killed.
+    Each calls `begin` before its first job. They end with this process, even where it is killed.
     """
     if workers == 1:
-        return ThreadPoolExecutor(1)
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
+        return ThreadPoolExecutor(1, initializer=begin)
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(begin,))
 
 
 def in_order(
@@ -40,6 +40,12 @@ def in_order(
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+def _begin(begin: Callable[[], object] | None) -> None:
+    _end_with_parent()
+    if begin is not None:
+        begin()
 
 
 def _end_with_parent() -> None:

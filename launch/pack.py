@@ -7,6 +7,10 @@ from pathlib import Path
 
 from data_pipeline.convert import convert
 from data_pipeline.pack import pack_folder, pack_omniglot, pack_synthetic
+from launch.columns import add_column_arguments, columns_of
+from launch.process_memory import keep_freed_memory
+
+BIN_LABELS = "Images of a pair of one person, and images the same byte for byte, share a label"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             quality=a.quality,
             seed=a.seed,
             first_identity=a.first_identity,
+            begin=keep_freed_memory,  # or a quarter of the time to draw small pictures goes into mapping it again
         )
     )
     for kind in (folder, omniglot, synthetic):
@@ -69,20 +74,27 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=int, help="crop and resize to this side; without it images keep their bytes")
     parser.add_argument("--quality", type=int, default=95, choices=range(1, 101), metavar="Q", help="JPEG, with --size")
-    parser.set_defaults(
-        pack=lambda a: convert(
-            a.sources,
-            a.out,
-            to=a.to,
-            shuffle=a.shuffle,
-            join=a.join,
-            workers=a.workers,
-            images_per_part=a.images_per_shard,
-            size=a.size,
-            quality=a.quality,
-            progress=True,
-        )
+    add_column_arguments(parser)
+    parser.set_defaults(pack=_convert)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    convert(
+        arguments.sources,
+        arguments.out,
+        to=arguments.to,
+        shuffle=arguments.shuffle,
+        join=arguments.join,
+        columns=columns_of(arguments),
+        workers=arguments.workers,
+        images_per_part=arguments.images_per_shard,
+        size=arguments.size,
+        quality=arguments.quality,
+        progress=True,
     )
+    for path in arguments.sources:
+        if path.suffix.lower() == ".bin":
+            print(f"{path} has pairs and no identities: {arguments.out} has its images, not its pairs. {BIN_LABELS}")
 
 
 def run(arguments: argparse.Namespace) -> int:
