@@ -31,6 +31,7 @@ from benchmarks.documents import table, with_part
 from benchmarks.machine import this_machine
 from data_pipeline.open_source import open_source
 from data_pipeline.pack import pack_synthetic
+from launch.process_memory import keep_freed_memory
 
 PART = "data"
 OURS = "ImageLoader"
@@ -153,4 +154,5 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     torch.set_num_threads(min(torch.get_num_threads(), os.cpu_count() or 1))
+    keep_freed_memory()
     raise SystemExit(main())

@@ -1,7 +1,8 @@
 """Who brings the images: our loader, its graph alone under each of DALI's executors, DataLoader with two decoders.
 
 All make the same batches of the same samples, mirrored alike: read, decode, mirror, normalise to float32
-(n, 3, side, side). A contender is a call that gives a number of batches and has ended all its workers at the last one.
+(n, 3, side, side) in channels-last order, as the trainer's backbones take them. A contender is a call that gives a
+number of batches and has ended all its workers at the last one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from data_pipeline import Source
 from data_pipeline.augment import Augmentation
 from data_pipeline.augment_draws import Draws
 from data_pipeline.augment_geometry import geometry_columns
-from data_pipeline.dali_graph import ImageFormat, pipeline
+from data_pipeline.dali_graph import ImageFormat, pipeline, tensors
 from data_pipeline.dali_pipeline import BATCHES_AHEAD, Batch, ImageLoader, Order
 from data_pipeline.order import rank_positions, samples_at
 
@@ -47,7 +48,7 @@ class Task:
     @property
     def form(self) -> ImageFormat:
         """What every image becomes."""
-        return ImageFormat(self.side, self.side)
+        return ImageFormat(self.side, self.side, channels_last=True)
 
     def order(self, step: int) -> Order:
         """The samples of a batch, and which of them are mirrored."""
@@ -93,10 +94,12 @@ def dali_graph(task: Task, count: int, *, exec_dynamic: bool) -> Iterator[Batch]
     is therefore copied here, as training would have to.
     """
 
+    is_other_size = np.zeros(task.batch, np.bool_)
+
     def columns(info: Any) -> list[Any]:
         order = task.order(info.iteration)
-        images = [task.source.read(int(sample)) for sample in order.samples]
-        return [images, task.source.labels[order.samples], *order.columns.values()]
+        images = tensors([task.source.read(sample) for sample in order.samples.tolist()])
+        return [images, is_other_size, *order.columns.values()]
 
     graph = pipeline(
         columns,
@@ -108,9 +111,10 @@ def dali_graph(task: Task, count: int, *, exec_dynamic: bool) -> Iterator[Batch]
         prefetch_queue_depth=BATCHES_AHEAD,
         exec_dynamic=exec_dynamic,
     )
-    for _ in range(count):
-        images, labels = (from_dlpack(output.as_tensor()) for output in graph.run())
-        yield Batch(images, labels) if exec_dynamic else Batch(images.clone(), labels.clone())
+    for step in range(count):
+        images = from_dlpack(graph.run()[0].as_tensor())
+        labels = torch.from_numpy(task.source.labels[task.order(step).samples])
+        yield Batch((images if exec_dynamic else images.clone()).permute(0, 3, 1, 2), labels)
 
 
 def data_loader(task: Task, count: int, pixels: Callable[[NDArray[np.uint8], bool], Pixels]) -> Iterator[Batch]:
@@ -127,7 +131,7 @@ def data_loader(task: Task, count: int, pixels: Callable[[NDArray[np.uint8], boo
         multiprocessing_context="fork" if task.workers else None,
     )
     for images, labels in loader:
-        yield Batch(images, labels)
+        yield Batch(images.permute(0, 3, 1, 2), labels)
 
 
 class _Decoded(Dataset[tuple[Tensor, int]]):
@@ -139,8 +143,7 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, chosen: tuple[int, bool]) -> tuple[Tensor, int]:
         sample, is_mirrored = chosen
         image = torch.from_numpy(self.pixels(self.source.read(sample), is_mirrored))
-        normalised = image.permute(2, 0, 1).contiguous().float().sub_(HALF_RANGE).div_(HALF_RANGE)
-        return normalised, self.source.label(sample)
+        return image.float().sub_(HALF_RANGE).div_(HALF_RANGE), self.source.label(sample)
 
 
 def pillow_pixels(encoded: NDArray[np.uint8], is_mirrored: bool) -> Pixels:

@@ -1,4 +1,4 @@
-"""Contenders that take turns, each in a process of its own.
+"""Contenders that take turns, each in a process of its own, which keeps its memory as the trainer's does.
 
 Two in one process would disturb each other: DataLoader forks, and the fork of a process in which DALI has run threads
 was seen to hang.
@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from benchmarks.data_contenders import Contender, Task, contenders
+from launch.process_memory import keep_freed_memory
 
 
 @dataclass
@@ -87,6 +88,7 @@ def _process(name: str, task: Task) -> Iterator[Connection]:
 
 def _serve(name: str, task: Task, connection: Connection) -> None:
     """Runs as many batches as it is told, as often as it is told, and answers what that took."""
+    keep_freed_memory()
     while True:
         try:
             batches = connection.recv()

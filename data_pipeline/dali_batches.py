@@ -6,15 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from data_pipeline.augment_draws import Columns
-from data_pipeline.dali_graph import CPU, ImageFormat, pipeline
+from data_pipeline.dali_graph import CPU, ImageFormat, pipeline, tensors
+from data_pipeline.image_headers import ImageHeader
 
 BATCHES_AHEAD = 2  # decoded while the model works on another
 SOUND = np.frombuffer(b"P6 1 1 255\n\0\0\0", np.uint8)  # a black pixel
+ANY_SIZE = ImageHeader("", 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +40,11 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What DALI is given for a batch."""
+    """What DALI is given for a batch: the bytes of its images, and what their headers say."""
 
     order: Order
     images: list[NDArray[np.uint8]]
+    headers: list[ImageHeader]
     replaced: int = 0
 
 
@@ -72,7 +76,7 @@ class DecodedBatches:
         if self._failure:
             raise self._failure
         try:
-            outputs = self._outputs()
+            decoded = self._decoded()
         except StopIteration:
             raise
         except Exception as error:
@@ -80,10 +84,12 @@ class DecodedBatches:
             raise
         # No copy: DALI's dynamic executor gives each batch memory of its own, kept for as long as the tensor lives
         # (test_a_batch_kept_is_not_overwritten_by_later_ones).
-        images, labels = (from_dlpack(output.as_tensor()) for output in outputs)
-        replaced = self._given.pop(self.number).replaced
+        images = from_dlpack(decoded.as_tensor()).permute(0, 3, 1, 2).to(self._form.dtype)
+        given = self._given.pop(self.number)
         self.number += 1
-        return Batch(images.permute(0, 3, 1, 2) if self._form.channels_last else images, labels, replaced)
+        # Labels go past DALI, where each would cost up to 12 us.
+        labels = torch.from_numpy(self._labels[given.order.samples]).to(images.device)
+        return Batch(images if self._form.channels_last else images.contiguous(), labels, given.replaced)
 
     def _begin(self) -> None:
         """Starts a pipeline whose first batch is the next one."""
@@ -98,19 +104,23 @@ class DecodedBatches:
 
         example = handed(0)
         assert example is not None
-        self._pipeline = _pipeline_of(handed, example.order, self._labels, self._form, self._num_threads)
+        self._pipeline = _pipeline_of(handed, example.order, self._form, self._num_threads)
 
-    def _outputs(self) -> Any:
+    def _decoded(self) -> Any:
         """What DALI makes of the next batch, begun anew where images that it cannot decode were found and condemned."""
         while True:
             try:
-                return self._pipeline.run()
+                images = self._pipeline.run()[0]
+                kind, bad = "false header", _misfits(images.shape(), self._form)
+                if not bad:
+                    return images
             except RuntimeError:  # DALI says that an image of the batch is bad, but mostly not which
                 encoded = self._given.get(self.number)
-                bad = _undecodable(encoded.images, self._form) if encoded else []
-                if encoded is None or not bad:
+                kind, bad = "cannot be decoded", _undecodable(encoded.images, self._form) if encoded else []
+                if not bad:
                     raise
-                reasons = {int(encoded.order.samples[place]): _reason(encoded.images[place]) for place in bad}
+            given = self._given[self.number]
+            reasons = {int(given.order.samples[place]): f"{kind}: {_look(given.images[place])}" for place in bad}
             self._condemn(self.number, reasons)
             self._begin()
 
@@ -118,7 +128,6 @@ class DecodedBatches:
 def _pipeline_of(
     handed: Callable[[int], Encoded | None],
     example: Order,
-    labels: NDArray[np.int64],
     form: ImageFormat,
     num_threads: int,
 ) -> Any:
@@ -128,7 +137,8 @@ def _pipeline_of(
         encoded = handed(batch.iteration)
         if encoded is None:
             raise StopIteration
-        return [encoded.images, labels[encoded.order.samples], *encoded.order.columns.values()]
+        is_other_size = form.is_other_size(encoded.headers)
+        return [tensors(encoded.images), is_other_size, *encoded.order.columns.values()]
 
     return pipeline(
         columns,
@@ -163,9 +173,9 @@ def _decodable(images: list[NDArray[np.uint8]], form: ImageFormat) -> int:
     one = Order(np.zeros(1, np.int64))
 
     def handed(number: int) -> Encoded | None:
-        return Encoded(one, [images[number]]) if number < len(images) else None
+        return Encoded(one, [images[number]], [ANY_SIZE]) if number < len(images) else None
 
-    alone, count = _pipeline_of(handed, one, one.samples, form, num_threads=1), 0
+    alone, count = _pipeline_of(handed, one, form, num_threads=1), 0
     with suppress(RuntimeError):
         while count < len(images):
             alone.run()
@@ -173,5 +183,10 @@ def _decodable(images: list[NDArray[np.uint8]], form: ImageFormat) -> int:
     return count
 
 
-def _reason(encoded: NDArray[np.uint8]) -> str:
-    return f"cannot be decoded: {encoded.size:,} bytes, first {encoded[:4].tobytes().hex()}"
+def _misfits(shapes: list[tuple[int, ...]], form: ImageFormat) -> list[int]:
+    """The places of the images whose header named the wanted size, so that they were not resized, and lied."""
+    return [place for place, shape in enumerate(shapes) if shape != (form.height, form.width, 3)]
+
+
+def _look(encoded: NDArray[np.uint8]) -> str:
+    return f"{encoded.size:,} bytes, first {encoded[:4].tobytes().hex()}"

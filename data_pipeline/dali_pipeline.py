@@ -15,7 +15,7 @@ from data_pipeline.augment import Augmentation
 from data_pipeline.augment_draws import Draws
 from data_pipeline.augment_geometry import geometry_columns
 from data_pipeline.augment_pixels import pixel_columns
-from data_pipeline.checks import image_problem
+from data_pipeline.checks import checked_header
 from data_pipeline.dali_batches import BATCHES_AHEAD, Batch, DecodedBatches, Encoded, Order
 from data_pipeline.dali_graph import ImageFormat
 from data_pipeline.damage import Damage
@@ -26,6 +26,7 @@ from data_pipeline.read_ahead import IMAGES_AHEAD, ReadAhead
 __all__ = ["BATCHES_AHEAD", "Batch", "ImageFormat", "ImageLoader", "Order", "sequential_batches"]
 
 MOST_NAMED = 8  # bad images in one message
+Drawn = tuple[NDArray[np.int64], NDArray[np.int64]]  # epochs and samples, as the order has them
 
 
 class ImageLoader:
@@ -64,7 +65,7 @@ class ImageLoader:
         self._global_batch, self._rank, self._size = global_batch, rank, size
         self._sample_order = sample_order or ShuffledOrder(len(source), seed)
         self._damage = Damage(source, seed, quarantine)
-        self._read_ahead, self._hinted = ReadAhead(source), start_step
+        self._read_ahead, self._ahead = ReadAhead(source), dict[int, Drawn]()
         self.images = self.replaced = 0
         self._batches = DecodedBatches(form, source.labels, self._encoded, self._condemn, start_step, num_threads)
 
@@ -87,17 +88,19 @@ class ImageLoader:
         return batch
 
     def _encoded(self, step: int) -> Encoded:
-        epochs, samples = self._drawn(step)
+        epochs, samples = self._ahead.pop(step) if step in self._ahead else self._drawn(step)
         self._hint(step + 1, step + 1 + -(-IMAGES_AHEAD // samples.size))
         sound = self._damage.sound_images(epochs, samples)
-        return Encoded(self._order(epochs, sound.samples), sound.encoded, sound.replaced)
+        return Encoded(self._order(epochs, sound.samples), sound.encoded, sound.headers, sound.replaced)
 
     def _hint(self, first: int, last: int) -> None:
-        for later in range(max(self._hinted, first), last):
-            self._read_ahead.ask(self._drawn(later)[1])
-        self._hinted = max(self._hinted, last)
+        """Asks for the images of these steps, where that was not done before, and keeps what was drawn for them."""
+        for later in range(first, last):
+            if later not in self._ahead:
+                self._ahead[later] = self._drawn(later)
+                self._read_ahead.ask(self._ahead[later][1])
 
-    def _drawn(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _drawn(self, step: int) -> Drawn:
         positions = rank_positions(step, self._global_batch, self._rank, self._size)
         return self._sample_order.samples_at(positions)
 
@@ -125,12 +128,11 @@ def sequential_batches(
     def encoded(number: int) -> Encoded | None:
         part = chosen[number * batch : (number + 1) * batch]
         images = [source.read(sample) for sample in part.tolist()]
-        problems = (
-            (sample, image_problem(image.tobytes())) for sample, image in zip(part.tolist(), images, strict=True)
-        )
-        if bad := {sample: problem for sample, problem in problems if problem is not None}:
+        found = [checked_header(image.tobytes()) for image in images]
+        if bad := {sample: each for sample, each in zip(part.tolist(), found, strict=True) if isinstance(each, str)}:
             refuse(number, bad)
-        return Encoded(Order(part), images) if part.size else None
+        headers = [each for each in found if not isinstance(each, str)]
+        return Encoded(Order(part), images, headers) if part.size else None
 
     def refuse(number: int, problems: dict[int, str]) -> None:
         named = [f"{sample_name(source, sample)}: {reason}" for sample, reason in problems.items()]

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from data_pipeline import Source
-from data_pipeline.checks import image_problem
+from data_pipeline.checks import checked_header
 from data_pipeline.counter_hash import bits, key
+from data_pipeline.image_headers import ImageHeader
 from data_pipeline.quarantine import sample_name
 
 SUBSTITUTE_STREAM = 3  # apart from every other use of the same seed
@@ -24,10 +25,11 @@ _log = logging.getLogger(__name__)
 
 
 class SoundImages(NamedTuple):
-    """The samples (n,) that a batch shows, their encoded bytes, and how many of them stand for one newly found bad."""
+    """The samples (n,) that a batch shows, their encoded bytes and headers, and how many stand for one newly bad."""
 
     samples: NDArray[np.int64]
     encoded: list[NDArray[np.uint8]]
+    headers: list[ImageHeader]
     replaced: int
 
 
@@ -41,17 +43,18 @@ def substitutes(epoch: int, sample: int, num_samples: int, seed: int) -> NDArray
     return (words % np.uint64(num_samples)).astype(np.int64)
 
 
-def image_or_problem(source: Source, sample: int) -> NDArray[np.uint8] | str:
-    """The encoded bytes of one image, or why they cannot be had or should not be given to a decoder.
+def image_or_problem(source: Source, sample: int) -> tuple[NDArray[np.uint8], ImageHeader] | str:
+    """The encoded bytes and the header of one image, or why they cannot be had or should not be given to a decoder.
 
-    Headers and outlines are looked at (`checks.image_problem`), which stops bombs before they go off. Only a decoder
+    Headers and outlines are looked at (`checks.checked_header`), which stops bombs before they go off. Only a decoder
     finds the rest.
     """
     try:
         encoded = source.read(sample)
     except (OSError, ValueError) as error:
         return f"cannot be read: {' '.join(str(error).split())}"
-    return image_problem(encoded.tobytes()) or encoded
+    header = checked_header(encoded.tobytes())
+    return header if isinstance(header, str) else (encoded, header)
 
 
 class Damage:
@@ -75,15 +78,17 @@ class Damage:
 
         ValueError where all that could take an image's place are bad as well: the set is mostly damaged, or gone.
         """
-        shown, encoded, replaced = np.array(samples, np.int64), list[NDArray[np.uint8]](), 0
+        shown, replaced = np.array(samples, np.int64), 0
+        encoded, headers = list[NDArray[np.uint8]](), list[ImageHeader]()
         is_listed = self._are_listed(shown).tolist()
         for place, (epoch, sample) in enumerate(zip(epochs.tolist(), samples.tolist(), strict=True)):
             image = None if is_listed[place] else self._image(sample)
             if image is None:
                 replaced += not is_listed[place]
                 shown[place], image = self._substitute(epoch, sample)
-            encoded.append(image)
-        return SoundImages(shown, encoded, replaced)
+            encoded.append(image[0])
+            headers.append(image[1])
+        return SoundImages(shown, encoded, headers, replaced)
 
     def condemn(self, sample: int, reason: str) -> None:
         """Counts a sample among the bad ones from now on."""
@@ -91,7 +96,7 @@ class Damage:
             self._found.add(sample)
             _log.warning("sample %d (%s) is replaced by another: %s", sample, sample_name(self._source, sample), reason)
 
-    def _image(self, sample: int) -> NDArray[np.uint8] | None:
+    def _image(self, sample: int) -> tuple[NDArray[np.uint8], ImageHeader] | None:
         if sample in self._found:
             return None
         image = image_or_problem(self._source, sample)
@@ -100,7 +105,7 @@ class Damage:
             return None
         return image
 
-    def _substitute(self, epoch: int, sample: int) -> tuple[int, NDArray[np.uint8]]:
+    def _substitute(self, epoch: int, sample: int) -> tuple[int, tuple[NDArray[np.uint8], ImageHeader]]:
         candidates = substitutes(epoch, sample, len(self._source), self._seed)
         for candidate in candidates[~self._are_listed(candidates)].tolist():
             image = self._image(candidate)

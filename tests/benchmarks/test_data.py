@@ -62,7 +62,7 @@ def test_every_contender_makes_the_same_batches(name: str, task: Task, expected:
     for batch, witness in zip(found, expected, strict=True):
         assert batch.labels.tolist() == witness.labels.tolist()
         assert batch.images.dtype == torch.float32
-        assert batch.images.is_contiguous()
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert float((batch.images - witness.images).abs().max()) < 3 / 127.5  # decoders round apart, by a level or two
 
 

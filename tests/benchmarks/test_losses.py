@@ -17,7 +17,7 @@ from benchmarks.loss_tables import BEGIN, END, mean_and_spread, tables, with_tab
 from benchmarks.slope_plot import SlopeLine, slope_lines, slopes_at_target
 from data_pipeline.label_noise import NoisyLabels
 from data_pipeline.recordio import RecordWriter
-from launch import build
+from launch import sets
 from launch.config import load_config
 
 BY_NAME = {run.name: run for run in RUNS}
@@ -197,7 +197,7 @@ def characters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_trainer_opens_its_data_with_the_wrong_labels_that_a_run_asks_for(characters: Path) -> None:
     noisy, clean = (
-        build.open_training_data(load_config(losses.CONFIG, _overrides(run, characters)))
+        sets.open_training_data(load_config(losses.CONFIG, _overrides(run, characters)))
         for run in (with_noise(BY_NAME["adacos-fixed"], 0.4), BY_NAME["adacos-fixed"])
     )
     np.testing.assert_array_equal(clean.labels, np.repeat(np.arange(6), 3))

@@ -28,7 +28,9 @@ from pictures import (
 from PIL import Image
 
 from data_pipeline.augment import Augmentation
+from data_pipeline.dali_batches import DecodedBatches, Encoded, Order
 from data_pipeline.dali_pipeline import Batch, ImageFormat, sequential_batches
+from data_pipeline.image_headers import ImageHeader
 from data_pipeline.recordio import RecordSource, RecordWriter
 
 
@@ -136,6 +138,34 @@ def test_only_images_of_another_size_are_resized(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[[0, 2]], [picture(0), picture(2)], atol=1e-4)
     pillow = np.asarray(Image.fromarray(large).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
     assert np.abs(found[1] - pillow).max() <= 1.01
+
+
+def test_an_image_that_is_not_as_large_as_its_header_says_is_condemned() -> None:
+    """No file is known whose header fools us and not DALI; a batch of two sizes would end the training."""
+    side, condemned = 16, dict[int, str]()
+    right, wrong = (np.frombuffer(encoded(picture(0, each, each)), np.uint8) for each in (side, 2 * side))
+
+    def contents(number: int) -> Encoded:
+        images = [right, right if 1 in condemned else wrong, right]
+        return Encoded(Order(np.arange(3)), images, [ImageHeader("PNG", side, side)] * 3)
+
+    def condemn(number: int, problems: dict[int, str]) -> None:
+        condemned.update(problems)
+
+    batches = DecodedBatches(ImageFormat(side, side), np.arange(3), contents, condemn, 0, num_threads=1)
+    assert next(batches).images.shape == (3, 3, side, side)
+    assert condemned == {1: f"false header: {wrong.size:,} bytes, first 89504e47"}
+
+
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (30, 30)])
+def test_an_image_that_lies_on_its_side_is_set_upright(tmp_path: Path, size: tuple[int, int]) -> None:
+    lying, exif = picture(1, size[1], size[0]), Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise sets it upright
+    file = io.BytesIO()
+    Image.fromarray(lying).save(file, "JPEG", quality=95, exif=exif)
+    records = record_source(tmp_path, [file.getvalue()])
+    (batch,) = sequential_batches(records, ImageFormat(*size), [0], batch=1)
+    assert np.abs(pixels(batch)[0] - np.rot90(np.asarray(Image.open(file)), -1)).max() < 1.01
 
 
 def test_jpeg_pixels_are_those_of_pillow(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
-from data_pipeline.workers import in_order
+from data_pipeline.workers import in_order, process_pool
 
 PARENT = """
 import os, sys, time
@@ -36,6 +37,17 @@ def test_no_more_jobs_are_begun_than_asked_for() -> None:
         for at, (job, future) in enumerate(in_order(range(10), submit, 3)):
             assert (job, future.result()) == (at, at * at)
             assert len(begun) == min(at + 4, 10)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_begins_with_what_it_was_told(workers: int) -> None:
+    usual = sys.getswitchinterval()
+    try:
+        with process_pool(workers, partial(sys.setswitchinterval, 0.25)) as pool:
+            assert pool.submit(sys.getswitchinterval).result() == 0.25
+    finally:
+        sys.setswitchinterval(usual)
 
 
 @pytest.mark.processes
