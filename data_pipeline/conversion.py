@@ -22,6 +22,7 @@ from data_pipeline.open_source import open_source
 from data_pipeline.order import permuted
 from data_pipeline.quarantine import fingerprint
 from data_pipeline.record_layout import LARGEST_EXACT
+from data_pipeline.table_columns import Columns
 from data_pipeline.table_files import SUFFIXES as TABLE_SUFFIXES
 
 Form = Literal["rec", "tar"]
@@ -75,6 +76,7 @@ def planned(
     to: Form,
     seed: int | None,
     join: Join,
+    columns: Columns,
     size: int | None,
     quality: int,
     images_per_part: int | None,
@@ -85,7 +87,7 @@ def planned(
         raise ValueError(f"to {to!r}: expected 'rec' or 'tar'")
     if images_per_part is not None and images_per_part < 1:
         raise ValueError(f"{images_per_part} images in a part or shard: expected at least 1")
-    source = open_source(paths, join=join)
+    source = open_source(paths, join=join, columns=columns)
     if to == "rec" and (largest := int(source.labels.max())) > LARGEST_EXACT:
         raise ValueError(
             f"label {largest}: a .rec keeps labels as float32, exact to 2**24 = {LARGEST_EXACT} only: write tar shards"

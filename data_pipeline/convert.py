@@ -29,6 +29,7 @@ from data_pipeline.joined import Join
 from data_pipeline.progress import progress_bar
 from data_pipeline.record_layout import fits_insightface, identity_records, index_lines
 from data_pipeline.record_set import write_property
+from data_pipeline.table_columns import GUESSED, Columns
 from data_pipeline.work_folder import WorkFolder, refuse_existing, whole_file
 from data_pipeline.workers import in_order, process_pool
 
@@ -42,6 +43,7 @@ def convert(
     to: Form = "rec",
     shuffle: int | None = None,
     join: Join = "offset",
+    columns: Columns = GUESSED,
     workers: int | None = None,
     images_per_part: int | None = None,
     size: int | None = None,
@@ -67,7 +69,14 @@ def convert(
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):
             raise ValueError(f"{out} lies in {path}, which is to be read: choose a folder beside it")
     conversion = planned(
-        paths, to=to, seed=shuffle, join=join, size=size, quality=quality, images_per_part=images_per_part
+        paths,
+        to=to,
+        seed=shuffle,
+        join=join,
+        columns=columns,
+        size=size,
+        quality=quality,
+        images_per_part=images_per_part,
     )
     with WorkFolder(out, description(conversion, paths)) as folder:
         _write_parts(conversion, folder, workers or os.cpu_count() or 1, progress)

@@ -17,6 +17,7 @@ from data_pipeline.checks import checked_header, kind_of
 from data_pipeline.image_headers import ImageHeader
 from data_pipeline.order import permuted
 from data_pipeline.quarantine import sample_name
+from data_pipeline.verification_bin import BinSource
 
 READING_THREADS = 8  # a cold disk answers several at a time
 MOST_NAMED = 5  # examples in one sentence
@@ -29,6 +30,20 @@ class Look(NamedTuple):
     header: ImageHeader | str
     num_bytes: int
     digest: bytes
+
+
+class Pairs(NamedTuple):
+    """The pairs of a verification set, and how many of them contradict the others."""
+
+    same: int
+    different: int
+    contradictions: int
+    first_contradiction: int | None
+
+    @property
+    def description(self) -> str:
+        """How many of each kind."""
+        return f"{self.same + self.different:,} pairs, {self.same:,} of one person and {self.different:,} of two"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +61,8 @@ class Inspection:
     """Where those images lie that the findings name."""
     labels: dict[int, int] = field(repr=False)
     """The class of each image looked at."""
+    pairs: Pairs | None = None
+    """Of a verification set: what it has instead of identities."""
 
     @property
     def num_identities(self) -> int:
@@ -83,9 +100,23 @@ class Inspection:
         """Groups of images that are the same byte for byte, among those looked at."""
         return _duplicates(self.looks)
 
+    @property
+    def labels_from(self) -> str | None:
+        """Where the labels come from, if the set itself has none."""
+        return self.pairs and (
+            "derived: images of a pair of one person, and images the same byte for byte, share one; two labels may be "
+            "one person's"
+        )
+
     def findings(self) -> Iterator[str]:
         """What is wrong, a sentence each; nothing for a set without fault."""
-        yield from self._about_labels()
+        if self.pairs is None:
+            yield from self._about_labels()
+        elif self.pairs.contradictions:
+            yield (
+                f"{self.pairs.contradictions:,} of {self.pairs.different:,} pairs of two persons have images that the "
+                f"other pairs, or their bytes, make one person's, such as pair {self.pairs.first_contradiction}"
+            )
         yield from self._about_duplicates()
         if problems := self.problems:
             kinds = Counter(map(kind_of, problems.values())).most_common()
@@ -117,7 +148,7 @@ class Inspection:
             (across, "in several identities", "one of them has the wrong label, or two identities are one"),
             ([group for group in self.duplicates if group not in across], "within one identity", "it is seen twice"),
         ):
-            if groups:
+            if groups and self.pairs is None:  # a verification set shows an image in several pairs
                 example = " = ".join(self.names[sample] for sample in groups[0][:2])
                 yield (
                     f"{len(groups):,} of {len(self.looks):,} images looked at occur again byte for byte {where}: "
@@ -145,7 +176,14 @@ def inspection(source: Source, *, images: int = 4000, seed: int = 0, always: lis
         looks=looks,
         names={sample: sample_name(source, sample) for sample in named},
         labels={sample: source.label(sample) for sample in samples},
+        pairs=_pairs(source) if isinstance(source, BinSource) else None,
     )
+
+
+def _pairs(source: BinSource) -> Pairs:
+    same, contradictions = int(source.is_same.sum()), source.contradictions
+    first = int(contradictions[0]) if contradictions.size else None
+    return Pairs(same, source.is_same.size - same, contradictions.size, first)
 
 
 def _look(source: Source, sample: int) -> Look:

@@ -61,6 +61,9 @@ class _Walk:
     def fault(self, what: str) -> ValueError:
         return opcode_fault(self.window.file, self.opcode.at, self.opcode.name, what)
 
+    def push(self, value: Value) -> None:
+        self.stack.append(value)
+
     def pop(self) -> Value:
         if not self.stack:
             raise self.fault("there is no value to take")
@@ -213,16 +216,6 @@ def _tuple_of(count: int) -> _Action:
     return act
 
 
-def _tuple_since_mark(walk: _Walk) -> None:
-    values = tuple(walk.since_mark())  # before the stack is looked up: it is another one afterwards
-    walk.stack.append(values)
-
-
-def _list_since_mark(walk: _Walk) -> None:
-    values = walk.since_mark()
-    walk.stack.append(values)
-
-
 _ACTIONS: dict[str, _Action] = {
     **dict.fromkeys(("PROTO", "FRAME"), lambda walk: None),
     "STOP": _Walk.stop,
@@ -237,10 +230,10 @@ _ACTIONS: dict[str, _Action] = {
     **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), _lying(Text, Coding.UTF8)),
     "MARK": _Walk.mark,
     "EMPTY_TUPLE": _constant(()),
-    "TUPLE": _tuple_since_mark,
+    "TUPLE": lambda walk: walk.push(tuple(walk.since_mark())),
     **{f"TUPLE{count}": _tuple_of(count) for count in (1, 2, 3)},
     "EMPTY_LIST": lambda walk: walk.stack.append([]),
-    "LIST": _list_since_mark,
+    "LIST": lambda walk: walk.push(walk.since_mark()),
     "APPEND": lambda walk: walk.extend([walk.pop()]),
     "APPENDS": lambda walk: walk.extend(walk.since_mark()),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Walk.put),

@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK_BYTES = 16 << 20  # parsed at a time: bounds the temporaries; 10 million lines are about 180 MB
+from data_pipeline.text_spans import PADDING, Spans, digits, is_space, line_blocks, stripped
+
+CHUNK_BYTES = 1 << 20  # parsed at a time: bounds the temporaries; 10 million lines are about 180 MB
 LONGEST_LINE_BYTES = 1 << 16  # as no line is that has two numbers: a longer one is found bad in two pieces
-MOST_DIGITS = 18  # of an int64
-NEWLINE, ZERO = ord("\n"), ord("0")
-BLANK = np.isin(np.arange(256), np.frombuffer(b"\t \r\n", np.uint8))
-DIGIT = np.isin(np.arange(256), np.frombuffer(b"0123456789", np.uint8))
 REPAIR = "copy the index again from where the .rec came from, or rebuild it (rec2idx)"
 
 
@@ -26,15 +24,16 @@ def index_entries(path_idx: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     """
     if not path_idx.is_file():
         raise FileNotFoundError(f"{path_idx} is missing; it says where each record lies: {REPAIR}")
-    entries, line = [np.empty((0, 2), np.int64)], 1
+    none, line = np.empty(0, np.int64), 1
+    entries = [(none, none)]
     for chunk in _chunks_of_lines(path_idx):
         entries.append(_parsed(chunk, path_idx, line))
         line += chunk.count(b"\n")
-    keys, offsets = np.concatenate(entries).T
+    keys, offsets = map(np.concatenate, zip(*entries, strict=True))
     if keys.size == 0:
         raise ValueError(f"{path_idx} lists no record: {REPAIR}")
     if (np.diff(keys) > 0).all():
-        return np.ascontiguousarray(keys), np.ascontiguousarray(offsets)
+        return keys, offsets
     order = np.lexsort((offsets, keys))
     return _without_repeats(keys[order], offsets[order], path_idx)
 
@@ -47,29 +46,27 @@ def _chunks_of_lines(path_idx: Path) -> Iterator[bytes]:
             yield chunk + file.readline(LONGEST_LINE_BYTES)
 
 
-def _parsed(text: bytes, path_idx: Path, first_line: int) -> NDArray[np.int64]:
-    """Rows (key, offset) of some whole lines."""
-    characters = np.frombuffer(text, np.uint8)
-    is_digit = DIGIT[characters]
-    edges = np.flatnonzero(np.diff(is_digit, prepend=False, append=False))
-    starts, stops = edges[::2], edges[1::2]
-    lengths = stops - starts
-    line_ends = np.flatnonzero(characters == NEWLINE)
-    numbers_per_line = np.bincount(np.searchsorted(line_ends, starts), minlength=line_ends.size + 1)
-    bad_lines = [
-        np.searchsorted(line_ends, np.flatnonzero(~(is_digit | BLANK[characters]))),
-        np.searchsorted(line_ends, starts[lengths > MOST_DIGITS]),
-        np.flatnonzero((numbers_per_line != 0) & (numbers_per_line != 2)),
-    ]
-    if any(bad.size for bad in bad_lines):
-        line = min(int(bad[0]) for bad in bad_lines if bad.size)
-        found = text.split(b"\n", line + 1)[line][:80]
-        raise ValueError(f"{path_idx}, line {first_line + line}: found {found!r}, expected `key offset`: {REPAIR}")
-    values = np.zeros(starts.size, np.int64)
-    for place in range(int(lengths.max(initial=0))):
-        rows = np.flatnonzero(lengths > place)
-        values[rows] += (characters[stops[rows] - 1 - place].astype(np.int64) - ZERO) * 10**place
-    return values.reshape(-1, 2)
+def _parsed(chunk: bytes, path_idx: Path, first_line: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The keys and the offsets of some whole lines."""
+    text = np.frombuffer(chunk + bytes(PADDING), np.uint8)
+    (lines,) = line_blocks(text, len(chunk))
+    lines = stripped(text, lines)
+    is_blank = lines.sizes == 0
+    filled = lines.of(~is_blank)
+    spaces = np.flatnonzero(is_space(text))
+    first, behind = (np.searchsorted(spaces, edges) for edges in filled)
+    spaces = np.append(spaces, text.size)
+    last = np.maximum(behind - 1, first)  # a line without any has an empty offset
+    gap_starts, gap_stops = np.minimum(spaces[first], filled.stops), np.minimum(spaces[last] + 1, filled.stops)
+    keys, are_keys = digits(text, Spans(filled.starts, gap_starts))
+    offsets, are_offsets = digits(text, Spans(gap_stops, filled.stops))
+    is_good = are_keys & are_offsets & (gap_stops - gap_starts == behind - first)
+    if not is_good.all():
+        row = int(is_good.argmin())
+        line = first_line + int(np.flatnonzero(~is_blank)[row])
+        found = filled.piece(text, row)[:80]
+        raise ValueError(f"{path_idx}, line {line}: found {found!r}, expected `key offset`: {REPAIR}")
+    return keys, offsets
 
 
 def _without_repeats(

@@ -15,11 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.packed_texts import PackedTexts
-from data_pipeline.table_files import SUFFIXES, TableFile, image_columns, label_columns, table_file
+from data_pipeline.table_columns import GUESSED, Columns, checked_labels, chosen_columns, classes
+from data_pipeline.table_files import SUFFIXES, TableFile, table_file
 
-IMAGE_WORDS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "encoded")
-LABEL_WORDS = ("label", "labels", "cls", "class", "class_id", "identity", "identity_id", "person_id", "target")
 CACHED_BYTES = 256 << 20
 LARGEST_GROUP_BYTES = 1 << 30
 OPEN_FILES = 16
@@ -53,26 +51,24 @@ class TableSource:
         self,
         path: Path | Sequence[Path],
         *,
-        image_column: str | None = None,
-        label_column: str | None = None,
+        columns: Columns = GUESSED,
         cached_bytes: int = CACHED_BYTES,
     ) -> None:
         self.paths = _table_paths(Path(path)) if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
         first = table_file(self.paths[0])
         where = str(self.paths[0])
-        self.image_column = _chosen(image_column, image_columns(first.schema), IMAGE_WORDS, "image", where, first)
-        self.label_column = _chosen(label_column, label_columns(first.schema), LABEL_WORDS, "label", where, first)
+        self.image_column, self.label_column = chosen_columns(columns, first, self.paths[0])
         self._cached_bytes = cached_bytes
-        rows, columns = [np.zeros(1, np.int64)], []
+        rows, labels = [np.zeros(1, np.int64)], []
         self._file_groups = np.zeros(len(self.paths) + 1, np.int64)  # the first group of each file
         for at, each in enumerate(self.paths):
             file = table_file(each)
             self._check(file, first, each)
             rows.append(np.array(file.group_rows, np.int64))
             self._file_groups[at + 1] = self._file_groups[at] + len(file.group_rows)
-            columns.append(_checked(file.labels(self.label_column), file, each, self.label_column))
+            labels.append(checked_labels(file.labels(self.label_column), file, each, self.label_column))
         self._group_rows = np.concatenate(rows).cumsum()  # the first row of each group
-        self.labels, self.identities = _classes(columns, where, self.label_column)
+        self.labels, self.identities = classes(labels, where, self.label_column)
         if not self.labels.size:
             raise ValueError(f"{where}: no row; expected at least one image")
         self._groups = _Groups(cached_bytes)
@@ -200,53 +196,3 @@ def _one_row(files: list[Path], path: Path) -> list[Path]:
     if rows and (missing := sorted(set(range(rows[0][1])) - numbers)):
         raise ValueError(f"{path}: of {rows[0][1]} files {len(missing)} are missing, first number {missing[0]}")
     return files
-
-
-def _chosen(
-    asked: str | None, possible: list[str], words: Sequence[str], what: str, where: str, file: TableFile
-) -> str:
-    known = [column for column in possible if column.lower() in words]
-    if asked in possible:
-        return str(asked)
-    if asked is None and len(known) == 1:
-        return known[0]
-    if asked is None and not known and what == "image" and len(possible) == 1:
-        return possible[0]
-    columns = ", ".join(f"{field.name} ({field.type})" for field in file.schema)
-    sought = f"called {asked!r}" if asked else f"called one of {', '.join(words)}"
-    more = f", found {len(known)} of them" if len(known) > 1 else ""
-    kind = "image column (bytes, or a struct with bytes)" if what == "image" else "label column (integers or texts)"
-    raise ValueError(
-        f"{where} has the columns {columns}: expected one {kind} {sought}{more}; rename it, or name it "
-        f"with {what}_column="
-    )
-
-
-def _checked(labels: Any, file: TableFile, path: Path, column: str) -> Any:
-    if len(labels) != sum(file.group_rows):
-        raise ValueError(f"{path} is damaged: {len(labels)} labels in {sum(file.group_rows)} rows")
-    if labels.null_count:
-        row = int(np.flatnonzero(labels.is_null().to_numpy())[0])
-        raise ValueError(f"{path} row {row}: its {column} is null; {labels.null_count} of {len(labels)} rows have none")
-    return labels
-
-
-def _classes(columns: list[Any], where: str, column: str) -> tuple[NDArray[np.int64], PackedTexts | None]:
-    """The label of every row, and the names of the labels where the tables give names."""
-    import pyarrow
-
-    labels = pyarrow.chunked_array([chunk for each in columns for chunk in each.chunks], columns[0].type)
-    if pyarrow.types.is_dictionary(labels.type):
-        labels = labels.cast(labels.type.value_type)
-    if pyarrow.types.is_integer(labels.type):
-        numbers = labels.to_numpy()
-        if (wrong := (numbers < 0) | (numbers > np.iinfo(np.int64).max)).any():
-            row = int(wrong.argmax())
-            raise ValueError(f"{where}: {column} {numbers[row]} in row {row} of the set: expected labels from 0 on")
-        return numbers.astype(np.int64), None
-    encoded = labels.dictionary_encode().combine_chunks()
-    names = [name.encode("utf-8", "surrogateescape") for name in encoded.dictionary.to_pylist()]
-    order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
-    label_of = np.empty_like(order)
-    label_of[order] = np.arange(order.size)
-    return label_of[encoded.indices.to_numpy()], PackedTexts([[names[at] for at in order]])

@@ -7,16 +7,16 @@ Members of one shard whose paths agree up to the first dot of the file name make
 import hashlib
 import json
 import os
-import threading
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.byte_file import ByteFile, Window
+from data_pipeline.kept_index import keep_index, kept_index
 from data_pipeline.tar_members import Member, members
 
 LabelFrom = Literal["cls", "json"]
@@ -48,11 +48,11 @@ def tar_index(shards: Sequence[Path], label_from: LabelFrom) -> TarIndex:
     sample has no label or no image.
     """
     path, seal = _kept_at(shards, label_from)
-    kept = _kept(path, seal)
+    kept = _whole(kept_index(path, seal), len(shards))
     if kept is not None:
         return kept
     index = _new_index(shards, label_from)
-    _keep(path, seal, index)
+    keep_index(path, seal, index._asdict())
     return index
 
 
@@ -170,30 +170,13 @@ def _kept_at(shards: Sequence[Path], label_from: LabelFrom) -> tuple[Path, NDArr
     return folder / f"tar-index-{digest[:16]}.npz", seal
 
 
-def _kept(path: Path, seal: NDArray[np.int64]) -> TarIndex | None:
-    """The index kept in `path`, or None where there is none that is whole and of today's shards."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if not np.array_equal(arrays["seal"], seal):
-                return None
-            index = TarIndex(**{name: arrays[name] for name in TarIndex._fields})
-    except Exception:  # zipfile and NumPy have a dozen kinds for a damaged file; any of them means: walk again
+def _whole(arrays: Mapping[str, NDArray[Any]] | None, shards: int) -> TarIndex | None:
+    """The index that was kept, or None where its arrays do not fit each other."""
+    if arrays is None or set(arrays) != set(TarIndex._fields):
         return None
+    index = TarIndex(**arrays)
     kinds = [(column.dtype, column.shape) for column in index[1:]]
     count = index.labels.size
     expected = [(np.dtype(kind), (count,)) for kind in (np.int64, np.int64, np.uint32, np.uint32)]
-    is_whole = kinds == expected and index.ends.shape == seal.shape[:1] and index.ends[-1] == count
+    is_whole = kinds == expected and index.ends.shape == (shards,) and index.ends[-1] == count
     return index if is_whole else None
-
-
-def _keep(path: Path, seal: NDArray[np.int64], index: TarIndex) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-    try:
-        with partial.open("xb") as file:
-            np.savez(file, seal=seal, **index._asdict())
-        partial.replace(path)
-    except OSError:  # a folder that cannot be written to, a full disk: the next opening walks again
-        try:
-            partial.unlink(missing_ok=True)
-        except OSError:
-            return

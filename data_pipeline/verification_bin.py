@@ -9,6 +9,7 @@ without being run (see `pickle_walk`) and image by image: decoded at once, with 
 import operator
 import os
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.byte_file import ByteFile
+from data_pipeline.pair_identities import joined_labels, repeated_images
 from data_pipeline.pickle_values import Array, Coding, Content, Kind, Value, decoded, kind_of
 from data_pipeline.pickle_walk import pickled_value
 
@@ -24,15 +26,14 @@ EXPECTED = "expected a pickle of (list of images as bytes, list of booleans)"
 
 
 class BinSource:
-    """The images of a `.bin` in the order of its pairs; the label of an image is the number of its pair.
+    """The images of a `.bin` in the order of its pairs, `is_same` of each pair, and labels derived from them.
 
-    Opening walks over the file once and keeps 17 bytes per image and 8 per label. Reading is one `pread`: safe from
-    threads and from forked processes. ValueError, naming the file and the byte or the image, for whatever is damaged or
-    is more than data; none of it is run.
+    Opening walks over the file once and keeps 17 bytes per image. Reading is one `pread`: safe from threads and from
+    forked processes. ValueError, naming the file and the byte or the image, for whatever is damaged or is more than
+    data; none of it is run.
     """
 
     is_same: NDArray[np.bool_]
-    labels: NDArray[np.int64]
 
     def __init__(self, path: Path) -> None:
         self._file = ByteFile(Path(path))
@@ -47,18 +48,30 @@ class BinSource:
                 f"{path} holds {len(contents)} images and {self.is_same.size} booleans: expected two images a boolean, "
                 "and at least one pair; it was cut short or wrongly put together"
             )
-        self.labels = np.arange(len(contents)) // 2
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels that the file does not have: images of one pair of one person, and images that are the same byte for
+        byte, share one. Two labels may be one person's. Reads every image when first asked for, 12 us each."""
+        pairs = np.arange(len(self)).reshape(-1, 2)
+        return joined_labels(len(self), np.concatenate([pairs[self.is_same], repeated_images(self)]))
 
     @property
+    def contradictions(self) -> NDArray[np.intp]:
+        """The pairs of two persons whose images the other pairs make one person's."""
+        left, right = self.labels.reshape(-1, 2).T
+        return np.flatnonzero(~self.is_same & (left == right))
+
+    @cached_property
     def num_classes(self) -> int:
-        """The number of pairs."""
-        return self.is_same.size
+        """The number of labels."""
+        return int(self.labels.max()) + 1
 
     def __len__(self) -> int:
-        return self.labels.size
+        return self._starts.size
 
     def label(self, sample: int) -> int:
-        """The pair of one image."""
+        """The derived label of one image."""
         return int(self.labels[sample])
 
     def read(self, sample: int) -> NDArray[np.uint8]:

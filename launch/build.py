@@ -21,7 +21,6 @@ from data_pipeline.augment import Augmentation
 from data_pipeline.balanced_order import BalancedOrder
 from data_pipeline.dali_pipeline import ImageFormat, ImageLoader
 from data_pipeline.label_noise import NoisyLabels
-from data_pipeline.open_source import open_source
 from data_pipeline.order import SampleOrder, rank_positions
 from data_pipeline.quarantine import quarantined_samples
 from data_pipeline.selection import SelectedSource
@@ -34,28 +33,6 @@ from partial_fc.prometheus import PrometheusSink
 from partial_fc.report import JsonLinesSink, Sink, TerminalSink
 from partial_fc.schedule import learning_rate_factor
 from partial_fc.world import local_rank
-
-
-def open_records(path: Path) -> Source:
-    """The set in ``path``, whichever form it has."""
-    return open_source(path)
-
-
-def open_training_data(config: Config) -> Source:
-    """The training set, with the wrong labels asked for. ConfigError when the config contradicts the data."""
-    paths = config.data.train
-    source = open_source(paths, join=config.data.join)
-    if config.data.least_images_per_identity > 1:
-        source = SelectedSource(source, least_images=config.data.least_images_per_identity)
-    found = {"num_classes": source.num_classes, "num_images": len(source)}
-    for name, number in found.items():
-        stated = getattr(config.data, name)
-        if stated is not None and stated != number:
-            named = paths if isinstance(paths, Path) else " + ".join(map(str, paths))
-            raise ConfigError(
-                f"data.{name} is {stated}, but {named} has {number}: leave the key out, or name other data"
-            )
-    return NoisyLabels(source, config.data.label_noise, config.seed) if config.data.label_noise else source
 
 
 def set_earlier_run_aside(run_dir: Path) -> Path | None:

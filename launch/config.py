@@ -35,6 +35,8 @@ class DataConfig(Section):
         "offset", description="several sets: every identity is in one alone, or the same one may be in several"
     )
     evaluate: Path | None = Field(None, description="held-out identities, in any of these forms")
+    image_column: str | None = Field(None, description="of .parquet and .arrow; left out: told by its name and type")
+    label_column: str | None = Field(None, description="likewise")
     num_classes: int | None = Field(None, ge=2, description="checked against the data; taken from it when left out")
     num_images: int | None = Field(None, ge=1, description="likewise")
     image_size: int = Field(112, ge=8, description="side in pixels")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from data_pipeline import Source
 from data_pipeline.identities import identity_names
 from data_pipeline.verification_bin import BinSource
-from launch import build
+from launch import build, sets
 from launch.config import Config, ConfigError, load_config, resolved_yaml
 from launch.embeddings import embeddings
 from launch.errors import reported
@@ -104,7 +104,7 @@ def _opened(config: Config, arguments: argparse.Namespace) -> tuple[Source, Pair
     held_out = arguments.data or config.data.evaluate
     if held_out is None:
         raise ConfigError(f"{arguments.run_dir}/config.yaml names no data.evaluate: give --data PATH")
-    source = build.open_records(held_out)
+    source = sets.open_records(held_out, config)
     return source, arguments.pairs and read_pairs(arguments.pairs, source.labels, identity_names(source, held_out))
 
 

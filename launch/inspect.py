@@ -14,6 +14,7 @@ from data_pipeline import Source
 from data_pipeline.contact_sheet import Row, drawn_rows, sheet, strip
 from data_pipeline.inspection import Inspection, inspection
 from data_pipeline.open_source import open_source
+from launch.columns import add_column_arguments, columns_of
 from launch.inspect_page import bytes_text, histogram, sizes_text, write_page
 
 FORMATS = {
@@ -22,6 +23,7 @@ FORMATS = {
     "ListSource": "a list of paths and labels",
     "TarSource": "tar shards (WebDataset)",
     "TableSource": "Parquet or Arrow",
+    "BinSource": "a verification set of pairs (InsightFace's .bin)",
 }
 
 
@@ -30,12 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, metavar="PATH", help="a set of images, as training takes it")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write inspection.html and contact_sheet.png there")
     parser.add_argument("--images", type=int, default=4000, metavar="N", help="images to look at, drawn by rule (4000)")
+    add_column_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="which images and identities are drawn")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspect a set and return the exit code: 0, also where something is wrong with it."""
-    source = open_source(arguments.data)
+    source = open_source(arguments.data, columns=columns_of(arguments))
     rows = drawn_rows(source, seed=arguments.seed)
     shown = [sample for row in rows for sample in row.samples]
     found = inspection(source, images=arguments.images, seed=arguments.seed, always=shown)
@@ -56,6 +59,8 @@ def _say(path: Path, kind: str, found: Inspection) -> None:
     table = Table(show_header=False)
     for name, value in (
         ("format", kind),
+        *([("pairs", found.pairs.description)] if found.pairs else []),
+        *([("labels", found.labels_from)] if found.labels_from else []),
         ("identities", f"{found.num_identities:,}"),
         ("images", f"{found.num_images:,}"),
         ("images per identity", _spread(per_identity)),

@@ -37,11 +37,17 @@ def write_page(
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{html.escape(title)}</title>\n<style>{STYLE_SHEET}{STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<header><h1>{html.escape(title)}</h1><p>{html.escape(kind)}: {found.num_images:,} images of "
-        f"{found.num_identities:,} identities; {looked} were looked at.</p></header>\n"
+        f"{found.num_identities:,} identities; {looked} were looked at.</p>{_about_pairs(found)}</header>\n"
         + "\n".join((_tiles(found), _faults(found), _distributions(found), _strips(strips, captions)))
         + "\n</main>\n</body>\n</html>\n"
     )
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def _about_pairs(found: Inspection) -> str:
+    if found.pairs is None:
+        return ""
+    return f"<p>{found.pairs.description}. Labels are {html.escape(found.labels_from or '')}.</p>"
 
 
 def histogram(images_per_identity: NDArray[np.int64]) -> list[tuple[str, int]]:

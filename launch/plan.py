@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from launch import build, plan_figure, plan_table
+from launch import plan_figure, plan_table, sets
 from launch.config import Config, ConfigError, load_config
 from launch.plan_forecast import Forecast, forecasts, planner
 from launch.plan_rates import measured_rates, read_rates
@@ -87,7 +87,7 @@ def _num_classes(config: Config, asked: int | None) -> int:
     if config.data.num_classes is not None:
         return config.data.num_classes
     try:
-        return build.open_training_data(config).num_classes
+        return sets.open_training_data(config).num_classes
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"how many classes? The data cannot say ({error}): give data.num_classes or --num-classes"

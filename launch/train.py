@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from data_pipeline import Source
-from launch import build
+from launch import build, sets
 from launch.bad_images import agreed_bad_images
 from launch.config import Config, load_config, resolved_yaml
 from launch.errors import reported
@@ -53,8 +53,8 @@ def run(config: Config) -> None:
     """Train as ``config`` says, save the model, and evaluate it where held-out identities are given."""
     keep_freed_memory()
     torch.manual_seed(config.seed)
-    source = build.open_training_data(config)
-    held_out = None if config.data.evaluate is None else build.open_records(config.data.evaluate)
+    source = sets.open_training_data(config)
+    held_out = None if config.data.evaluate is None else sets.open_records(config.data.evaluate, config)
     device = local_device()
     backbone = build.backbone(config, config.backbone.weights)  # before its weights may be set aside with their run
     with process_group() as world, ExitStack() as open_sinks:

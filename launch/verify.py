@@ -11,6 +11,7 @@ from data_pipeline.checksums import stored_checksums
 from data_pipeline.open_source import open_source
 from data_pipeline.quarantine import QuarantineWriter, sample_name
 from data_pipeline.verify import verify
+from launch.columns import add_column_arguments, columns_of
 
 BAD_DATA = 3  # the exit code of launch/errors.py for data that cannot be used
 
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read all, decode nothing: finds what is cut short, foreign, a bomb, or fails its checksum",
     )
+    add_column_arguments(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="processes that decode; threads with --fast")
     parser.add_argument(
         "--out", type=Path, default=Path("quarantine.tsv"), metavar="FILE", help="the list (./quarantine.tsv)"
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify a set and return the exit code: 0 where every image can be used, else that of bad data."""
-    source = open_source(arguments.data)
+    source = open_source(arguments.data, columns=columns_of(arguments))
     checksums = stored_checksums(arguments.data, source)
     found = verify(
         source,

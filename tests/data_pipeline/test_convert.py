@@ -29,6 +29,7 @@ from data_pipeline.open_source import open_source
 from data_pipeline.order import permuted
 from data_pipeline.pack import pack_folder
 from data_pipeline.recordio import RecordWriter
+from data_pipeline.table_columns import Columns
 from data_pipeline.verify import verify
 from data_pipeline.work_folder import Done, WorkFolder
 
@@ -215,7 +216,16 @@ def test_a_source_that_changed_in_between_is_refused(source: Path, begun: Path) 
 
 def test_records_written_anew_are_another_source_even_if_they_look_the_same(source: Path, tmp_path: Path) -> None:
     convert([source], tmp_path / "rec", workers=1)
-    plan = planned([tmp_path / "rec"], to="tar", seed=None, join="offset", size=None, quality=95, images_per_part=4)
+    plan = planned(
+        [tmp_path / "rec"],
+        to="tar",
+        seed=None,
+        join="offset",
+        columns=Columns(),
+        size=None,
+        quality=95,
+        images_per_part=4,
+    )
     before = description(plan, [tmp_path / "rec"])
     os.utime(tmp_path / "rec" / "train.rec", ns=(0, 0))
     after = description(plan, [tmp_path / "rec"])

@@ -1,11 +1,13 @@
 import os
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from data_pipeline import NamedSource
+from data_pipeline import NamedSource, folder
 from data_pipeline.folder import FolderSource
 
 
@@ -29,6 +31,73 @@ def test_labels_and_images_come_in_the_order_of_their_names(tmp_path: Path) -> N
     assert (len(source), source.num_classes, source.labels.dtype.name) == (4, 3, "int64")
     assert isinstance(source, NamedSource)
     assert source.name(2) == str(tmp_path / "ann" / "b.PNG")
+
+
+@pytest.fixture
+def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder large enough, and unchanged for long enough, that what is found in it is kept."""
+    monkeypatch.setattr(folder, "KEPT_FROM_IMAGES", 3)
+    monkeypatch.setattr(folder, "SETTLED_NS", 0)
+    root = written(tmp_path, {f"{name}/{at}.jpg": f"{name}{at}".encode() for name in ("ann", "bob") for at in range(2)})
+    time.sleep(0.02)
+    return root
+
+
+def refuse_to_list(*_: object) -> None:
+    raise AssertionError("the folders were listed")
+
+
+def test_what_was_found_is_kept_and_read_the_next_time(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = FolderSource(people)
+    assert [path.name for path in people.iterdir() if path.is_file()] == [folder.INDEX]
+    monkeypatch.setattr(folder, "_listed", refuse_to_list)
+    again = FolderSource(people)
+    assert contents(again) == contents(first)
+    assert list(again.paths) == list(first.paths)
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "rename", "new identity", "other name", "restored time"])
+def test_what_was_kept_is_not_believed_of_a_folder_that_changed(people: Path, change: str) -> None:
+    FolderSource(people)
+    before = os.stat(people / "ann")
+    match change:
+        case "add" | "restored time":
+            (people / "ann" / "9.jpg").write_bytes(b"ann9")
+        case "remove":
+            (people / "ann" / "1.jpg").unlink()
+        case "rename":
+            (people / "ann" / "1.jpg").rename(people / "ann" / "9.jpg")
+        case "new identity":
+            written(people, {"abe/1.jpg": b"abe1"})
+        case "other name":
+            (people / "ann").rename(people / "zoe")
+    if change == "restored time":
+        os.utime(people / "ann", ns=(before.st_atime_ns, before.st_mtime_ns))
+    found = FolderSource(people)
+    expected = sorted(str(path) for path in people.glob("*/*.jpg"))
+    assert [found.name(sample) for sample in range(len(found))] == expected
+
+
+@pytest.mark.parametrize("damage", ["cut short", "empty", "other arrays", "another form"])
+def test_a_kept_index_that_is_damaged_is_no_index(people: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = contents(FolderSource(people))
+    index = people / folder.INDEX
+    if damage == "other arrays":
+        with np.load(index) as arrays:
+            kept = dict(arrays)
+        np.savez(index, **{**kept, "counts": kept["counts"] + 1})
+    elif damage == "another form":
+        monkeypatch.setattr(folder, "FORM", folder.FORM + 1)
+        monkeypatch.setattr(folder, "_whole", lambda arrays, _: arrays and pytest.fail("its seal was not looked at"))
+    else:
+        index.write_bytes(index.read_bytes()[:-40] if damage == "cut short" else b"")
+    assert contents(FolderSource(people)) == first
+
+
+def test_nothing_is_kept_of_a_folder_that_changed_just_now(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "SETTLED_NS", 3_600_000_000_000)
+    FolderSource(people)
+    assert not (people / folder.INDEX).exists()
 
 
 def test_many_folders_listed_by_many_threads_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

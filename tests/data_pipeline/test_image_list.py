@@ -74,7 +74,7 @@ def test_a_list_parsed_in_chunks_is_the_same(tmp_path: Path, monkeypatch: pytest
         f"a.jpg\t{'id' if names else ''}{at // 3}\n\n" for names in (0,) for at in range(40)
     )
     for chunk_bytes in (1, 7, 1 << 20):
-        monkeypatch.setattr("data_pipeline.image_list.CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr("data_pipeline.list_lines.BLOCK_BYTES", chunk_bytes)
         for each in (text, text.replace("\t", "\tid")):
             source = listed(tmp_path, each)
             assert source.labels.tolist() == [int(label) for label in _expected(source)]

@@ -12,6 +12,7 @@ import pytest
 
 from data_pipeline import NamedSource
 from data_pipeline.table import TableSource
+from data_pipeline.table_columns import Columns
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -121,7 +122,7 @@ def test_a_folder_and_a_pattern_are_their_files_in_the_order_of_names(tmp_path: 
 
 def test_columns_can_be_named_and_are_not_guessed(tmp_path: Path) -> None:
     path = parquet(tmp_path / "t.parquet", table(thumbnail=IMAGES[::-1], fine=[9, 8, 7, 6, 5]))
-    source = TableSource(path, image_column="thumbnail", label_column="fine")
+    source = TableSource(path, columns=Columns("thumbnail", "fine"))
     assert contents(source) == list(zip([9, 8, 7, 6, 5], IMAGES[::-1], strict=True))
 
 
@@ -133,10 +134,13 @@ def test_columns_can_be_named_and_are_not_guessed(tmp_path: Path) -> None:
         ({"image": [b"x"], "label": [0.5]}, {}, "label (double): expected one label column (integers or texts)"),
         ({"image": [b"x"], "id": [0]}, {}, "called one of label, labels,"),
         ({"image": [b"x"], "jpg": [b"x"], "label": [0]}, {}, "expected one image column"),
-        ({"image": [b"x"], "label": [0], "identity": [1]}, {}, "found 2 of them; rename it, or name it with label_col"),
+        ({"image": [b"x"], "label": [0], "identity": [1]}, {}, "label_column is to be named: "),
         ({"image": ["x"], "label": [0]}, {}, "image (string), label (int64): expected one image column"),
-        ({"image": [b"x"], "label": [0]}, {"label_column": "lable"}, "integers or texts) called 'lable'"),
-        ({"image": [b"x"], "label": [0]}, {"image_column": "label"}, "called 'label'"),
+        ({"image": [b"x"], "label": [0], "id": [0]}, {"label": "lable"}, "and the nearest is 'label'"),
+        ({"image": [b"x"], "label": [0.5]}, {"label": "lable"}, "and there is none"),
+        ({"image": [b"x"], "label": [0], "identity": [1]}, {}, "found 2 of them"),
+        ({"image": [b"x"], "label": [0]}, {"label": "lable"}, "label_column 'lable' is not there: "),
+        ({"image": [b"x"], "label": [0]}, {"image": "label"}, "image_column 'label' cannot hold them: "),
     ],
 )
 def test_wrong_columns_are_refused_and_shown(
@@ -144,7 +148,7 @@ def test_wrong_columns_are_refused_and_shown(
 ) -> None:
     path = parquet(tmp_path / "t.parquet", pa.table(columns))
     with pytest.raises(ValueError, match=re.escape(said)):
-        TableSource(path, **asked)  # type: ignore[arg-type]
+        TableSource(path, columns=Columns(**asked))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import NamedSource, Source, pickle_walk, verification_bin
+from data_pipeline.pair_identities import joined_labels
 from data_pipeline.verification_bin import BinSource, write_bin
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00'\"\\\n\r\t\x1a\x80\xc3\xa9 \\x41"
@@ -154,14 +155,38 @@ def test_a_set_that_is_none_is_not_written(tmp_path: Path, images: list[bytes], 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_set_is_a_source_whose_labels_are_its_pairs(tmp_path: Path) -> None:
+def test_a_set_is_a_source_whose_labels_are_derived_from_its_pairs(tmp_path: Path) -> None:
     path = tmp_path / "set.bin"
     write_bin(path, IMAGES, IS_SAME)
     source: Source = BinSource(path)
-    assert source.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert (len(source), source.num_classes, source.label(5)) == (6, 3, 2)
+    assert source.labels.tolist() == [0, 0, 1, 2, 3, 3]
+    assert (len(source), source.num_classes, source.label(5)) == (6, 4, 3)
     assert isinstance(source, NamedSource)
     assert source.name(3) == f"{path} image 3 (pair 1, byte {path.read_bytes().index(IMAGES[2]) + len(IMAGES[2]) + 6})"
+
+
+def test_images_of_one_person_share_a_label_through_any_number_of_pairs(tmp_path: Path) -> None:
+    """Image 1 is paired with 2, and 2 with 3. A pair of two persons joins nobody."""
+    path = tmp_path / "set.bin"
+    write_bin(path, [b"4", b"1", b"1", b"2", b"3", b"2", b"5", b"5"], [False, True, True, False])
+    source = BinSource(path)
+    assert source.labels.tolist() == [0, 1, 1, 1, 1, 1, 2, 2]
+    assert source.contradictions.tolist() == [3], "two persons, of whom there is one and the same picture"
+    assert pickle.loads(pickle.dumps(source)).labels.tolist() == source.labels.tolist()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_components_are_those_that_a_walk_over_the_links_finds(seed: int) -> None:
+    draw = random.Random(seed)
+    links = [(draw.randrange(60), draw.randrange(60)) for _ in range(draw.randrange(60))]
+    found = joined_labels(60, np.array(links, np.int64).reshape(-1, 2)).tolist()
+    reached = [{image} for image in range(60)]
+    for _ in range(60):
+        for left, right in links:
+            reached[left] |= reached[right]
+            reached[right] |= reached[left]
+    firsts = [min(each) for each in reached]
+    assert found == [sorted(set(firsts)).index(first) for first in firsts]
 
 
 def test_images_are_read_from_threads_and_by_a_pickled_source(tmp_path: Path) -> None:

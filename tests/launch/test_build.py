@@ -12,7 +12,7 @@ from torch import nn
 
 from data_pipeline import NamedSource
 from data_pipeline.quarantine import QuarantineWriter
-from launch import build
+from launch import build, sets
 from launch.config import Config, ConfigError, load_config
 from partial_fc import AdaCos, RowSGD, World
 
@@ -36,7 +36,7 @@ def config_of(data: Path, tmp_path: Path, /, **sections: Tree | str | int) -> Co
 
 
 def test_a_set_is_named_by_its_file_or_by_its_folder(data: Path) -> None:
-    by_folder, by_file = (build.open_records(path) for path in (data / "heldout", data / "heldout" / "train.rec"))
+    by_folder, by_file = (sets.open_records(path) for path in (data / "heldout", data / "heldout" / "train.rec"))
     assert len(by_folder) == len(by_file) == len(HELD_OUT) * IMAGES_PER_IDENTITY
     assert isinstance(by_folder, NamedSource)
     assert isinstance(by_file, NamedSource)
@@ -44,12 +44,12 @@ def test_a_set_is_named_by_its_file_or_by_its_folder(data: Path) -> None:
 
 
 def test_a_set_may_have_any_form(data: Path, tmp_path: Path) -> None:
-    source = build.open_records(data / "heldout")
+    source = sets.open_records(data / "heldout")
     for sample in range(len(source)):
         folder = tmp_path / f"person {source.label(sample):02}"
         folder.mkdir(exist_ok=True)
         (folder / f"{sample:03}.png").write_bytes(source.read(sample).tobytes())
-    again = build.open_records(tmp_path)
+    again = sets.open_records(tmp_path)
     assert again.labels.tolist() == source.labels.tolist()
     assert all((again.read(sample) == source.read(sample)).all() for sample in range(len(source)))
 
@@ -57,10 +57,10 @@ def test_a_set_may_have_any_form(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("join", "identities"), [("offset", 22), ("merge", 12)])
 def test_several_sets_are_trained_on_as_one(data: Path, tmp_path: Path, join: str, identities: int) -> None:
     paths = [str(data / name) for name in ("train", "heldout")]
-    source = build.open_training_data(config_of(data, tmp_path, data={"train": paths, "join": join}))
+    source = sets.open_training_data(config_of(data, tmp_path, data={"train": paths, "join": join}))
     assert (source.num_classes, len(source)) == (identities, 22 * IMAGES_PER_IDENTITY)
     with pytest.raises(ConfigError, match=r"data.num_classes is 5, but .*train \+ .*heldout has"):
-        build.open_training_data(config_of(data, tmp_path, data={"train": paths, "join": join, "num_classes": 5}))
+        sets.open_training_data(config_of(data, tmp_path, data={"train": paths, "join": join, "num_classes": 5}))
 
 
 @pytest.mark.parametrize(
@@ -73,17 +73,17 @@ def test_several_sets_are_trained_on_as_one(data: Path, tmp_path: Path, join: st
 )
 def test_a_config_that_contradicts_its_data_is_refused(data: Path, tmp_path: Path, stated: Tree, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        build.open_training_data(config_of(data, tmp_path, data=stated))
+        sets.open_training_data(config_of(data, tmp_path, data=stated))
 
 
 def test_a_config_that_agrees_with_its_data_is_taken(data: Path, tmp_path: Path) -> None:
-    source = build.open_training_data(config_of(data, tmp_path, data={"num_classes": 12, "num_images": 96}))
+    source = sets.open_training_data(config_of(data, tmp_path, data={"num_classes": 12, "num_images": 96}))
     assert (source.num_classes, len(source)) == (len(TRAINED), 96)
 
 
 def test_asked_for_label_noise_reaches_the_labels(data: Path, tmp_path: Path) -> None:
-    clean = build.open_training_data(config_of(data, tmp_path))
-    noisy = build.open_training_data(config_of(data, tmp_path, data={"label_noise": 0.5}))
+    clean = sets.open_training_data(config_of(data, tmp_path))
+    noisy = sets.open_training_data(config_of(data, tmp_path, data={"label_noise": 0.5}))
     wrong = (clean.labels != noisy.labels).mean()
     assert 0.3 < wrong < 0.7
 
@@ -156,7 +156,7 @@ def test_a_warm_up_longer_than_the_run_leaves_one_step(data: Path, tmp_path: Pat
 
 def test_ranks_share_out_a_global_batch_as_the_backbone_takes_it(data: Path, tmp_path: Path) -> None:
     config = config_of(data, tmp_path, schedule={"batch_size": 7})
-    source = build.open_training_data(config)
+    source = sets.open_training_data(config)
     parts = [next(build.loader(config, source, Rank(rank, 2), CPU)) for rank in range(2)]
     whole = next(build.loader(config, source, World(), CPU))
     assert [len(part.labels) for part in parts] == [4, 3]
@@ -167,7 +167,7 @@ def test_ranks_share_out_a_global_batch_as_the_backbone_takes_it(data: Path, tmp
 
 def test_a_batch_too_small_for_its_ranks_is_a_mistake_of_the_config(data: Path, tmp_path: Path) -> None:
     config = config_of(data, tmp_path, schedule={"batch_size": 7})
-    source = build.open_training_data(config)
+    source = sets.open_training_data(config)
     with pytest.raises(ConfigError, match=r"schedule.batch_size is 7: .* each of 4 ranks, 8 together"):
         build.loader(config, source, Rank(0, 4), CPU)
 
@@ -212,24 +212,24 @@ def test_an_earlier_run_in_the_folder_is_set_aside_whole(tmp_path: Path) -> None
 
 def test_a_batch_of_several_images_of_each_identity(data: Path, tmp_path: Path) -> None:
     config = config_of(data, tmp_path, schedule={"batch_size": 12}, data={"images_per_identity_in_batch": 4})
-    batch = next(build.loader(config, build.open_training_data(config), World(), CPU))
+    batch = next(build.loader(config, sets.open_training_data(config), World(), CPU))
     assert sorted(torch.bincount(batch.labels).tolist(), reverse=True)[:3] == [4, 4, 4]
 
 
 def test_batches_that_cannot_hold_so_many_of_each_are_a_mistake_of_the_config(data: Path, tmp_path: Path) -> None:
     config = config_of(data, tmp_path, schedule={"batch_size": 10}, data={"images_per_identity_in_batch": 4})
     with pytest.raises(ConfigError, match=r"data\.images_per_identity_in_batch: .*expected a multiple"):
-        build.loader(config, build.open_training_data(config), World(), CPU)
+        build.loader(config, sets.open_training_data(config), World(), CPU)
 
 
 def test_identities_with_few_images_are_left_out_and_a_quarantine_list_still_fits(data: Path, tmp_path: Path) -> None:
-    whole = build.open_training_data(config_of(data, tmp_path))
+    whole = sets.open_training_data(config_of(data, tmp_path))
     with QuarantineWriter(tmp_path / "quarantine.tsv", whole) as listed:
         listed.append(3, "truncated")
     sections = {"least_images_per_identity": IMAGES_PER_IDENTITY, "quarantine": str(tmp_path / "quarantine.tsv")}
     config = config_of(data, tmp_path, data=sections)
-    source = build.open_training_data(config)
+    source = sets.open_training_data(config)
     assert source.num_classes == whole.num_classes
     assert build._quarantine(config, source).tolist() == [3]
     with pytest.raises(ValueError, match="no identity has 9 images"):
-        build.open_training_data(config_of(data, tmp_path, data={"least_images_per_identity": 9}))
+        sets.open_training_data(config_of(data, tmp_path, data={"least_images_per_identity": 9}))

@@ -11,6 +11,7 @@ import tiny
 from PIL import Image
 from test_report_page import Page
 
+from data_pipeline.verification_bin import write_bin
 from launch import cli
 from launch.inspect_page import histogram
 
@@ -59,6 +60,32 @@ def test_the_contact_sheet_has_a_row_for_each_identity(records: Path, tmp_path: 
     with Image.open(first) as picture:
         assert picture.width > 8 * 96
         assert picture.height > 3 * 96
+
+
+def test_a_verification_set_is_said_to_be_pairs_with_derived_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [tiny.encoded(identity, 0) for identity in (0, 1, 2, 3, 4, 4)]
+    write_bin(tmp_path / "tiny.bin", images, [True, False, False])
+    assert cli.main(["inspect", str(tmp_path / "tiny.bin"), "--out", str(tmp_path / "out")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    page = Page(tmp_path / "out" / "inspection.html").text
+    for said in (printed, page):
+        assert "a verification set of pairs" in said
+        assert "3 pairs, 1 of one person and 2 of two" in said
+        assert "derived: images of a pair of one person" in said
+        assert "1 of 2 pairs of two persons have images that the other pairs, or their bytes, make one" in said
+        assert "single image" not in said, "what is usual in such a set is no fault"
+
+
+def test_columns_of_a_table_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    images = [tiny.encoded(identity, 0) for identity in range(3)]
+    pq.write_table(pa.table({"image": images, "person": [0, 1, 1], "label": [0, 0, 0]}), tmp_path / "t.parquet")
+    assert cli.main(["inspect", str(tmp_path / "t.parquet"), "--label-column", "person"]) == 0
+    assert "identities │ 2" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["inspect", str(tmp_path / "t.parquet"), "--label-column", "persons"]) == 3
+    assert "label_column 'persons' is not there" in capsys.readouterr().err
 
 
 def test_what_is_no_set_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

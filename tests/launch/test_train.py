@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from data_pipeline.quarantine import QuarantineWriter
 from data_pipeline.recordio import RecordSource
-from launch import build, train
+from launch import build, sets, train
 from launch.config import Config, load_config
 from partial_fc import World
 from partial_fc.checkpoint import latest_checkpoint, load_backbone
@@ -201,7 +201,7 @@ def steps_done(config: Config, world: World, *, fixed_statistics: bool) -> tuple
     own alone, as it must be where one rank and several are compared; statistics of a batch are each rank's own.
     """
     torch.manual_seed(config.seed)
-    source, cpu = build.open_training_data(config), torch.device("cpu")
+    source, cpu = sets.open_training_data(config), torch.device("cpu")
     backbone, head = build.backbone(config, None), build.head(config, source.num_classes, world)
     backbone.train(not fixed_statistics)
     optimizer, sink = build.optimizer(backbone, config.optimizer), Losses()

@@ -30,10 +30,15 @@ def write_records(path_rec: Path, identities: range, *, damaged: Collection[int]
     with RecordWriter(path_rec) as writer:
         for sample in range(len(identities) * IMAGES_PER_IDENTITY):
             label, index = divmod(sample, IMAGES_PER_IDENTITY)
-            encoded = io.BytesIO()
-            Image.fromarray(identity_image(identities[label], index, size=SIZE)).save(encoded, "png")
-            writer.append(label, encoded.getvalue()[: 20 if sample in damaged else None])
+            writer.append(label, encoded(identities[label], index)[: 20 if sample in damaged else None])
     return path_rec
+
+
+def encoded(identity: int, index: int) -> bytes:
+    """A drawn picture of a person, as PNG."""
+    content = io.BytesIO()
+    Image.fromarray(identity_image(identity, index, size=SIZE)).save(content, "png")
+    return content.getvalue()
 
 
 def write_data(folder: Path) -> Path:
