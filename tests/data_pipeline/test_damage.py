@@ -210,8 +210,10 @@ def test_whatever_a_source_raises_about_an_image_is_a_reason() -> None:
     source = Contents([FileNotFoundError(2, "it is\ngone"), ValueError("wrong magic"), b"", encoded(picture(0))])
     found = [image_or_problem(source, sample) for sample in range(4)]
     assert found[:3] == ["cannot be read: [Errno 2] it is gone", "cannot be read: wrong magic", "empty: zero bytes"]
-    image, header = found[3]
-    assert image.tobytes() == source.contents[3]  # type: ignore[union-attr]
+    sound = found[3]
+    assert not isinstance(sound, str)
+    image, header = sound
+    assert image.tobytes() == source.contents[3]
     assert header == ("PNG", WIDTH, HEIGHT)
     source.contents[0] = KeyError("a mistake of ours")
     with pytest.raises(KeyError):

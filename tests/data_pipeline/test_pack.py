@@ -4,6 +4,7 @@ import io
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,7 +235,7 @@ def test_several_processes_pack_the_same_bytes_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asked", [{"identities": 0}, {"images": 0}, {"size": 0}, {"quality": 101}])
-def test_an_impossible_set_is_refused_before_anything_is_written(tmp_path: Path, asked: dict[str, int]) -> None:
+def test_an_impossible_set_is_refused_before_anything_is_written(tmp_path: Path, asked: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         pack_synthetic(tmp_path / "out", **{"identities": 1, "images": 1, **asked})
     assert not (tmp_path / "out").exists()
