@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.text_spans import PADDING, Spans, digits, is_space, line_blocks, stripped
+from data_pipeline.text_spans import PADDING, TAB, Spans, Text, digits, is_space, line_blocks, stripped
 
 CHUNK_BYTES = 1 << 20  # parsed at a time: bounds the temporaries; 10 million lines are about 180 MB
 LONGEST_LINE_BYTES = 1 << 16  # as no line is that has two numbers: a longer one is found bad in two pieces
@@ -32,10 +32,9 @@ def index_entries(path_idx: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     keys, offsets = map(np.concatenate, zip(*entries, strict=True))
     if keys.size == 0:
         raise ValueError(f"{path_idx} lists no record: {REPAIR}")
-    if (np.diff(keys) > 0).all():
-        return keys, offsets
-    order = np.lexsort((offsets, keys))
-    return _without_repeats(keys[order], offsets[order], path_idx)
+    order = np.argsort(keys, kind="stable")  # quick, as keys mostly ascend but for a header's at the end
+    keys, offsets = keys[order], offsets[order]
+    return (keys, offsets) if (keys[1:] > keys[:-1]).all() else _without_repeats(keys, offsets, path_idx)
 
 
 def _chunks_of_lines(path_idx: Path) -> Iterator[bytes]:
@@ -50,6 +49,21 @@ def _parsed(chunk: bytes, path_idx: Path, first_line: int) -> tuple[NDArray[np.i
     """The keys and the offsets of some whole lines."""
     text = np.frombuffer(chunk + bytes(PADDING), np.uint8)
     (lines,) = line_blocks(text, len(chunk))
+    return _tabbed(text, lines) or _spaced(text, lines, path_idx, first_line)
+
+
+def _tabbed(text: Text, lines: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """The entries of lines as they are mostly written, a key, one tab and an offset; None if there is any other."""
+    tabs = np.flatnonzero(text == TAB)
+    if tabs.size != lines.starts.size or not ((lines.starts < tabs) & (tabs < lines.stops)).all():
+        return None
+    keys, are_keys = digits(text, Spans(lines.starts, tabs))
+    offsets, are_offsets = digits(text, Spans(tabs + 1, lines.stops))
+    return (keys, offsets) if are_keys.all() and are_offsets.all() else None
+
+
+def _spaced(text: Text, lines: Spans, path_idx: Path, first_line: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The entries of lines with any white space, or of none. ValueError for the first line that is no entry."""
     lines = stripped(text, lines)
     is_blank = lines.sizes == 0
     filled = lines.of(~is_blank)
@@ -72,6 +86,8 @@ def _parsed(chunk: bytes, path_idx: Path, first_line: int) -> tuple[NDArray[np.i
 def _without_repeats(
     keys: NDArray[np.int64], offsets: NDArray[np.int64], path_idx: Path
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    order = np.lexsort((offsets, keys))
+    keys, offsets = keys[order], offsets[order]
     same_key = np.diff(keys) == 0
     conflict = np.flatnonzero(same_key & (np.diff(offsets) != 0))
     if conflict.size:

@@ -33,10 +33,11 @@ class _VectorisedPReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        passed = torch.ops.aten.threshold_backward(grad, x, 0)  # the gradient where x > 0, else 0
-        grad_x = (grad - passed).mul_(_per_channel(weight, x)).add_(passed)
         slopes = x.clamp(max=0).mul_(grad)
         grad_weight = slopes.sum() if len(weight) == 1 else slopes.transpose(0, 1).flatten(1).sum(1)
+        del slopes  # as large as x, and what follows is twice that
+        passed = torch.ops.aten.threshold_backward(grad, x, 0)  # the gradient where x > 0, else 0
+        grad_x = (grad - passed).mul_(_per_channel(weight, x)).add_(passed)
         return grad_x, grad_weight.reshape(weight.shape).to(weight.dtype)
 
 

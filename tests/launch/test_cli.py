@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -219,14 +220,18 @@ def page(port: int) -> str:
 
 
 def free_pair_of_ports() -> int:
-    """A free port whose neighbour is free as well."""
+    """A free port whose neighbour is free as well.
+
+    Below those that the system gives to connections: asked for a page before anybody serves it, such a port may be
+    given to the very connection that asks, which then answers itself.
+    """
     while True:
+        port = random.randrange(10_000, 32_000)
         with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
             try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             return port
 
