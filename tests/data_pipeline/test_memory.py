@@ -18,7 +18,7 @@ from data_pipeline.recordio import RecordSource, RecordWriter
 SIDE, IMAGES, GLOBAL_BATCH = 112, 384, 32
 STEPS_PER_EPOCH = IMAGES // GLOBAL_BATCH
 BATCH_BYTES = GLOBAL_BATCH * 3 * SIDE * SIDE * 4
-MOST_GROWTH_BYTES = 2 * BATCH_BYTES  # 9.6 MB in two epochs, which decode to 24 batches from 15 MB of JPEG
+MOST_GROWTH_BYTES = 4 * BATCH_BYTES  # 19 MB in three epochs, which decode to 36 batches from 23 MB of JPEG
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 AUGMENTATION = Augmentation(mirror=0.5, blur=0.2, erase=0.2)
 
@@ -43,10 +43,13 @@ def resident_bytes() -> int:
 
 
 def growth_bytes(source: RecordSource, use: Callable[[Batch], object]) -> int:
-    """How much more the process holds after its third epoch than after its first."""
+    """How much more the process holds at the least of its fourth to sixth epoch than at that of its first to third.
+
+    The least, as what is read ahead and what glibc keeps comes and goes by whole batches.
+    """
     batches = ImageLoader(
         source,
-        ImageFormat(SIDE, SIDE),
+        ImageFormat(SIDE, SIDE, channels_last=True),  # as in training: no copy is made of what DALI hands over
         global_batch=GLOBAL_BATCH,
         rank=0,
         size=1,
@@ -54,12 +57,12 @@ def growth_bytes(source: RecordSource, use: Callable[[Batch], object]) -> int:
         augmentation=AUGMENTATION,
     )
     held = []
-    for _ in range(3):
+    for _ in range(6):
         for batch in islice(batches, STEPS_PER_EPOCH):
             use(batch)
             del batch
         held.append(resident_bytes())
-    return held[2] - held[0]
+    return min(held[3:]) - min(held[:3])
 
 
 def test_host_memory_does_not_grow_from_epoch_to_epoch(source: RecordSource) -> None:
