@@ -158,5 +158,11 @@ def sum_gradients(
     hook the backbone learns ``size`` times slower than the class rows. One all-reduce of the bucket.
     """
     work = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
+    if not bucket.buffer().is_cuda:
+        # A callback would run Python in a thread of gloo, which aborts the process if it is there when Python ends.
+        work.wait()
+        finished: torch.futures.Future[Tensor] = torch.futures.Future()
+        finished.set_result(bucket.buffer())
+        return finished
     future: torch.futures.Future[list[Tensor]] = work.get_future()
     return future.then(lambda done: done.value()[0])
