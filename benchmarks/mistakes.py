@@ -1,0 +1,119 @@
+"""What several trained networks together still mistake: how much of the error is the networks', how much the images'.
+
+    python -m benchmarks.mistakes runs/one runs/two --data data/omniglot/evaluation --picture mistakes.png
+
+The embeddings of networks of different size, loss and seed are joined to one long embedding, which averages their
+cosines. What is one network's own mistake goes away so; what stays is mistaken by all. The picture shows the pairs of
+identities that are mistaken for each other most often, some images of the one beside some of the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from benchmarks.documents import table
+from data_pipeline import Source
+from data_pipeline.contact_sheet import GAP_PIXELS, PAPER, Row, strip
+from launch import build, sets
+from launch.config import load_config
+from launch.embeddings import embeddings
+from partial_fc import World
+from partial_fc.checkpoint import latest_checkpoint
+from partial_fc.functional.cosine import blocks
+from partial_fc.world import local_device
+
+SHOWN_PAIRS, SHOWN_IMAGES = 24, 8
+PALETTE = 16
+MOST_MISTAKEN = (10, 25, 50, 100)
+ROWS_AT_ONCE = 1024
+
+Mistakes = Counter[tuple[int, int]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table, draw the picture where one is asked for, and return 0."""
+    arguments = _parser().parse_args(argv)
+    source = sets.open_records(arguments.data)
+    labels_N = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
+    embedded = {str(run_dir): unit_embeddings(run_dir, source) for run_dir in arguments.run_dirs}
+    embedded["all of them joined"] = normalize(torch.cat([*embedded.values()], dim=1))
+    found = {name: mistakes(unit_ND, labels_N) for name, unit_ND in embedded.items()}
+    print(table(["embedding", "rank-1", "mistaken"], _rows(found, len(labels_N))))
+    *_, joint = found.values()
+    print(spread(joint))
+    if arguments.picture is not None:
+        pairs = [pair for pair, _ in joint.most_common(SHOWN_PAIRS)]
+        picture(source, pairs).reduce(2).quantize(PALETTE).save(arguments.picture, optimize=True)
+        print(f"{arguments.picture}  the {len(pairs)} pairs mistaken most often")
+    return 0
+
+
+def unit_embeddings(run_dir: Path, source: Source) -> Tensor:
+    """The unit rows `(N, D)`, float32, that the last checkpoint of a run gives the images of `source`."""
+    config, device = load_config(run_dir / "config.yaml"), local_device()
+    backbone = build.backbone(config, latest_checkpoint(run_dir / "checkpoints")).to(device)
+    return embeddings(config, backbone, source, World(), device, flip=False)[0].float().cpu()
+
+
+def mistakes(unit_ND: Tensor, labels_N: Tensor) -> Mistakes:
+    """How many images have their nearest other image in another identity, by the (unordered) pair of identities."""
+    nearest_N = torch.cat([nearest_others(unit_ND, rows) for rows in blocks(len(unit_ND), ROWS_AT_ONCE)])
+    pairs = zip(labels_N.tolist(), labels_N[nearest_N].tolist(), strict=True)
+    return Counter((min(pair), max(pair)) for pair in pairs if pair[0] != pair[1])
+
+
+def nearest_others(unit_ND: Tensor, rows: slice) -> Tensor:
+    """For each of the rows which other row of all has the highest cosine, by number."""
+    cos_nN = unit_ND[rows] @ unit_ND.T
+    cos_nN[:, rows].fill_diagonal_(-torch.inf)
+    return cos_nN.argmax(dim=1)
+
+
+def spread(found: Mistakes) -> str:
+    """A sentence on how few pairs of identities hold how much of the mistakes."""
+    by_size = np.cumsum([count for _, count in found.most_common()])
+    shares = [f"{by_size[few - 1] / by_size[-1]:.0%} in {few}" for few in MOST_MISTAKEN if few <= len(by_size)]
+    return f"{by_size[-1]:,} mistakes in {len(found):,} pairs of identities: {', '.join(shares)}"
+
+
+def picture(source: Source, pairs: Sequence[tuple[int, int]]) -> Image.Image:
+    """A row for each pair of identities: some images of the one, a gap, some of the other."""
+    rows = [[_strip(source, label) for label in pair] for pair in pairs]
+    gap, step = 6 * GAP_PIXELS, rows[0][0].height + GAP_PIXELS
+    width = max(first.width + gap + second.width for first, second in rows)
+    drawn = Image.new("RGB", (width, step * len(rows) - GAP_PIXELS), PAPER)
+    for place, (first, second) in enumerate(rows):
+        drawn.paste(first, (0, place * step))
+        drawn.paste(second, (first.width + gap, place * step))
+    return drawn
+
+
+def _strip(source: Source, label: int) -> Image.Image:
+    samples = np.flatnonzero(source.labels == label)
+    return strip(source, Row(label, samples.size, samples[:SHOWN_IMAGES].tolist()))
+
+
+def _rows(found: dict[str, Mistakes], num_images: int) -> list[list[str]]:
+    counts = {name: counter.total() for name, counter in found.items()}
+    return [[name, f"{1 - count / num_images:.4f}", f"{count:,}"] for name, count in counts.items()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.mistakes", description=__doc__.splitlines()[0])
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="config.yaml and checkpoints/")
+    parser.add_argument("--data", type=Path, required=True, help="the held-out set")
+    parser.add_argument("--picture", type=Path, help="a PNG of the pairs of identities mistaken most often")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
