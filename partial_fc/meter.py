@@ -35,6 +35,7 @@ class Meter:
         self._step, self._images = step, images
         self._bad_images, self._bad_images_of_rank = bad_images, 0
         self._device = device or torch.device("cpu")
+        self._slow_steps = 1  # at the start: the first compiles, and finds every cache cold
         self._forget()
         self.start()
 
@@ -74,6 +75,9 @@ class Meter:
         means = self._sums.means()
         durations = tuple(_seconds(*span) for span in self._spans)
         step_seconds = max(sum(durations) / steps, 1e-9)  # a fake or coarse clock may stand still
+        # What is left is timed by the steps that are like it, where there are such.
+        usual = durations[self._slow_steps :] or durations
+        self._slow_steps = 0
         self._step += steps
         self._images += self._interval_images
         earlier = self._bad_images_of_rank
@@ -93,7 +97,7 @@ class Meter:
             median_target_angle_radians=means.pop("median_target_angle_radians", None),
             learning_rate=learning_rate,
             row_learning_rate=row_learning_rate,
-            seconds_left=(self._total_steps - self._step) * step_seconds,
+            seconds_left=(self._total_steps - self._step) * sum(usual) / len(usual),
             timestamp_seconds=time.time(),
             bad_images=bad_images,
             interval_bad_images_of_rank=self._bad_images_of_rank - earlier,

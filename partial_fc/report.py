@@ -28,10 +28,10 @@ class StepReport:
 
     ``step`` and ``images`` are the whole run's so far, resumed parts included; ``images`` and ``images_per_second``
     count all ranks. ``step_seconds`` is from the end of one step to the end of the next and holds the
-    ``data_wait_seconds``. ``scale`` and the target angle are None for objectives without them. ``bad_images`` is how
-    many of the images that all ranks saw since their processes started had to be replaced by others,
-    ``interval_bad_images_of_rank`` how many of this rank's in the interval. ``extra`` holds what only some objective
-    has (``scale_capped``): snake_case names, none of a field.
+    ``data_wait_seconds``; ``seconds_left`` goes on at that pace, the process's first step left out of it. ``scale`` and
+    the target angle are None for objectives without them. ``bad_images`` is how many of the images that all ranks saw
+    since their processes started had to be replaced by others, ``interval_bad_images_of_rank`` how many of this rank's
+    in the interval. ``extra`` holds what only some objective has (``scale_capped``): snake_case names, none of a field.
     ``*_of_steps`` are the single steps' durations, oldest first, or empty where only the mean is known.
     """
 

@@ -77,7 +77,31 @@ def test_steps_are_timed_from_end_to_end_and_pauses_are_not() -> None:
     assert sum(report.step_seconds_of_steps) <= elapsed_seconds - 0.2
     assert report.step_seconds == pytest.approx(sum(report.step_seconds_of_steps) / 2)
     assert report.images_per_second == pytest.approx(8 / report.step_seconds)
-    assert report.seconds_left == pytest.approx(10 * report.step_seconds)
+
+
+def timed(gathered: Meter, *seconds: float) -> StepReport:
+    """The report of steps that take so long."""
+    for each in seconds:
+        time.sleep(each)
+        gathered.observe(images=8, loss=0.0, data_wait_seconds=0.0)
+    return reported(gathered)
+
+
+def test_the_time_left_goes_by_the_steps_after_the_first_which_compiles() -> None:
+    gathered = meter(total_steps=12)
+    first = timed(gathered, 0.1, 0.001, 0.002)
+    assert first.step_seconds == pytest.approx(sum(first.step_seconds_of_steps) / 3)
+    assert first.seconds_left == pytest.approx(9 * sum(first.step_seconds_of_steps[1:]) / 2)
+    later = timed(gathered, 0.004, 0.001)
+    assert later.seconds_left == pytest.approx(7 * later.step_seconds)
+
+
+def test_the_time_left_goes_by_the_first_step_where_no_other_is_known() -> None:
+    gathered = meter(total_steps=12)
+    alone = timed(gathered, 0.01)
+    assert alone.seconds_left == pytest.approx(11 * alone.step_seconds)
+    second = timed(gathered, 0.001)
+    assert second.seconds_left == pytest.approx(10 * second.step_seconds)
 
 
 def test_observing_reads_no_tensor_and_reporting_reads_each_figure_once() -> None:
