@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from partial_fc.functional import cosine
 from partial_fc.gram import GramSweep
 from partial_fc.known_rows import KnownRows
-from partial_fc.labels import LabelCheck
+from partial_fc.labels import LabelCheck, agreed_counts, checked_counts
 from partial_fc.objectives import Objective
 from partial_fc.rows import RowOptimizer
 from partial_fc.sampling import drawn_columns, initial_rows
@@ -142,7 +142,7 @@ class ShardedClassifier(nn.Module):
             raise ValueError(f"got labels of {labels.dtype}: expected torch.int64")
         self.refuse_bad_labels()
         waits = counts is None or not labels.is_cuda
-        counts = self._agreed_counts(labels) if counts is None else self._checked_counts(counts, labels)
+        counts = agreed_counts(labels, self.world) if counts is None else checked_counts(counts, labels, self.world)
         labels_N = self.world.gather_rows(labels.long(), counts)
         self._label_check.look(labels_N, counts)
         if waits:
@@ -169,21 +169,6 @@ class ShardedClassifier(nn.Module):
     def set_extra_state(self, state: dict[str, int]) -> None:
         """Take the step count up again."""
         self.steps = state["steps"]
-
-    def _checked_counts(self, counts: Sequence[int], labels_n: Tensor) -> list[int]:
-        if len(counts) != self.world.size or counts[self.world.rank] != len(labels_n) or not any(counts):
-            raise ValueError(
-                f"counts={list(counts)} for {len(labels_n)} rows on rank {self.world.rank} of {self.world.size}: "
-                "expected every rank's number of rows, at least one of them above 0"
-            )
-        return list(counts)
-
-    def _agreed_counts(self, labels_n: Tensor) -> list[int]:
-        """Every rank's batch size. One all-gather of a number a rank, read by the host."""
-        counts: list[int] = self.world.all_gather(torch.tensor(len(labels_n), device=labels_n.device)).tolist()
-        if not any(counts):
-            raise ValueError("the global batch is empty: expected at least one row on some rank")
-        return counts
 
     def _sweep(self, unit_ND: Tensor, labels_N: Tensor, product_dtype: torch.dtype) -> Sweep:
         """The way through this shard's classes that costs least."""

@@ -1,4 +1,4 @@
-"""Labels out of range, refused on all ranks at once, and without making a GPU wait."""
+"""A global batch's labels: how many each rank has, and those out of range, refused on all ranks while no GPU waits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,29 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from partial_fc.world import World
+
+
+def agreed_counts(labels_n: Int[Tensor, " n"], world: World) -> list[int]:
+    """Every rank's number of labels. One all-gather of a number a rank, read by the host.
+
+    ValueError, on all ranks, where no rank has any.
+    """
+    counts: list[int] = world.all_gather(torch.tensor(len(labels_n), device=labels_n.device)).tolist()
+    if not any(counts):
+        raise ValueError("the global batch is empty: expected at least one row on some rank")
+    return counts
+
+
+def checked_counts(counts: Sequence[int], labels_n: Int[Tensor, " n"], world: World) -> list[int]:
+    """``counts``, the numbers that every rank was told, as a list; ValueError where this rank's is another."""
+    if len(counts) != world.size or counts[world.rank] != len(labels_n) or not any(counts):
+        raise ValueError(
+            f"counts={list(counts)} for {len(labels_n)} rows on rank {world.rank} of {world.size}: "
+            "expected every rank's number of rows, at least one of them above 0"
+        )
+    return list(counts)
 
 
 class _Answer:
