@@ -27,7 +27,6 @@ from data_pipeline.selection import SelectedSource
 from launch.config import Config, ConfigError, OptimizerConfig
 from launch.config_classifier import DTYPES, DecayConfig
 from partial_fc import ShardedClassifier, World, sum_gradients
-from partial_fc.backbones import backbone as new_backbone
 from partial_fc.checkpoint import load_backbone
 from partial_fc.prometheus import PrometheusSink
 from partial_fc.report import JsonLinesSink, Sink, TerminalSink
@@ -49,14 +48,7 @@ def set_earlier_run_aside(run_dir: Path) -> Path | None:
 
 def backbone(config: Config, weights: Path | None) -> nn.Module:
     """The network of ``config`` on the CPU, in channels-last order, with ``weights`` loaded where some are given."""
-    network = new_backbone(
-        config.backbone.name,
-        embedding_dim=config.backbone.embedding_dim,
-        input_size=config.data.image_size,
-        width=config.backbone.width,
-        dropout=config.backbone.dropout,
-        checkpoint_activations=config.backbone.checkpoint_activations,
-    )
+    network = config.backbone.build(config.data.image_size)
     if weights is not None:
         load_backbone(weights, network)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
+from torch import nn
 
 from launch.config_augmentation import AugmentationConfig
 from launch.config_classifier import ClassifierConfig, DecayConfig
 from launch.config_objectives import AdaCosConfig, ObjectiveConfig
 from launch.config_section import Section
-from partial_fc.backbones import BACKBONES
+from partial_fc.backbones import BACKBONES, backbone
 from partial_fc.objectives import OBJECTIVES
 
 
@@ -76,6 +77,17 @@ class BackboneConfig(Section):
     compile: Literal["auto", True, False] = Field("auto", description="torch.compile; auto: where a compiler is found")
     autocast: Literal["bfloat16", "float32"] = "bfloat16"
     weights: Path | None = Field(None, description="a state dict to start from: ours or arcface_torch's")
+
+    def build(self, input_size: int) -> nn.Module:
+        """The network for images of ``input_size`` pixels, with first weights; it loads nothing."""
+        return backbone(
+            self.name,
+            embedding_dim=self.embedding_dim,
+            input_size=input_size,
+            width=self.width,
+            dropout=self.dropout,
+            checkpoint_activations=self.checkpoint_activations,
+        )
 
 
 class OptimizerConfig(Section):

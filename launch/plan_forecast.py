@@ -10,7 +10,6 @@ import torch
 
 from launch.config import Config
 from launch.config_classifier import DTYPES
-from partial_fc.backbones import backbone
 from partial_fc.ledger import BackboneCost
 from partial_fc.planning import HeadJob, most_classes, rank_memory, statistics_sums
 from partial_fc.step_time import (
@@ -81,15 +80,7 @@ class Planner:
 def planner(config: Config, num_classes: int, device: str, rates: Rates, memory: int, reserve: int) -> Planner:
     """The planner of ``config`` with ``num_classes`` on devices of ``memory`` bytes that keep ``reserve`` free."""
     autocast = config.backbone.autocast
-    network = partial(
-        backbone,
-        config.backbone.name,
-        embedding_dim=config.backbone.embedding_dim,
-        input_size=config.data.image_size,
-        width=config.backbone.width,
-        dropout=config.backbone.dropout,
-        checkpoint_activations=config.backbone.checkpoint_activations,
-    )
+    network = partial(config.backbone.build, config.data.image_size)
     return Planner(
         job=head_job(config, num_classes, device),
         backbone=BackboneCost(network, config.data.image_size, torch.bfloat16 if autocast == "bfloat16" else None),
