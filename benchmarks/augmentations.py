@@ -22,12 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.plot_style import INK, figure_at
+from benchmarks.documents import write_part
+from benchmarks.plot_style import figure_at
 from data_pipeline.augment import Augmentation
 from data_pipeline.dali_pipeline import ImageFormat, ImageLoader
 from data_pipeline.synthetic import identity_image
+from launch.figure_style import INK
 
-BEGIN, END = "<!-- costs -->", "<!-- /costs -->"
+PART = "costs"
 SIDE, PEOPLE, BATCH, COLUMNS = 112, 64, 64, 7
 SEED = 4
 RARE = 0.2
@@ -142,13 +144,6 @@ def _known(microseconds: float) -> str:
     return f"{microseconds:.0f}" if microseconds > NOISE_MICROSECONDS else f"< {NOISE_MICROSECONDS}"
 
 
-def with_rows(document: str, body: str) -> str:
-    """`document` with `body` between its two markers. ValueError unless each stands there once."""
-    if document.count(BEGIN) != 1 or document.count(END) != 1 or document.index(BEGIN) > document.index(END):
-        raise ValueError(f"the document needs the lines {BEGIN} and {END}, each once and in this order")
-    return f"{document.partition(BEGIN)[0]}{BEGIN}\n{body}\n{END}{document.partition(END)[2]}"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--picture", type=Path, help="where the contact sheet goes")
@@ -161,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     body = rows(costs(chosen.turns, chosen.batches))
     print(body)
     if chosen.document:
-        chosen.document.write_text(with_rows(chosen.document.read_text(), body))
+        write_part(chosen.document, PART, body)
 
 
 assert set(ALONE) <= {field.name for field in fields(Augmentation)}

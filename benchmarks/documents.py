@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 
 def with_part(document: str, name: str, body: str) -> str:
@@ -15,6 +18,20 @@ def with_part(document: str, name: str, body: str) -> str:
         raise ValueError(f"the document needs the lines {begin} and {end}, each once and in this order")
     before, _, rest = document.partition(begin)
     return f"{before}{begin}\n{body}\n{end}{rest.partition(end)[2]}"
+
+
+def write_part(document: Path, name: str, body: str) -> None:
+    """Write `body` between the two markers of `name` in the file `document`."""
+    document.write_text(with_part(document.read_text(encoding="utf-8"), name, body), encoding="utf-8")
+
+
+def publish(result: Mapping[str, Any], name: str, body: str, *, kept: Path | None, document: Path | None) -> None:
+    """Print `body`, what a reader is told of `result`; write the result to `kept` and the body into `document`."""
+    print(body)
+    if kept is not None:
+        kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if document is not None:
+        write_part(document, name, body)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> str:

@@ -1,14 +1,15 @@
-"""The results of the loss comparison as Markdown tables, between two markers of a document."""
+"""The results of the loss comparison as Markdown tables."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from benchmarks.documents import table
 from benchmarks.loss_results import Result, by_name
 from benchmarks.loss_runs import LOSSES, NOISE, RATES
 
-BEGIN, END = "<!-- losses -->", "<!-- /losses -->"
+PART = "losses"
 NOTHING = "–"
 FARS = ("1e-1", "1e-2", "1e-3", "1e-4")
 FIGURES = ("rank-1", "EER", *(f"TAR at {far}" for far in FARS), "last angle", "last scale")
@@ -26,17 +27,10 @@ def tables(results: Sequence[Result]) -> str:
     for group, heading in HEADINGS.items():
         rows = by_name(result for result in results if result.group == group)
         if rows:
-            parts.append(f"### {heading}\n\n{_table(COLUMNS[group], map(_cells, rows))}")
+            columns = COLUMNS[group]
+            cells = ([row[name] for name in columns] for row in map(_cells, rows))
+            parts.append(f"### {heading}\n\n{table(columns, cells)}")
     return "\n\n".join(parts) or "No results yet."
-
-
-def with_tables(document: str, body: str) -> str:
-    """`document` with `body` between its two markers, all else as it was. ValueError unless each stands there once."""
-    if document.count(BEGIN) != 1 or document.count(END) != 1 or document.index(BEGIN) > document.index(END):
-        raise ValueError(f"the document needs the lines {BEGIN} and {END}, each once and in this order")
-    before, _, rest = document.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n{body}\n{END}{after}"
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
@@ -45,11 +39,6 @@ def mean_and_spread(values: Sequence[float]) -> str:
         return NOTHING
     mean = f"{statistics.mean(values):.3f}"
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.3f}"
-
-
-def _table(columns: Sequence[str], rows: Iterable[dict[str, str]]) -> str:
-    lines = [columns, ["---", *("---:" for _ in columns[1:])], *([row[name] for name in columns] for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _cells(seeds: Sequence[Result]) -> dict[str, str]:

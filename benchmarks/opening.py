@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from benchmarks.documents import table, with_part
+from benchmarks.documents import publish, table
 from benchmarks.machine import this_machine
 from benchmarks.opening_sets import FORMS
 from data_pipeline.open_source import open_source
@@ -113,12 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(asdict(opening(chosen.open, chosen.images))))
         return 0
     result = measured(chosen)
-    body = document_part(result)
-    print(body)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(result, indent=1) + "\n")
-    if chosen.document:
-        chosen.document.write_text(with_part(chosen.document.read_text(encoding="utf-8"), PART, body), encoding="utf-8")
+    publish(result, PART, document_part(result), kept=chosen.json, document=chosen.document)
     return 0
 
 

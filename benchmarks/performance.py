@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.case import DEVICES, Case
 from benchmarks.classifier import check_machine, measured
-from benchmarks.documents import with_part
+from benchmarks.documents import write_part
 from benchmarks.machine import this_machine
 from benchmarks.memory import available_bytes
 from benchmarks.performance_cases import SIZES, cases
@@ -103,11 +103,8 @@ def check_memory(case: Case) -> None:
 
 def write_document(docs: Path) -> None:
     """Draw the pictures of every machine that has records, and write its tables into `docs/performance.md`."""
-    document = docs / "performance.md"
     parts = [_machine_part(folder, docs) for folder in sorted((docs / PART).glob("*/")) if any(folder.glob("*.json"))]
-    document.write_text(
-        with_part(document.read_text(encoding="utf-8"), PART, "\n\n".join(parts) or NO_RESULTS), encoding="utf-8"
-    )
+    write_part(docs / "performance.md", PART, "\n\n".join(parts) or NO_RESULTS)
 
 
 def print_plan(planned: Mapping[str, Case], waiting: Mapping[str, Case]) -> None:

@@ -11,8 +11,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from benchmarks.case import DENSE, OURS, Case
 from benchmarks.performance_cases import BATCH, SIZES
-from benchmarks.plot_style import FAMILIES, MUTED, figure_at
+from benchmarks.plot_style import FAMILIES, figure_at
 from benchmarks.records import Measurement, Record
+from launch.figure_style import MUTED
 
 GIGABYTE = 1e9
 DOTS = (0, (1, 2))

@@ -20,9 +20,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from benchmarks.documents import with_part
 from benchmarks.loss_results import Result, by_name, read_results
 from benchmarks.loss_runs import LOSSES, RUNS
-from benchmarks.loss_tables import tables, with_tables
+from benchmarks.loss_tables import PART, tables
 from benchmarks.plot_style import FAMILIES, figure_at
 from benchmarks.slope_plot import draw_slopes
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     document = folder / "experiments.md"
     try:
         results = in_table_order(read_results(folder / "experiments" / "losses"))
-        text = with_tables(document.read_text(encoding="utf-8"), tables(results))
+        text = with_part(document.read_text(encoding="utf-8"), PART, tables(results))
     except (OSError, ValueError) as error:
         print(f"plots: {error}", file=sys.stderr)
         return 2

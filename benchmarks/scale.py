@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.documents import with_part
+from benchmarks.documents import write_part
 from benchmarks.machine import this_machine
 from benchmarks.scale_tables import document_part
 from benchmarks.scale_training import OBJECTIVES, TrainingError, training
@@ -116,9 +116,8 @@ def write_document(docs: Path) -> None:
     """Write the tables of every finished measurement into `performance.md`."""
     paths = sorted((docs / "performance").glob(f"*/{PART}/*.json"))
     results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    document = docs / "performance.md"
     body = "\n\n".join(document_part(result) for result in results if result.keys() >= set(PARTS)) or "No results yet."
-    document.write_text(with_part(document.read_text(encoding="utf-8"), PART, body), encoding="utf-8")
+    write_part(docs / "performance.md", PART, body)
 
 
 def _cpu_seconds_of_children() -> float:

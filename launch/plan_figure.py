@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from launch.figure_style import INK, MUTED, figure_style
 from launch.plan_forecast import Forecast
 from launch.units import bytes_text, seconds_text
 
 SUFFIXES = (".svg", ".png", ".pdf")
-INK, MUTED, GRID = "#24292f", "#6e7781", "#e3e6ea"
 PARTS = {  # a line of the picture: its colour, and the parts of the plan that it sums up
     "class rows and their state": ("#b3202c", ("class rows", "row optimizer state")),
     "blocks and kept cosines": ("#f08a24", ("blocks", "kept cosines")),
@@ -28,31 +27,7 @@ PARTS = {  # a line of the picture: its colour, and the parts of the plan that i
     "reserve": (MUTED, ("reserve",)),
 }
 TIMES = {"backbone": "#1c7c4a", "classifier": "#b3202c", "waiting for others": "#0b5fad"}
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "path",  # a picture in a document brings no font of its own
-    "svg.hashsalt": "partial-fc",  # the same plan gives the same file
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "grid.color": GRID,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "lines.linewidth": 1.6,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
+STYLE = figure_style() | {"xtick.minor.size": 0, "lines.linewidth": 1.6, "legend.fontsize": 9}
 
 
 def draw(path: Path, title: str, plans: Sequence[Forecast], memory_bytes: int) -> None:

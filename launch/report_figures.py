@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from launch.figure_style import figure_style
 from partial_fc.evaluation import Evaluation
 
 INK, MUTED, GRID, GENUINE, IMPOSTOR, ACCENT = (f"#0{digit}0a0b" for digit in range(1, 7))
@@ -31,28 +32,11 @@ VARIABLES = {
     IMPOSTOR: "var(--impostor)",
     ACCENT: "var(--accent)",
 }
-STYLE: dict[Any, Any] = {
+STYLE = figure_style(INK, MUTED, GRID) | {
     "svg.fonttype": "none",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.spines.left": False,
-    "grid.color": GRID,
     "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
     "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
     "legend.fontsize": 9.5,
     "legend.handlelength": 1.4,
 }

@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks import losses, plots
 from benchmarks.loss_results import Curve, Result, curve, read_result, read_results, result_path, write_result
 from benchmarks.loss_runs import ADACOS_SCALE, EPOCHS, LOSSES, NUM_CLASSES, ROW_STEP, RUNS, Run, plan, with_noise
-from benchmarks.loss_tables import BEGIN, END, mean_and_spread, tables, with_tables
+from benchmarks.loss_tables import mean_and_spread, tables
 from benchmarks.slope_plot import SlopeLine, slope_lines, slopes_at_target
 from data_pipeline.label_noise import NoisyLabels
 from data_pipeline.recordio import RecordWriter
@@ -275,26 +275,13 @@ def test_each_group_has_its_table_with_the_columns_that_tell_its_rows_apart() ->
         assert len(widths) == 1
 
 
-def test_tables_replace_what_stood_between_the_markers_and_nothing_else() -> None:
-    document = f"before\n{BEGIN}\nold\n{END}\nafter {{}} \\1\n"
-    once = with_tables(document, "new")
-    assert once == f"before\n{BEGIN}\nnew\n{END}\nafter {{}} \\1\n"
-    assert with_tables(once, "new") == once
-
-
-@pytest.mark.parametrize("document", ["no markers", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
-def test_a_document_without_its_two_markers_is_left_alone(document: str) -> None:
-    with pytest.raises(ValueError, match="each once and in this order"):
-        with_tables(document, "new")
-
-
 def test_figures_and_tables_come_from_the_results_that_are_there(tmp_path: Path) -> None:
     runs = [BY_NAME[name] for name in ("adacos-dynamic", "p2sgrad-lambda1", "p2sgrad-kappa0.1")]
     folder = tmp_path / "experiments" / "losses"
     for run, seed in itertools.product(runs, (0, 1)):
         write_result(result(run, seed, rank1=None if run is runs[0] else 0.5), folder)
     document = tmp_path / "experiments.md"
-    document.write_text(f"prose\n\n{BEGIN}\n{END}\n\nmore prose\n")
+    document.write_text("prose\n\n<!-- losses -->\n<!-- /losses -->\n\nmore prose\n")
     assert plots.main(["--docs", str(tmp_path)]) == 0
     text = document.read_text()
     assert text.startswith("prose\n")

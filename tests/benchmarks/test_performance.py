@@ -11,7 +11,6 @@ import torch
 
 from benchmarks import gpu, performance
 from benchmarks.case import DENSE, OURS, Case
-from benchmarks.documents import table, with_part
 from benchmarks.floors import Rates, step_floors
 from benchmarks.machine import Machine, this_machine
 from benchmarks.performance_cases import CPU, CUDA, SIZES, Aim, Sizes, aims, cases, over_classes
@@ -221,16 +220,6 @@ def test_the_document_is_written_from_the_records_alone_and_the_same_each_time(t
     performance.write_document(tmp_path)
     assert document.read_text() == text
     assert {path.name: path.read_bytes() for path in folder.glob("*.svg")} == drawn
-
-
-@pytest.mark.parametrize("document", ["", "<!-- a -->", "<!-- /a --><!-- a -->", "<!-- a --><!-- /a -->" * 2])
-def test_a_document_without_its_two_markers_is_left_alone(document: str) -> None:
-    with pytest.raises(ValueError, match="needs the lines <!-- a --> and <!-- /a -->, each once and in this order"):
-        with_part(document, "a", "body")
-
-
-def test_text_is_set_to_the_left_and_figures_to_the_right() -> None:
-    assert table(("what", "s"), [("a", "1")]) == "| what | s |\n| --- | ---: |\n| a | 1 |"
 
 
 # The GPU's script
