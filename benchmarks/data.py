@@ -13,7 +13,6 @@ on the machine disturbs least. Each run's least of all turns counts.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ import torch
 from benchmarks.data_contenders import Task, contenders
 from benchmarks.data_turns import Cost, costs
 from benchmarks.data_wait import Wait, measured_wait
-from benchmarks.documents import table, with_part
+from benchmarks.documents import publish, table
 from benchmarks.machine import this_machine
 from data_pipeline.open_source import open_source
 from data_pipeline.pack import pack_synthetic
@@ -120,14 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             people = max(chosen.images // IMAGES_OF_EACH, 1)
             pack_synthetic(Path(folder) / "set", identities=people, images=IMAGES_OF_EACH, size=chosen.side, workers=1)
         result = measured(chosen, chosen.data or Path(folder) / "set")
-    body = document_part(result)
-    print(body)
+    publish(result, PART, document_part(result), kept=chosen.json, document=chosen.document)
     if "DataLoader + OpenCV" not in contenders():
         print("OpenCV is not installed and was left out: pip install opencv-python-headless")
-    if chosen.json:
-        chosen.json.write_text(json.dumps(result, indent=1) + "\n")
-    if chosen.document:
-        chosen.document.write_text(with_part(chosen.document.read_text(encoding="utf-8"), PART, body), encoding="utf-8")
     return 0
 
 

@@ -26,7 +26,7 @@ from data_pipeline import Source
 from data_pipeline.augment import Augmentation
 from data_pipeline.augment_draws import Draws
 from data_pipeline.augment_geometry import geometry_columns
-from data_pipeline.dali_graph import ImageFormat, pipeline, tensors
+from data_pipeline.dali_graph import ImageFormat, normalised, pipeline, tensors
 from data_pipeline.dali_pipeline import BATCHES_AHEAD, Batch, ImageLoader, Order
 from data_pipeline.order import rank_positions, samples_at
 
@@ -90,8 +90,8 @@ def image_loader(task: Task, count: int) -> Iterator[Batch]:
 def dali_graph(task: Task, count: int, *, exec_dynamic: bool) -> Iterator[Batch]:
     """Our graph, without the loader's checks and reading ahead.
 
-    The dynamic executor gives each batch memory of its own. The static one writes the next batch over the last, which
-    is therefore copied here, as training would have to.
+    The dynamic executor gives each batch of bytes memory of its own; the static one writes the next batch over the
+    last. Normalised, both have memory of their own.
     """
 
     is_other_size = np.zeros(task.batch, np.bool_)
@@ -112,9 +112,9 @@ def dali_graph(task: Task, count: int, *, exec_dynamic: bool) -> Iterator[Batch]
         exec_dynamic=exec_dynamic,
     )
     for step in range(count):
-        images = from_dlpack(graph.run()[0].as_tensor())
+        images = normalised(from_dlpack(graph.run()[0].as_tensor()), task.form)
         labels = torch.from_numpy(task.source.labels[task.order(step).samples])
-        yield Batch((images if exec_dynamic else images.clone()).permute(0, 3, 1, 2), labels)
+        yield Batch(images, labels)
 
 
 def data_loader(task: Task, count: int, pixels: Callable[[NDArray[np.uint8], bool], Pixels]) -> Iterator[Batch]:

@@ -17,7 +17,7 @@ HEADINGS = {LOSSES: "Clean labels", RATES: "Other learning rates", NOISE: "Wrong
 COLUMNS = {
     LOSSES: ("loss", "row rate", "seeds", *FIGURES),
     RATES: ("loss", "row rate", "backbone rate", "seeds", *FIGURES),
-    NOISE: ("loss", "wrong labels", "seeds", *FIGURES),
+    NOISE: ("loss", "row rate", "wrong labels", "seeds", *FIGURES),
 }
 
 

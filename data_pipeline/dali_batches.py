@@ -12,7 +12,16 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from data_pipeline.augment_draws import Columns
-from data_pipeline.dali_graph import CPU, ImageFormat, pipeline, tensors
+from data_pipeline.dali_graph import (
+    CPU,
+    ImageFormat,
+    graph_columns,
+    is_mirrored_by_torch,
+    mirror,
+    normalised,
+    pipeline,
+    tensors,
+)
 from data_pipeline.image_headers import ImageHeader
 
 BATCHES_AHEAD = 2  # decoded while the model works on another
@@ -84,12 +93,15 @@ class DecodedBatches:
             raise
         # No copy: DALI's dynamic executor gives each batch memory of its own, kept for as long as the tensor lives
         # (test_a_batch_kept_is_not_overwritten_by_later_ones).
-        images = from_dlpack(decoded.as_tensor()).permute(0, 3, 1, 2).to(self._form.dtype)
+        pixels = from_dlpack(decoded.as_tensor())
         given = self._given.pop(self.number)
         self.number += 1
+        if is_mirrored_by_torch(given.order.columns, self._form):
+            mirror(pixels, given.order.columns["flip"])
+        images = normalised(pixels, self._form)
         # Labels go past DALI, where each would cost up to 12 us.
         labels = torch.from_numpy(self._labels[given.order.samples]).to(images.device)
-        return Batch(images if self._form.channels_last else images.contiguous(), labels, given.replaced)
+        return Batch(images, labels, given.replaced)
 
     def _begin(self) -> None:
         """Starts a pipeline whose first batch is the next one."""
@@ -138,12 +150,12 @@ def _pipeline_of(
         if encoded is None:
             raise StopIteration
         is_other_size = form.is_other_size(encoded.headers)
-        return [tensors(encoded.images), is_other_size, *encoded.order.columns.values()]
+        return [tensors(encoded.images), is_other_size, *graph_columns(encoded.order.columns, form).values()]
 
     return pipeline(
         columns,
         form,
-        example.columns,
+        graph_columns(example.columns, form),
         batch_size=len(example.samples),
         num_threads=num_threads,
         device_id=None if form.device == CPU else form.device,

@@ -269,7 +269,7 @@ def test_each_group_has_its_table_with_the_columns_that_tell_its_rows_apart() ->
     clean, rates, noise = text.split("### ")[1:]
     assert clean.startswith("Clean labels")
     assert "| AdaCos dynamic | 0.02 | 1.2 |" in rates
-    assert "| AdaCos dynamic | 40 % |" in noise
+    assert "| AdaCos dynamic | 0.005 | 40 % |" in noise
     for part in (clean, rates, noise):
         widths = {line.count("|") for line in part.splitlines() if line.startswith("|")}
         assert len(widths) == 1

@@ -29,6 +29,7 @@ from PIL import Image
 
 from data_pipeline.augment import Augmentation
 from data_pipeline.dali_batches import DecodedBatches, Encoded, Order
+from data_pipeline.dali_graph import float_images, normalised
 from data_pipeline.dali_pipeline import Batch, ImageFormat, sequential_batches
 from data_pipeline.image_headers import ImageHeader
 from data_pipeline.recordio import RecordSource, RecordWriter
@@ -121,13 +122,26 @@ def test_mirror_images_are_exact_with_and_without_a_warp(source: RecordSource, a
     np.testing.assert_allclose(pixels(batch), originals[:, :, ::-1], atol=1e-4)
 
 
-def test_mirror_flags_are_those_of_the_order(source: RecordSource) -> None:
-    batches = loader(source, augmentation=Augmentation(mirror=0.5), global_batch=COUNT)
+@pytest.mark.parametrize("grey", [0.0, 1e-12], ids=["mirrored by torch", "mirrored by DALI"])
+def test_mirror_flags_are_those_of_the_order(source: RecordSource, grey: float) -> None:
+    batches = loader(source, augmentation=Augmentation(mirror=0.5, grey=grey), global_batch=COUNT)
     flips = batches.order(0).columns["flip"]
     assert 5 < flips.sum() < 25
     batch = next(batches)
     for found, number, flip in zip(pixels(batch), numbers(batch), flips, strict=True):
         np.testing.assert_allclose(found, picture(number)[:, :: -1 if flip else 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_torch_normalises_every_byte_as_the_graph_does_on_a_gpu(channels_last: bool) -> None:
+    levels = np.arange(256 * 3, dtype=np.uint8).reshape(2, 8, 16, 3)
+    with Pipeline(2, num_threads=1, device_id=None) as graph:  # type: ignore[no-untyped-call]
+        graph.set_outputs(float_images(fn.external_source(source=lambda: levels, batch=True, layout="HWC")))
+    expected = torch.from_numpy(np.array(graph.run()[0].as_tensor())).permute(0, 3, 1, 2)
+    found = normalised(torch.from_numpy(levels), ImageFormat(8, 16, channels_last=channels_last))
+    assert torch.equal(found, expected)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert found.is_contiguous(memory_format=layout)
 
 
 def test_only_images_of_another_size_are_resized(tmp_path: Path) -> None:
