@@ -84,6 +84,11 @@ def is_space(characters: Text) -> NDArray[np.bool_]:
     return np.asarray((characters == SPACE) | (characters - np.uint8(TAB) < CONTROLS))
 
 
+def is_digit(characters: Text) -> NDArray[np.bool_]:
+    """True where a byte is one of 0 to 9."""
+    return np.asarray(characters - np.uint8(ZERO) < 10)
+
+
 def stripped(text: Text, spans: Spans) -> Spans:
     """The spans without the white space at their ends; one of nothing else is empty."""
     starts, stops = spans
