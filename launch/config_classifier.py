@@ -31,7 +31,7 @@ class ClassifierConfig(Section):
     weights: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is rounded stochastically")
     cosines: Literal["recompute", "keep", "auto"] = Field("auto", description="between the sweeps of a softmax")
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = Field(0.01, gt=0, description="of the rows; SGD's per positive, whatever the batch size")
+    learning_rate: float = Field(0.005, gt=0, description="of the rows; SGD's per positive, whatever the batch size")
     momentum: float = Field(0.0, ge=0, lt=1, description="SGD's")
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's")
     weight_decay: float = Field(0.0, ge=0, description="of unit rows: it lengthens their steps, no more")

@@ -126,10 +126,13 @@ class JsonLinesSink:
 
 
 def figures_line(report: StepReport) -> str:
-    """The figures a person watches, in one line: images per second, loss, scale, angle, bad images, time left."""
+    """The figures a person watches, in one line: images per second, loss, scale, angle, bad images, time left.
+
+    A scale that was cut off at its cap is said to be: training diverges then, though its loss stays finite.
+    """
     figures = [f"{report.images_per_second:,.0f} images/s", f"loss {report.loss:.4f}"]
     if report.scale is not None:
-        figures.append(f"scale {report.scale:.2f}")
+        figures.append(f"scale {report.scale:.2f}{' (at its cap)' if report.extra.get('scale_capped') else ''}")
     if report.median_target_angle_radians is not None:
         figures.append(f"angle {math.degrees(report.median_target_angle_radians):.1f} deg")  # not every log takes "°"
     if report.bad_images:

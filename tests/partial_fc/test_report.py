@@ -41,6 +41,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
 
 
+def test_a_scale_at_its_cap_is_told() -> None:
+    assert "  scale 20.50 (at its cap)  angle" in figures_line(report(extra={"scale_capped": 0.1}))
+    assert "  scale 20.50  angle" in figures_line(report(extra={"scale_capped": 0.0}))
+
+
 def test_the_line_says_what_a_person_watches() -> None:
     assert figures_line(report()) == "1,234 images/s  loss 8.7654  scale 20.50  angle 60.0 deg  left 1:02:03"
 
