@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(["embedding", "rank-1", "mistaken"], _rows(found, len(labels_N))))
     *_, joint = found.values()
     print(spread(joint))
-    if arguments.picture is not None:
+    if arguments.picture is not None and joint:
         pairs = [pair for pair, _ in joint.most_common(SHOWN_PAIRS)]
         picture(source, pairs).reduce(2).quantize(PALETTE).save(arguments.picture, optimize=True)
         print(f"{arguments.picture}  the {len(pairs)} pairs mistaken most often")
@@ -80,6 +80,8 @@ def nearest_others(unit_ND: Tensor, rows: slice) -> Tensor:
 
 def spread(found: Mistakes) -> str:
     """A sentence on how few pairs of identities hold how much of the mistakes."""
+    if not found:
+        return "no mistakes"
     by_size = np.cumsum([count for _, count in found.most_common()])
     shares = [f"{by_size[few - 1] / by_size[-1]:.0%} in {few}" for few in MOST_MISTAKEN if few <= len(by_size)]
     return f"{by_size[-1]:,} mistakes in {len(found):,} pairs of identities: {', '.join(shares)}"

@@ -26,6 +26,12 @@ def test_a_row_is_not_its_own_nearest() -> None:
     assert torch.equal(nearest, expected)
 
 
+def test_networks_without_a_mistake_are_told_to_have_none() -> None:
+    labels_N = torch.tensor([0, 0, 1, 1])
+    found = mistakes.mistakes(torch.eye(2)[labels_N], labels_N)
+    assert mistakes.spread(found) == "no mistakes"
+
+
 @pytest.mark.processes
 def test_two_runs_are_joined_and_their_mistakes_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tiny.write_data(tmp_path)
