@@ -1,1 +1,1 @@
-"""Measurements that the documents quote: each is a module to run, and says how long it takes."""
+"""Measurements, each beside what it is compared with in the same run."""

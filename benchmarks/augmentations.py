@@ -24,9 +24,9 @@ from PIL import Image
 
 from benchmarks.documents import write_part
 from benchmarks.plot_style import figure_at
-from data_pipeline.augment import Augmentation
-from data_pipeline.dali_pipeline import ImageFormat, ImageLoader
-from data_pipeline.synthetic import identity_image
+from data_pipeline.augment.augmentation import Augmentation
+from data_pipeline.loader.image_loader import ImageFormat, ImageLoader
+from data_pipeline.synthetic.people import identity_image
 from launch.figure_style import INK
 
 PART = "costs"

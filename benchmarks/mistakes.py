@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from benchmarks.documents import table
-from data_pipeline import Source
-from data_pipeline.contact_sheet import GAP_PIXELS, PAPER, Row, strip
-from launch import build, sets
-from launch.config import load_config
-from launch.embeddings import embeddings
+from data_pipeline.checking.contact_sheet import GAP_PIXELS, PAPER, Row, strip
+from data_pipeline.source import Source
+from launch import assembly
+from launch.config.loading import load_config
+from launch.evaluation.embeddings import embeddings
 from partial_fc import World
-from partial_fc.checkpoint import latest_checkpoint
+from partial_fc.checkpoint.loading import latest_checkpoint
 from partial_fc.functional.cosine import blocks
 from partial_fc.world import local_device
 
@@ -42,7 +42,7 @@ Mistakes = Counter[tuple[int, int]]
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, draw the picture where one is asked for, and return 0."""
     arguments = _parser().parse_args(argv)
-    source = sets.open_records(arguments.data)
+    source = assembly.open_records(arguments.data)
     labels_N = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
     embedded = {str(run_dir): unit_embeddings(run_dir, source) for run_dir in arguments.run_dirs}
     embedded["all of them joined"] = normalize(torch.cat([*embedded.values()], dim=1))
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def unit_embeddings(run_dir: Path, source: Source) -> Tensor:
     """The unit rows `(N, D)`, float32, that the last checkpoint of a run gives the images of `source`."""
     config, device = load_config(run_dir / "config.yaml"), local_device()
-    backbone = build.backbone(config, latest_checkpoint(run_dir / "checkpoints")).to(device)
+    backbone = assembly.backbone(config, latest_checkpoint(run_dir / "checkpoints")).to(device)
     return embeddings(config, backbone, source, World(), device, flip=False)[0].float().cpu()
 
 

@@ -1,49 +1,5 @@
 """Bytes to batches: where images lie, in which order they come, how they are decoded and augmented.
 
 This package knows ranks as two integers and does not import `partial_fc`. Importing it costs no DALI: only
-`data_pipeline.dali_pipeline` does.
+`data_pipeline.loader` does.
 """
-
-from typing import Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
-
-__all__ = ["NamedSource", "PrefetchingSource", "Source"]
-
-
-class Source(Protocol):
-    """Encoded images with one class label each, numbered 0..len-1 for as long as the data set lives."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The class of every image, shape (len,)."""
-
-    @property
-    def num_classes(self) -> int:
-        """The largest label plus one."""
-
-    def __len__(self) -> int:
-        """The number of images."""
-
-    def label(self, sample: int) -> int:
-        """The class of one image."""
-
-    def read(self, sample: int) -> NDArray[np.uint8]:
-        """The encoded bytes of one image; read from any thread or forked process."""
-
-
-@runtime_checkable
-class NamedSource(Protocol):
-    """A source that can say where an image lies, so that an error about it can be acted upon."""
-
-    def name(self, sample: int) -> str:
-        """A place a person can find, such as a file and a record key."""
-
-
-@runtime_checkable
-class PrefetchingSource(Protocol):
-    """A source that can be told what will be read next."""
-
-    def prefetch(self, samples: NDArray[np.int64]) -> None:
-        """Has the system bring these images into memory, and waits for none; called from any thread."""

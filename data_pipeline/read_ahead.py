@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline import PrefetchingSource, Source
+from data_pipeline.source import PrefetchingSource, Source
 
 IMAGES_AHEAD = 1024
 

@@ -1,4 +1,4 @@
-"""Processes that work for this one, and jobs that are done ahead of their turn."""
+"""How far a long piece of work has come, on standard error."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def progress_bar(*, shown: bool = True) -> Progress:
+    """A bar per task, with what is done, of how many, and how long the rest will take."""
+    columns = TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True), disable=not shown)
+
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")

@@ -1,1 +1,1 @@
-"""Where processes start: the only code that knows both `partial_fc` and `data_pipeline`."""
+"""Where processes start: the only code that imports both libraries."""

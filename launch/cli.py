@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
 
 import torch
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import get_args_parser
-from torch.distributed.run import run as run_agent
 
 import partial_fc
-from launch import errors, evaluate, inspect, pack, plan, train, verify
-from launch.config import load_config
+from launch import errors, evaluate, train
+from launch.commands import inspect, pack, plan, verify
+from launch.config.loading import load_config
+from launch.processes import run_ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,36 +70,15 @@ _NPROC_HELP = "ranks on this machine; auto: one per GPU, or two on CPUs"
 def _train(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)  # refuse a bad one before any process starts
     if arguments.nproc > 1:
-        return _run_ranks("launch.train", train.forwarded(arguments), arguments.nproc)
+        return run_ranks("launch.train", train.forwarded(arguments), arguments.nproc)
     train.run(config)
     return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.nproc > 1:
-        return _run_ranks("launch.evaluate", evaluate.forwarded(arguments), arguments.nproc)
+        return run_ranks("launch.evaluate", evaluate.forwarded(arguments), arguments.nproc)
     evaluate.run(arguments)
-    return 0
-
-
-def _run_ranks(module: str, words: Sequence[str], nproc: int) -> int:
-    """The exit code of ``nproc`` ranks of ``module`` under torchrun, in sessions of their own, on this machine.
-
-    That of the first rank that failed; 128 + the signal's number where a signal ended this process and so its ranks.
-    """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
-    logging.disable(logging.CRITICAL)  # of torchrun's, in this process: the rank that failed has said why
-    command = ["--standalone", f"--nproc-per-node={nproc}", "--module", module, *words]
-    try:
-        run_agent(get_args_parser().parse_args(command))  # type: ignore[no-untyped-call]
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode > 0:
-            return failure.exitcode
-        print(f"partial-fc: rank {rank} was killed ({failure.signal_name()})", file=sys.stderr)
-        return 1
-    except SignalException as error:
-        return 128 + error.sigval
     return 0
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from launch.config import ConfigError
-from partial_fc.loop import TrainingDiverged
+from launch.config.loading import ConfigError
+from partial_fc.divergence import TrainingDiverged
 
 EXIT_CODES = """\
 exit codes:

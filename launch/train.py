@@ -12,17 +12,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from data_pipeline import Source
-from launch import build, sets
-from launch.bad_images import agreed_bad_images
-from launch.config import Config, load_config, resolved_yaml
+from data_pipeline.source import Source
+from launch import assembly
+from launch.assembly.bad_images import agreed_bad_images
+from launch.config.loading import load_config, resolved_yaml
+from launch.config.run import Config
 from launch.errors import reported
-from launch.evaluate import evaluate_backbone, print_results
-from launch.process_memory import keep_freed_memory
+from launch.evaluation.results import evaluate_backbone
+from launch.evaluation.tables import print_results
+from launch.processes import keep_freed_memory
 from partial_fc import ShardedClassifier, World
-from partial_fc.checkpoint import save_checkpoint
-from partial_fc.loop import refuse_spoilt_weights, train
-from partial_fc.meter import Meter
+from partial_fc.checkpoint.saving import save_checkpoint
+from partial_fc.divergence import refuse_spoilt_weights
+from partial_fc.loop import train
+from partial_fc.reports.meter import Meter
 from partial_fc.world import local_device, process_group
 
 
@@ -53,36 +56,36 @@ def run(config: Config) -> None:
     """Train as ``config`` says, save the model, and evaluate it where held-out identities are given."""
     keep_freed_memory()
     torch.manual_seed(config.seed)
-    source = sets.open_training_data(config)
-    held_out = None if config.data.evaluate is None else sets.open_records(config.data.evaluate, config)
+    source = assembly.open_training_data(config)
+    held_out = None if config.data.evaluate is None else assembly.open_records(config.data.evaluate, config)
     device = local_device()
-    backbone = build.backbone(config, config.backbone.weights)  # before its weights may be set aside with their run
+    backbone = assembly.backbone(config, config.backbone.weights)  # before its weights may be set aside with their run
     with process_group() as world, ExitStack() as open_sinks:
-        if world.rank == 0 and (aside := build.set_earlier_run_aside(config.run_dir)) is not None:
+        if world.rank == 0 and (aside := assembly.set_earlier_run_aside(config.run_dir)) is not None:
             print(f"the earlier run in {config.run_dir} is kept as {aside}", flush=True)
         world.barrier()
         backbone = backbone.to(device)
-        head = build.head(config, source.num_classes, world).to(device)
-        model = build.replicated(build.compiled(backbone, config), world)
-        optimizer = build.optimizer(backbone, config.optimizer)
+        head = assembly.head(config, source.num_classes, world).to(device)
+        model = assembly.replicated(assembly.compiled(backbone, config), world)
+        optimizer = assembly.optimizer(backbone, config.optimizer)
         total_steps = max(round(config.schedule.epochs * len(source) / config.schedule.batch_size), 1)
-        batches = build.loader(config, source, world, device)
+        batches = assembly.loader(config, source, world, device)
         bad_images = partial(agreed_bad_images, batches, config.data.most_bad_images, world, device)
         facts = {"config": config.model_dump(mode="json"), "num_images": len(source)}
         save = partial(_save, config.run_dir / "checkpoints", backbone=backbone, head=head, world=world, facts=facts)
-        sinks = [open_sinks.enter_context(closing(sink)) for sink in build.sinks(config, world, source.num_classes)]
+        sinks = [open_sinks.enter_context(closing(sink)) for sink in assembly.sinks(config, world, source.num_classes)]
         if world.rank == 0:
             (config.run_dir / "config.yaml").write_text(resolved_yaml(config))
             print(_summary(config, source, backbone, total_steps, world, device), flush=True)
         train(
             range(total_steps),
             batches=batches,
-            counts=build.batch_shares(config, world),
+            counts=assembly.batch_shares(config, world),
             backbone=model,
             head=head,
             optimizer=optimizer,
-            set_rates=build.rate_setter(config, total_steps, len(source), optimizer, head),
-            autocast=build.autocast(config, device),
+            set_rates=assembly.rate_setter(config, total_steps, len(source), optimizer, head),
+            autocast=assembly.autocast(config, device),
             clip_norm=config.optimizer.clip_norm,
             meter=Meter(total_steps=total_steps, images_per_epoch=len(source), device=device, bad_images=bad_images),
             sinks=sinks,

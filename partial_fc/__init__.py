@@ -2,7 +2,7 @@
 
 from partial_fc.classifier import ShardedClassifier
 from partial_fc.objectives import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
-from partial_fc.rows import RowAdamW, RowOptimizer, RowSGD
+from partial_fc.rows.optimizers import RowAdamW, RowOptimizer, RowSGD
 from partial_fc.world import World, current_world, sum_gradients
 
 __all__ = [

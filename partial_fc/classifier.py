@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from partial_fc.functional import cosine
-from partial_fc.gram import GramSweep
-from partial_fc.known_rows import KnownRows
+from partial_fc.gram_sweep import GramSweep
 from partial_fc.labels import LabelCheck, agreed_counts, checked_counts
 from partial_fc.objectives import Objective
-from partial_fc.rows import RowOptimizer
-from partial_fc.sampling import drawn_columns, initial_rows
+from partial_fc.rows.known_rows import KnownRows
+from partial_fc.rows.optimizers import RowOptimizer
+from partial_fc.rows.sampling import drawn_columns, initial_rows
+from partial_fc.rows.sharding import Columns, class_range, owned_targets
 from partial_fc.scratch import Scratch
-from partial_fc.sharding import Columns, class_range, owned_targets
 from partial_fc.slopes import Slopes
 from partial_fc.sweep import Sweep
 from partial_fc.world import World, current_world
@@ -60,8 +60,8 @@ class ShardedClassifier(nn.Module):
     - ``cosines``: a softmax needs them two or three times a step. ``"recompute"`` makes them anew; ``"keep"`` spends
       N·c numbers of ``product_dtype``; ``"auto"`` keeps as many as a twentieth of the bytes of weights and state
       holds. The results are the same to the bit.
-    - ``gram``: losses that are quadratic in the cosines (P2SGrad) need none of them (``gram.py``). ``"auto"`` goes
-      that road where it is the shorter one, for N > 3D/8.
+    - ``gram``: losses that are quadratic in the cosines (P2SGrad) need none of them (``gram_sweep.py``). ``"auto"``
+      goes that road where it is the shorter one, for N > 3D/8.
     - ``statistics``: the last step's figures as tensors: ``loss``, ``median_target_angle`` (radians), ``scale`` and
       ``scale_capped`` where the objective has them.
 

@@ -5,17 +5,14 @@ Legend: N images of all ranks, n this rank's; D embedding dimensions; P listed p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from partial_fc.functional import verification
-from partial_fc.functional.cosine import unit_rows
 from partial_fc.functional.pair_scores import (
     SCORE_BINS,
     STEPS_PER_UNIT,
@@ -160,51 +157,6 @@ def evaluate_pairs(
         kfold_accuracy=verification.kfold_accuracy(cos_P, same_P, folds),
         counts={"images": len(unit_ND), **_pair_counts(points)},
     )
-
-
-def gathered(
-    unit_nD: Float[Tensor, "n d"], labels_n: Int[Tensor, " n"], world: World
-) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
-    """All ranks' rows and labels in rank order; a rank that has none need not know D. Talks: N rows and N labels."""
-    sizes = world.all_gather(torch.tensor(unit_nD.shape[1], device=unit_nD.device))
-    if len(unit_nD) == 0:
-        unit_nD = unit_nD.new_empty(0, int(sizes.max()))
-    return world.gather_rows(unit_nD), world.gather_rows(labels_n)
-
-
-def embed(
-    backbone: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    device: torch.device,
-    autocast_dtype: torch.dtype | None = None,
-    flip: bool = False,
-) -> tuple[Float[Tensor, "n D"], Int[Tensor, " n"]]:
-    """(unit embeddings in float32, labels) of all images in `batches`, on `device`, the backbone in evaluation mode.
-
-    `flip` adds the embedding of the mirrored image before the row is normalised, as is usual for faces: twice the work.
-    `autocast_dtype` runs the backbone under autocast. Each module's training flag is put back afterwards, whatever
-    happens, frozen layers' included. Without any batch the result is (0, 0)-shaped, and `gathered` takes it.
-    """
-    units, labels = [torch.empty(0, 0, device=device)], [torch.empty(0, dtype=torch.int64, device=device)]
-    with _evaluation_mode(backbone), torch.no_grad():
-        for images, batch_labels in batches:
-            images = images.to(device, non_blocking=True)
-            with torch.autocast(device.type, autocast_dtype, enabled=autocast_dtype is not None):
-                views = [backbone(images), backbone(images.flip(-1))] if flip else [backbone(images)]
-            units.append(unit_rows(torch.stack(views).float().sum(0))[0])
-            labels.append(batch_labels.to(device, torch.int64, non_blocking=True).flatten())
-    return torch.cat(units[1:] or units), torch.cat(labels)
-
-
-@contextmanager
-def _evaluation_mode(backbone: nn.Module) -> Iterator[None]:
-    flags = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    try:
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 def _check_unit_rows(unit_ND: Tensor) -> None:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from partial_fc.functional import cosine
 from partial_fc.fused import fused_on_gpus
+from partial_fc.rows.sharding import Columns, Targets, owned_targets
 from partial_fc.scratch import Scratch
-from partial_fc.sharding import Columns, Targets, owned_targets
 from partial_fc.slopes import Cosines, Slopes
 from partial_fc.world import World
 

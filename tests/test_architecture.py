@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
+from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -11,24 +13,86 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MATHS = {"__future__", "collections", "dataclasses", "fractions", "functools", "jaxtyping", "math", "torch", "typing"}
 NOT_SOURCES = {"tests", "build", "dist"}
+FORMATS = ("folders", "recordio", "table", "tar", "verification_bin")
+BENCHMARKS = ("classifier", "data", "losses", "opening", "scale")
+
+
+def rooms(package: str, *names: str) -> set[str]:
+    return {f"{package}.{name}" for name in names}
+
+
+LIBRARIES = {"partial_fc", "data_pipeline"}
+MEASURING = rooms("benchmarks", "documents", "machine", "memory", "plot_style")  # what every benchmark may use
 LAYERS = {  # a package, and the project's packages that it may import; the longest name that fits a module holds
     "partial_fc.functional": {"partial_fc.functional"},
-    "partial_fc": {"partial_fc"},
-    "data_pipeline": {"data_pipeline"},
-    "launch": {"launch", "partial_fc", "data_pipeline"},
-    "benchmarks": {"benchmarks", "launch", "partial_fc", "data_pipeline"},
+    "partial_fc.backbones": {"partial_fc.backbones"},
+    "partial_fc.reports": {"partial_fc.reports"},
+    "partial_fc.rows": rooms("partial_fc", "rows", "functional", "fused", "scratch"),
+    "partial_fc": {"partial_fc"},  # less what MAY_IMPORT keeps for others
+    "data_pipeline.files": {"data_pipeline.files"},
+    "data_pipeline.images": {"data_pipeline.images"},
+    "data_pipeline.order": rooms("data_pipeline", "order", "hashing"),
+    "data_pipeline.augment": rooms("data_pipeline", "augment", "hashing"),
+    "data_pipeline.synthetic": rooms("data_pipeline", "synthetic", "hashing"),
+    "data_pipeline.sets": rooms("data_pipeline", "sets", "source", "hashing"),
+    **{  # no format knows another
+        f"data_pipeline.formats.{form}": rooms("data_pipeline", f"formats.{form}", "files", "source", "complaints")
+        for form in FORMATS
+    },
+    "data_pipeline.formats": rooms("data_pipeline", "formats", "sets", "source"),
+    "data_pipeline.loader": rooms(  # and no format: the loader reads a Source
+        "data_pipeline", "loader", "images", "order", "augment", "source", "hashing", "read_ahead"
+    ),
+    "data_pipeline.checking": rooms(
+        "data_pipeline", "checking", "images", "order", "sets", "formats", "source", "workers", "files"
+    ),
+    "data_pipeline.packing": rooms(
+        "data_pipeline", "packing", "images", "sets", "formats", "synthetic", "source", "workers", "complaints", "files"
+    ),
+    "data_pipeline.converting": rooms(
+        *("data_pipeline", "converting", "checking", "images", "order", "sets", "formats", "source", "workers"),
+        *("files", "read_ahead"),
+    ),
+    "data_pipeline": rooms("data_pipeline", "source"),  # source, complaints, hashing, workers, read_ahead: the ground
+    "launch.config": {"launch.config", "partial_fc", "data_pipeline.augment"},
+    "launch.assembly": {"launch.assembly", "launch.config", *LIBRARIES},
+    "launch.pages": rooms("launch", "pages", "units", "figure_style")
+    | {"partial_fc.evaluation", "data_pipeline.checking"},
+    "launch.planning": {"partial_fc", *rooms("launch", "planning", "config", "units", "figure_style")},
+    "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages") | LIBRARIES,
+    "launch.commands": rooms("launch", "commands", "assembly", "config", "pages", "planning", "processes", "units")
+    | LIBRARIES,
+    "launch": {"launch", *LIBRARIES},
+    **{
+        f"benchmarks.{name}": {f"benchmarks.{name}", *MEASURING, "launch", *LIBRARIES} for name in BENCHMARKS
+    },  # no benchmark knows another
+    "benchmarks": {"benchmarks", "launch", *LIBRARIES},
     "configs": set(),
-    "docs": {"partial_fc", "data_pipeline", "launch"},
+    "docs": {"launch", *LIBRARIES},
+}
+MAY_IMPORT = {  # a name, and the only ones outside it that may import it; the longest name that fits holds
+    "partial_fc.planning": {"launch", "benchmarks"},
+    "partial_fc.checkpoint": {"launch", "benchmarks"},
+    "partial_fc.functional.reference": set(),  # the tests' oracle
+    "launch.cli": set(),
+    "launch.commands": {"launch.cli"},
 }
 HOMES = {  # an outside name, and the only modules that may speak it; the longest name that fits holds
     "torch.distributed": {"partial_fc.world"},
     "torch.distributed.checkpoint": {"partial_fc.checkpoint"},
-    "torch.distributed.run": {"launch.cli"},  # torchrun itself, which starts processes and is no collective
-    "torch.distributed.elastic": {"launch.cli"},
-    "prometheus_client": {"partial_fc.prometheus"},
-    "nvidia.dali": {"data_pipeline.dali_pipeline", "data_pipeline.dali_graph"},
-    "yaml": {"launch.config"},
+    "torch.distributed.run": {"launch.processes"},  # torchrun itself, which starts processes and is no collective
+    "torch.distributed.elastic": {"launch.processes"},
+    "prometheus_client": {"partial_fc.reports.prometheus"},
+    "rich": {"partial_fc.reports.terminal", "data_pipeline.workers", "data_pipeline.packing.record_set", "launch"},
+    "nvidia.dali": {"data_pipeline.loader.dali_graph"},
+    "pyarrow": {"data_pipeline.formats.table", "benchmarks.opening"},
+    "PIL": {"data_pipeline.images", "data_pipeline.checking", "data_pipeline.packing", "launch.pages", "benchmarks"},
+    "matplotlib": {"launch.figure_style", "launch.pages.figures", "launch.planning.figure", "benchmarks"},
+    "pydantic": {"launch.config"},
+    "yaml": {"launch.config.loading"},
 }
+LONGEST_FILE = 277  # lines
+FULLEST_FOLDER = 20  # source files
 
 
 def module_files(root: Path) -> dict[str, Path]:
@@ -67,12 +131,14 @@ def faults(module: str, names: set[str]) -> list[str]:
     if layer is None:
         return [f"{module}: belongs to no layer"]
     for name in sorted(names):
-        home = HOMES.get(longest(dict(HOMES), name) or "", {module})
         target = longest(dict(LAYERS), name)
-        if module not in home:
-            found.append(f"{module}: {name} is spoken in {' and '.join(sorted(home))} only")
+        if (home := longest(dict(HOMES), name)) and not any(covers(speaker, module) for speaker in HOMES[home]):
+            found.append(f"{module}: {name} is spoken in {' and '.join(sorted(HOMES[home]))} only")
         if target is not None and not any(covers(allowed, name) for allowed in LAYERS[layer]):
             found.append(f"{module}: {layer} may not import {target}")
+        kept = longest(dict(MAY_IMPORT), name)
+        if kept is not None and not any(covers(user, module) for user in MAY_IMPORT[kept] | {kept}):
+            found.append(f"{module}: {kept} is not for it")
         if layer == "partial_fc.functional" and target is None:
             state = covers("torch.nn", name) and not covers("torch.nn.functional", name)
             if state or name.partition(".")[0] not in MATHS:
@@ -84,18 +150,25 @@ def all_faults(root: Path) -> list[str]:
     return [fault for module, file in module_files(root).items() for fault in faults(module, spoken(file))]
 
 
-def circle(root: Path) -> list[str]:
-    """The modules of one import circle, or nothing."""
+def circle(root: Path, package: Callable[[str], str] = lambda module: module) -> list[str]:
+    """The modules of one import circle, or nothing; of packages where ``package`` names that of a module."""
     files = module_files(root)
     edges: dict[str, set[str]] = {}
     for module, file in files.items():
         targets = {longest(dict.fromkeys(files), name) for name in spoken(file)} - {None}
-        edges[module] = {target for target in targets if target is not None and target != module}
+        places = {package(target) for target in targets if target is not None and target != module}
+        edges[package(module)] = edges.get(package(module), set()) | (places - {package(module)})
     try:
         TopologicalSorter(edges).prepare()
     except CycleError as error:
         return list(error.args[1])
     return []
+
+
+def room(module: str) -> str:
+    """The room of a module: the sub-package of its wing, or the module itself where it stands in the hall."""
+    wing, *rest = module.split(".")
+    return ".".join([wing, *rest[:1]])
 
 
 def test_every_module_speaks_only_what_it_may() -> None:
@@ -104,6 +177,20 @@ def test_every_module_speaks_only_what_it_may() -> None:
 
 def test_no_module_imports_itself_in_a_circle() -> None:
     assert circle(ROOT) == []
+
+
+def test_no_room_imports_another_in_a_circle() -> None:
+    assert circle(ROOT, room) == []
+
+
+def test_no_file_is_longer_than_a_reader_holds() -> None:
+    lengths = {module: len(file.read_text().splitlines()) for module, file in module_files(ROOT).items()}
+    assert {module: length for module, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_no_folder_is_fuller_than_a_look_takes_in() -> None:
+    counts = Counter(file.parent for file in module_files(ROOT).values())
+    assert {folder: count for folder, count in counts.items() if count > FULLEST_FOLDER} == {}
 
 
 def test_every_source_file_is_looked_at() -> None:
@@ -118,19 +205,30 @@ def test_every_source_file_is_looked_at() -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("partial_fc.rows", "import torch.distributed as dist"),
-        ("partial_fc.rows", "from torch import distributed"),
-        ("partial_fc.rows", "import torch\ntorch.distributed.barrier()"),
+        ("partial_fc.sweep", "import torch.distributed as dist"),
+        ("partial_fc.sweep", "from torch import distributed"),
+        ("partial_fc.sweep", "import torch\ntorch.distributed.barrier()"),
         ("partial_fc.world", "from torch.distributed.checkpoint import save"),
-        ("partial_fc.rows", "from launch.config import Config"),
-        ("partial_fc.rows", "def late():\n    import data_pipeline"),
-        ("data_pipeline.order", "from partial_fc import World"),
+        ("partial_fc.sweep", "from launch.config.run import Config"),
+        ("partial_fc.sweep", "def late():\n    import data_pipeline"),
+        ("partial_fc.loop", "from partial_fc.checkpoint.saving import save_checkpoint"),
+        ("partial_fc.sweep", "from partial_fc.planning.memory import plan"),
+        ("partial_fc.rows.optimizers", "from partial_fc.classifier import ShardedClassifier"),
+        ("partial_fc.world", "from partial_fc.functional import reference"),
+        ("data_pipeline.order.shuffled", "from partial_fc import World"),
+        ("data_pipeline.formats.tar.source", "from data_pipeline.formats.recordio.source import RecordSource"),
+        ("data_pipeline.loader.image_loader", "from data_pipeline.formats.by_path import open_source"),
+        ("data_pipeline.source", "from data_pipeline.sets import joined"),
+        ("data_pipeline.converting.parts", "import pyarrow"),
+        ("benchmarks.losses.runs", "from benchmarks.scale import probes"),
+        ("launch.pages.report", "from launch.config.run import Config"),
+        ("launch.train", "from launch.commands import plan"),
         ("launch.train", "from prometheus_client import Gauge"),
         ("launch.train", "import nvidia.dali.fn"),
         ("launch.train", "import yaml"),
         ("partial_fc.functional.margins", "from torch import nn"),
         ("partial_fc.functional.margins", "import torch\ntorch.nn.Parameter()"),
-        ("partial_fc.functional.margins", "from partial_fc.rows import RowSGD"),
+        ("partial_fc.functional.margins", "from partial_fc.rows.optimizers import RowSGD"),
         ("partial_fc.functional.margins", "import pathlib"),
         ("strange", "import math"),
     ],
@@ -147,6 +245,15 @@ def test_the_checker_finds_a_planted_circle(tmp_path: Path) -> None:
     assert circle(tmp_path) == []
     plant(tmp_path, "partial_fc.third", "from partial_fc import first")
     assert set(circle(tmp_path)) == {"partial_fc.first", "partial_fc.second", "partial_fc.third"}
+
+
+def test_the_checker_finds_a_planted_circle_of_rooms(tmp_path: Path) -> None:
+    plant(tmp_path, "partial_fc.left.first", "from partial_fc.right import second")
+    plant(tmp_path, "partial_fc.right.second", "import math")
+    plant(tmp_path, "partial_fc.right.third", "import partial_fc.left.fourth")
+    plant(tmp_path, "partial_fc.left.fourth", "import math")
+    assert circle(tmp_path) == []
+    assert set(circle(tmp_path, room)) == {"partial_fc.left", "partial_fc.right"}
 
 
 def plant(root: Path, module: str, text: str) -> None:

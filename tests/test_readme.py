@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -37,8 +38,33 @@ def test_the_script_of_the_readme_trains_on_one_process_and_on_two(size: int, tm
     assert float(losses[0]) < 0.8 * UNTRAINED_LOSS
 
 
-def test_every_source_file_stands_in_the_tree_of_the_readme() -> None:
-    tree = README.split("## The house")[1]
-    sources = [path for top in ("partial_fc", "data_pipeline", "launch") for path in (ROOT / top).rglob("*.py")]
-    missing = [path.name for path in sources if path.name != "__init__.py" and path.name not in tree]
-    assert not missing
+def packages_of_the_tree() -> dict[str, str]:
+    """Each folder that the tree of the README names, ``data_pipeline.formats.tar``, and what stands beside it."""
+    found, path = {}, list[str]()
+    for line in README.split("## The house")[1].split("```")[1].strip("\n").splitlines():
+        if entry := re.fullmatch(r"( *)(\w+)/ +(\S.*)", line):
+            path[len(entry[1]) // 2 :] = [entry[2]]
+            found[".".join(path)] = entry[3]
+    return found
+
+
+def test_the_tree_of_the_readme_names_every_package_in_its_own_words() -> None:
+    wings = ("partial_fc", "data_pipeline", "launch", "benchmarks")
+    files = [file for wing in wings for file in (ROOT / wing).rglob("__init__.py")]
+    pages = {
+        ".".join(file.parent.relative_to(ROOT).parts): ast.get_docstring(ast.parse(file.read_text())) for file in files
+    }
+    first_lines = {package: (page or "").splitlines()[0].rstrip(".") for package, page in pages.items()}
+    tree = packages_of_the_tree()
+    assert {package: words for package, words in tree.items() if package.split(".")[0] in wings} == first_lines
+    assert {package for package in tree if "." not in package} == {*wings, "configs", "docs", "tests"}
+
+
+def test_the_tree_of_the_readme_names_every_file_of_the_halls() -> None:
+    tree = README.split("## The house")[1].split("```")[1]
+    halls = [
+        file.name
+        for wing in ("partial_fc", "data_pipeline", "launch", "benchmarks")
+        for file in (ROOT / wing).glob("*.py")
+    ]
+    assert set(halls) - {"__init__.py"} == set(re.findall(r"\w+\.py", tree.split("configs/")[0]))

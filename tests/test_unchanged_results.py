@@ -25,12 +25,13 @@ sys.path.insert(0, str(Path(__file__).parent / "partial_fc"))  # for the run as 
 
 from simulation import on_ranks
 
-from data_pipeline.augment_draws import Change, Draws
-from data_pipeline.balanced_order import BalancedOrder
-from data_pipeline.dali_pipeline import ImageFormat, ImageLoader
-from data_pipeline.order import ShuffledOrder
-from data_pipeline.recordio import RecordSource, RecordWriter
-from data_pipeline.synthetic import identity_image
+from data_pipeline.augment.draws import Change, Draws
+from data_pipeline.formats.recordio.source import RecordSource
+from data_pipeline.formats.recordio.writer import RecordWriter
+from data_pipeline.loader.image_loader import ImageFormat, ImageLoader
+from data_pipeline.order.balanced import BalancedOrder
+from data_pipeline.order.shuffled import ShuffledOrder
+from data_pipeline.synthetic.people import identity_image
 from partial_fc import (
     AdaCos,
     ArcFace,
@@ -44,8 +45,8 @@ from partial_fc import (
     ShardedClassifier,
     World,
 )
-from partial_fc.sampling import drawn_columns
-from partial_fc.sharding import owned_targets
+from partial_fc.rows.sampling import drawn_columns
+from partial_fc.rows.sharding import owned_targets
 
 FILE = Path(__file__).with_name("unchanged_results.json")
 C, D, N, STEPS, SEED = 300, 32, 24, 3, 11

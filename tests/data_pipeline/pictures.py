@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_pipeline.augment import Augmentation
-from data_pipeline.dali_pipeline import Batch, ImageFormat, ImageLoader
-from data_pipeline.recordio import RecordSource, RecordWriter
+from data_pipeline.augment.augmentation import Augmentation
+from data_pipeline.formats.recordio.source import RecordSource
+from data_pipeline.formats.recordio.writer import RecordWriter
+from data_pipeline.loader.image_loader import Batch, ImageFormat, ImageLoader
 
 HEIGHT, WIDTH, COUNT, FIRST_LABEL = 24, 20, 30, 16_777_216 - 29
 FORM = ImageFormat(HEIGHT, WIDTH)

@@ -23,12 +23,15 @@ from encoded import FORMATS, encoded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipeline import NamedSource, Source
-from data_pipeline.checks import decoding_problem, image_problem, kind_of
-from data_pipeline.quarantine import QuarantineWriter, quarantined_samples
-from data_pipeline.recordio import RecordSource, RecordWriter
-from data_pipeline.tar_shards import TarSource, TarWriter
-from data_pipeline.verification_bin import BinSource, write_bin
+from data_pipeline.checking.quarantine import QuarantineWriter, quarantined_samples
+from data_pipeline.formats.recordio.source import RecordSource
+from data_pipeline.formats.recordio.writer import RecordWriter
+from data_pipeline.formats.tar.source import TarSource
+from data_pipeline.formats.tar.writer import TarWriter
+from data_pipeline.formats.verification_bin.source import BinSource
+from data_pipeline.formats.verification_bin.writer import write_bin
+from data_pipeline.images.checks import decoding_problem, image_problem, kind_of
+from data_pipeline.source import NamedSource, Source
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "250"))
 MOST_SECONDS = 20.0  # for one input of some kilobytes, which takes a thousandth of that

@@ -20,15 +20,16 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from data_pipeline.quarantine import QuarantineWriter
-from data_pipeline.recordio import RecordSource
-from launch import build, sets, train
-from launch.config import Config, load_config
+from data_pipeline.checking.quarantine import QuarantineWriter
+from data_pipeline.formats.recordio.source import RecordSource
+from launch import assembly, train
+from launch.config.loading import load_config
+from launch.config.run import Config
 from partial_fc import World
-from partial_fc.checkpoint import latest_checkpoint, load_backbone
+from partial_fc.checkpoint.loading import latest_checkpoint, load_backbone
 from partial_fc.loop import train as train_steps
-from partial_fc.meter import Meter
-from partial_fc.report import StepReport
+from partial_fc.reports.meter import Meter
+from partial_fc.reports.step_report import StepReport
 from partial_fc.world import process_group
 
 TRAINED, STEPS, EVERY, SAVE_EVERY, BATCH = range(40), 100, 15, 40, 32
@@ -120,7 +121,7 @@ def test_checkpoints_are_saved_on_the_way_and_at_the_end(finished: Finished) -> 
     assert folders == ["step-00000040", "step-00000080", "step-00000100"]
     weights = []
     for folder in folders:
-        network = build.backbone(load_config(finished.run_dir / "config.yaml"), None)
+        network = assembly.backbone(load_config(finished.run_dir / "config.yaml"), None)
         load_backbone(finished.run_dir / "checkpoints" / folder, network)
         weights.append(flat(network))
     assert not torch.equal(weights[0], weights[1])
@@ -201,19 +202,19 @@ def steps_done(config: Config, world: World, *, fixed_statistics: bool) -> tuple
     own alone, as it must be where one rank and several are compared; statistics of a batch are each rank's own.
     """
     torch.manual_seed(config.seed)
-    source, cpu = sets.open_training_data(config), torch.device("cpu")
-    backbone, head = build.backbone(config, None), build.head(config, source.num_classes, world)
+    source, cpu = assembly.open_training_data(config), torch.device("cpu")
+    backbone, head = assembly.backbone(config, None), assembly.head(config, source.num_classes, world)
     backbone.train(not fixed_statistics)
-    optimizer, sink = build.optimizer(backbone, config.optimizer), Losses()
+    optimizer, sink = assembly.optimizer(backbone, config.optimizer), Losses()
     train_steps(
         range(6),
-        batches=build.loader(config, source, world, cpu),
-        counts=build.batch_shares(config, world),
-        backbone=build.replicated(backbone, world),
+        batches=assembly.loader(config, source, world, cpu),
+        counts=assembly.batch_shares(config, world),
+        backbone=assembly.replicated(backbone, world),
         head=head,
         optimizer=optimizer,
-        set_rates=build.rate_setter(config, 6, len(source), optimizer, head),
-        autocast=build.autocast(config, cpu),
+        set_rates=assembly.rate_setter(config, 6, len(source), optimizer, head),
+        autocast=assembly.autocast(config, cpu),
         clip_norm=config.optimizer.clip_norm,
         meter=Meter(total_steps=6, images_per_epoch=len(source)),
         sinks=[sink],

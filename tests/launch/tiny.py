@@ -15,8 +15,8 @@ import torch
 import yaml
 from PIL import Image
 
-from data_pipeline.recordio import RecordWriter
-from data_pipeline.synthetic import identity_image
+from data_pipeline.formats.recordio.writer import RecordWriter
+from data_pipeline.synthetic.people import identity_image
 
 IMAGES_PER_IDENTITY = 8
 TRAINED, HELD_OUT = range(12), range(100, 110)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from partial_fc import AdaCos, ArcFace, CosFace, CosineSoftmax, P2SGrad, RowSGD, ShardedClassifier, World
 from partial_fc.labels import LabelCheck
-from partial_fc.sampling import initial_rows
+from partial_fc.rows.sampling import initial_rows
 
 C, D = 23, 8
 

@@ -9,7 +9,8 @@ import torch
 from simulation import on_ranks
 from torch import Tensor, nn
 
-from partial_fc.evaluation import FARS, Evaluation, embed, evaluate, evaluate_pairs, gathered
+from partial_fc.embedding import embed, gathered
+from partial_fc.evaluation import FARS, Evaluation, evaluate, evaluate_pairs
 from partial_fc.functional import pair_scores
 from partial_fc.world import World
 

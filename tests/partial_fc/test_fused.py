@@ -13,7 +13,7 @@ from torch import Tensor
 
 from partial_fc.functional import cosine, softmax
 from partial_fc.fused import compiled
-from partial_fc.rows import step_on_sphere_
+from partial_fc.rows.optimizers import step_on_sphere_
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler on a CPU")
 

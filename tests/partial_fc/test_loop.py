@@ -13,9 +13,10 @@ from simulation import on_ranks
 from torch import Tensor, nn
 
 from partial_fc import AdaCos, CosineSoftmax, Objective, RowSGD, ShardedClassifier, World
-from partial_fc.loop import TrainingDiverged, refuse_spoilt_weights, train
-from partial_fc.meter import Meter
-from partial_fc.report import StepReport
+from partial_fc.divergence import TrainingDiverged, refuse_spoilt_weights
+from partial_fc.loop import train
+from partial_fc.reports.meter import Meter
+from partial_fc.reports.step_report import StepReport
 
 C, D, SIDE, BATCH = 7, 6, 4, 12
 

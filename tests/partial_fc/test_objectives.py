@@ -41,7 +41,7 @@ def test_loss_and_both_gradients_equal_the_whole_matrix(name: str, size: int, bl
 def test_targets_listed_in_full_as_on_a_gpu_give_the_same(
     name: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("partial_fc.sharding._lists_all", lambda rows: True)
+    monkeypatch.setattr("partial_fc.rows.sharding._lists_all", lambda rows: True)
     assert_equal(CASES[name], problem(C, D, (9, 6)), size, 7)
 
 

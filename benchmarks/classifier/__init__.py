@@ -1,0 +1,1 @@
+"""A step of the classifier, timed beside others."""

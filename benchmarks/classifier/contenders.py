@@ -1,0 +1,160 @@
+"""The classifiers that are measured: ours, the dense model of the field, or any module with the field's signature."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.classifier.case import DENSE, DTYPES, OBJECTIVES, OURS, Case
+from benchmarks.classifier.dense_classifier import CosFaceLogits, DenseClassifier
+from partial_fc import RowAdamW, RowSGD, ShardedClassifier
+from partial_fc.world import World
+
+LEARNING_RATE = 0.01
+
+
+class Contender(NamedTuple):
+    """A classifier, what it is called with beside a batch, and what steps its rows: None where `backward` does."""
+
+    module: nn.Module
+    known: Mapping[str, Any]
+    optimizer: torch.optim.Optimizer | None
+
+    def step(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The loss of one whole step: forward, backward, and the rows moved."""
+        loss = self.module(embeddings, labels, **self.known)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise ValueError(f"{type(self.module).__name__} returned {_kind(loss)}: expected the loss, a scalar tensor")
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.optimizer is not None:
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    @property
+    def weight_bytes(self) -> int:
+        """The size of the parameters here."""
+        return sum(_size_bytes(parameter) for parameter in self.module.parameters())
+
+    @property
+    def state_bytes(self) -> int:
+        """The size of what the optimizer, of ours or of torch, keeps beside them."""
+        kept = [] if self.optimizer is None else self.optimizer.state.values()
+        tensors = [value for state in kept for value in state.values() if isinstance(value, Tensor)]
+        return sum(map(_size_bytes, [*self.module.buffers(), *tensors]))
+
+
+def contender(name: str, case: Case, world: World, device: torch.device) -> Contender:
+    """The contender called `name`, on `device`, in training. ValueError where a foreign one cannot be had."""
+    if name == OURS:
+        module = _ours(case, world)
+        known = {"counts": [case.batch // world.size] * world.size}  # as in training: no rank asks the others
+    else:
+        module = _dense(case, world) if name == DENSE else _foreign(name, case)
+        known = {}
+    module = module.to(device).train()
+    if name == OURS and case.row_optimizer != "none":
+        return Contender(module, known, None)
+    return Contender(module, known, torch.optim.SGD(module.parameters(), lr=LEARNING_RATE, momentum=case.momentum))
+
+
+def check_foreign_file(name: str) -> None:
+    """ValueError unless the file of `PATH:CLASS` is there; what is in it shows when it is run."""
+    path, _, _ = name.rpartition(":")
+    if not Path(path).is_file():
+        raise ValueError(f"{name}: there is no file {path!r}; expected PATH:CLASS, such as heads/mine.py:MyHead")
+
+
+def foreign_class(name: str) -> type[nn.Module]:
+    """The class that `PATH:CLASS` names. ValueError: no such file, no such class in it, or no `nn.Module`."""
+    check_foreign_file(name)
+    path, _, class_name = name.rpartition(":")
+    spec = importlib.util.spec_from_file_location(f"against_{Path(path).stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{name}: {path} is no Python file")
+    source = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(Path(path).resolve().parent))  # its neighbours are its to import, as if it were run
+    spec.loader.exec_module(source)
+    found = getattr(source, class_name, None)
+    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        classes = {key: value for key, value in vars(source).items() if isinstance(value, type)}
+        modules = ", ".join(key for key, value in classes.items() if issubclass(value, nn.Module)) or "none"
+        raise ValueError(f"{name}: {path} has no torch.nn.Module {class_name!r}; it has {modules}")
+    return found
+
+
+def _ours(case: Case, world: World) -> nn.Module:
+    return ShardedClassifier(
+        case.num_classes,
+        case.embedding_dim,
+        OBJECTIVES[case.objective](case.num_classes),
+        world=world,
+        sample_rate=case.sample_rate,
+        row_optimizer=_row_optimizer(case),
+        cosines=case.cosines,
+        gram=case.gram,
+        product_dtype=None if case.dtype == "float32" else DTYPES[case.dtype],
+        weight_dtype=DTYPES[case.weight_dtype],
+    )
+
+
+def _row_optimizer(case: Case) -> RowSGD | RowAdamW | None:
+    state_dtype = DTYPES[case.state_dtype]
+    if case.row_optimizer == "sgd":
+        return RowSGD(LEARNING_RATE, case.momentum, state_dtype=state_dtype)
+    if case.row_optimizer == "adamw":
+        return RowAdamW(LEARNING_RATE, state_dtype=state_dtype)
+    return None
+
+
+def _dense(case: Case, world: World) -> nn.Module:
+    return DenseClassifier(
+        case.num_classes,
+        case.embedding_dim,
+        sample_rate=case.rate_against,
+        product_dtype=DTYPES[case.against_dtype],
+        world=world,
+    )
+
+
+def _foreign(name: str, case: Case) -> nn.Module:
+    """`CLASS(num_classes=, embedding_dim=)` where its signature takes that, else the field's four in their order."""
+    found = foreign_class(name)
+    signature = inspect.signature(found)
+    ours: dict[str, Any] = {"num_classes": case.num_classes, "embedding_dim": case.embedding_dim}
+    if "sample_rate" in signature.parameters:
+        ours["sample_rate"] = case.rate_against
+    field = (CosFaceLogits(), case.embedding_dim, case.num_classes, case.rate_against)
+    if _takes(signature, **ours):
+        if case.rate_against < 1.0 and "sample_rate" not in ours:
+            raise ValueError(f"{name} takes no sample_rate: expected a rate of 1, got {case.rate_against}")
+        return found(**ours)
+    if _takes(signature, *field):
+        return found(*field)
+    raise ValueError(
+        f"{name} takes {signature}: expected (num_classes, embedding_dim) "
+        "or (margin_loss, embedding_size, num_classes, sample_rate)"
+    )
+
+
+def _takes(signature: inspect.Signature, *positional: object, **named: object) -> bool:
+    try:
+        signature.bind(*positional, **named)
+    except TypeError:
+        return False
+    return True
+
+
+def _size_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _kind(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,191 @@
+"""What is kept of one benchmark: a JSON file, whole or not there, from which every table and picture is made."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from benchmarks.classifier.case import OURS, Case
+from benchmarks.classifier.floors import Floors, Rates
+from benchmarks.classifier.ranks import Footprint
+from benchmarks.machine import Machine
+
+DERIVED = "derived"  # for readers of the file; made from the rest, so not read back
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One contender: the time of every measured step (its slowest rank's), and what each rank took."""
+
+    contender: str
+    seconds: list[float]
+    making_seconds: float
+    last_loss: float
+    ranks: list[Footprint]
+
+    @property
+    def short_name(self) -> str:
+        """The contender's name, without the path of a foreign one."""
+        return self.contender.rpartition(":")[2]
+
+    @property
+    def median_seconds(self) -> float:
+        """The typical step."""
+        return statistics.median(self.seconds)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The peak of the steps above the start, of the rank that took most."""
+        return max(rank.peak_bytes for rank in self.ranks)
+
+    @property
+    def held_bytes(self) -> int:
+        """Weights and optimizer state, of the rank that has most."""
+        return max(rank.weight_bytes + rank.state_bytes for rank in self.ranks)
+
+    @property
+    def peak_over_held(self) -> float:
+        """The peak of the rank that took most beyond what it must hold, as a multiple of that."""
+        return max(rank.peak_bytes / (rank.weight_bytes + rank.state_bytes) for rank in self.ranks)
+
+    def derived(self, case: Case) -> dict[str, float]:
+        """What a reader wants to see of it."""
+        return {
+            "median_seconds": self.median_seconds,
+            "min_seconds": min(self.seconds),
+            "max_seconds": max(self.seconds),
+            "images_per_second": case.batch / self.median_seconds,
+            "peak_bytes": self.peak_bytes,
+            "weights_and_state_bytes": self.held_bytes,
+            "peak_over_weights_and_state": self.peak_over_held,
+        }
+
+
+@dataclass(frozen=True)
+class Record:
+    """One benchmark that came to an end. `against_failure`: why the other contender has no figures, if it has none."""
+
+    case: Case
+    ours: Measurement
+    against: Measurement | None
+    against_failure: str | None
+    rates: Rates
+    floors: Floors
+    machine: Machine
+    date: str
+
+    @property
+    def times_faster(self) -> float | None:
+        """The median step of another kind of classifier over ours."""
+        if self.against is None or self.case.against == OURS:
+            return None
+        return self.against.median_seconds / self.ours.median_seconds
+
+    @property
+    def share_of_memory(self) -> float | None:
+        """Our peak over that of another kind of classifier."""
+        if self.against is None or self.case.against == OURS:
+            return None
+        return self.ours.peak_bytes / self.against.peak_bytes
+
+    @property
+    def times_per_class(self) -> float | None:
+        """Our time per class over that of ours over another number of classes, in the same run."""
+        if self.against is None or self.case.against != OURS:
+            return None
+        return self.seconds_per_class / (self.against.median_seconds / self.case.case_against.num_classes)
+
+    @property
+    def time_over_floor(self) -> float:
+        """Our median step over the least that this machine could take."""
+        return self.ours.median_seconds / self.floors.seconds
+
+    @property
+    def seconds_per_class(self) -> float:
+        """Our median step over the number of classes."""
+        return self.ours.median_seconds / self.case.num_classes
+
+    def derived(self) -> dict[str, Any]:
+        """What a reader of the file wants to see first."""
+        return {
+            "command": self.case.command(),
+            "times_faster": self.times_faster,
+            "share_of_memory": self.share_of_memory,
+            "times_per_class": self.times_per_class,
+            "time_over_floor": self.time_over_floor,
+            "ours": self.ours.derived(self.case),
+            "against": None if self.against is None else self.against.derived(self.case),
+        }
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Keep `record` at `path`: the file appears under its name when all of it is on the disk."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump({DERIVED: record.derived(), **asdict(record)}, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_record(path: Path) -> Record:
+    """The record at `path`. ValueError if the file holds something else."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        expected = {DERIVED, *(field.name for field in fields(Record))}
+        if not isinstance(values, dict) or values.keys() != expected:
+            raise ValueError(f"expected an object of {sorted(expected)}")
+        return Record(
+            case=Case(**values["case"]),
+            ours=_measurement(values["ours"]),
+            against=None if values["against"] is None else _measurement(values["against"]),
+            against_failure=values["against_failure"],
+            rates=Rates(**values["rates"]),
+            floors=Floors(**values["floors"]),
+            machine=Machine(**values["machine"]),
+            date=values["date"],
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is no record of a benchmark ({error}): remove it to measure again") from error
+
+
+def read_records(folder: Path) -> dict[str, Record]:
+    """Every record in `folder` by the name of its file, without those that a killed run left half-written."""
+    return {path.stem: read_record(path) for path in sorted(folder.glob("*.json"))}
+
+
+def told(record: Record) -> Sequence[str]:
+    """The record in a few lines for people."""
+    lines = [record.case.command(), *(_told(m, record.case) for m in (record.ours, record.against) if m is not None)]
+    floors = record.floors
+    lines.append(
+        f"  floor       {floors.seconds:9.4f} s ({floors.compute_seconds:.4f} s of products, "
+        f"{floors.traffic_seconds:.4f} s of memory): ours takes {record.time_over_floor:.2f} x as long"
+    )
+    if record.times_faster is not None and record.share_of_memory is not None:
+        lines.append(f"  ours is {record.times_faster:.2f} x as fast, in {record.share_of_memory:.3f} of the memory")
+    if record.times_per_class is not None:
+        lines.append(f"  a class takes {record.times_per_class:.2f} x as long as it does over the other's classes")
+    if record.against_failure is not None:
+        lines.append(f"  no figures of the other: {record.against_failure}")
+    return lines
+
+
+def _told(measurement: Measurement, case: Case) -> str:
+    return (
+        f"  {measurement.short_name[:11]:11} {measurement.median_seconds:9.4f} s "
+        f"({min(measurement.seconds):.4f} to {max(measurement.seconds):.4f}), "
+        f"{case.batch / measurement.median_seconds:7.0f} images/s, peak {measurement.peak_bytes / 1e9:.3f} GB, "
+        f"{measurement.peak_over_held:.2f} x weights and state"
+    )
+
+
+def _measurement(values: dict[str, Any]) -> Measurement:
+    return Measurement(**{**values, "ranks": [Footprint(**rank) for rank in values["ranks"]]})

@@ -1,0 +1,106 @@
+"""Contenders that take turns, each in a process of its own, which keeps its memory as the trainer's does.
+
+Two in one process would disturb each other: DataLoader forks, and the fork of a process in which DALI has run threads
+was seen to hang.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+
+from benchmarks.data.contenders import Contender, Task, contenders
+from launch.processes import keep_freed_memory
+
+
+@dataclass
+class Cost:
+    """The CPU and wall seconds of every turn, of the short run and of the long one."""
+
+    short_cpu_seconds: list[float] = field(default_factory=list)
+    long_cpu_seconds: list[float] = field(default_factory=list)
+    short_seconds: list[float] = field(default_factory=list)
+    long_seconds: list[float] = field(default_factory=list)
+
+    def cpu_microseconds(self, images: int) -> float:
+        """Per image, `images` being how many more the long run has."""
+        return (min(self.long_cpu_seconds) - min(self.short_cpu_seconds)) / images * 1e6
+
+    def images_per_second(self, images: int) -> float:
+        """By the clock on the wall."""
+        return images / (min(self.long_seconds) - min(self.short_seconds))
+
+
+def costs(task: Task, names: Iterable[str], *, turns: int, short: int, long: int) -> dict[str, Cost]:
+    """The costs of the contenders of those names, turn by turn, after a short run each that loads what they need."""
+    result = {name: Cost() for name in names}
+    with ExitStack() as processes:
+        found = {name: processes.enter_context(_process(name, task)) for name in result}
+        for name in found:
+            _turn(found[name], name, short)
+        for turn in range(turns):
+            for name, cost in result.items():
+                for batches, cpu_seconds, seconds in (
+                    (short, cost.short_cpu_seconds, cost.short_seconds),
+                    (long, cost.long_cpu_seconds, cost.long_seconds),
+                ):
+                    cpu, clock = _turn(found[name], name, batches)
+                    cpu_seconds.append(cpu)
+                    seconds.append(clock)
+                further = cost.cpu_microseconds((long - short) * task.batch)
+                print(f"turn {turn + 1}/{turns}  {name}: {further:.0f} us CPU an image so far", flush=True)
+    return result
+
+
+def used_cpu_seconds() -> float:
+    """What this process and its ended children have used, in user and in system time."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def spent(contender: Contender, task: Task, batches: int) -> tuple[float, float]:
+    """CPU and wall seconds of a run from its start to its end."""
+    cpu, clock = used_cpu_seconds(), time.perf_counter()
+    for batch in contender(task, batches):
+        assert len(batch.images) == task.batch
+    return used_cpu_seconds() - cpu, time.perf_counter() - clock
+
+
+@contextmanager
+def _process(name: str, task: Task) -> Iterator[Connection]:
+    """The near end of a connection to a contender's process, which ends with the `with` block."""
+    context = get_context("spawn")
+    near, far = context.Pipe()
+    process = context.Process(target=_serve, args=(name, task, far))
+    process.start()
+    far.close()
+    try:
+        yield near
+    finally:
+        near.close()
+        process.join()
+
+
+def _serve(name: str, task: Task, connection: Connection) -> None:
+    """Runs as many batches as it is told, as often as it is told, and answers what that took."""
+    keep_freed_memory()
+    while True:
+        try:
+            batches = connection.recv()
+        except EOFError:
+            return
+        connection.send(spent(contenders()[name], task, batches))
+
+
+def _turn(connection: Connection, name: str, batches: int) -> tuple[float, float]:
+    connection.send(batches)
+    try:
+        cpu, seconds = connection.recv()
+    except EOFError as error:
+        raise RuntimeError(f"{name}: its process ended without an answer; it says above why") from error
+    return cpu, seconds

@@ -1,0 +1,1 @@
+"""The losses compared on Omniglot."""

@@ -1,0 +1,154 @@
+"""Measure the whole table of the classifier's performance, draw it, and go on where it was stopped.
+
+    python -m benchmarks.performance            # on the CPU: what `make bench` does
+    python -m benchmarks.performance --device cuda
+    python -m benchmarks.performance --list     # the cases, their command lines, and which are done
+    python -m benchmarks.performance --write    # the tables and the pictures again, from what is there
+
+`performance/cases.py` is the table. A finished case is kept as `docs/performance/MACHINE/NAME.json` and not measured
+again; the tables of all machines go between the markers of `docs/performance.md`. Let nothing else run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.classifier.case import DEVICES, Case
+from benchmarks.classifier.measure import check_machine, measured
+from benchmarks.classifier.records import Record, read_record, read_records, told, write_record
+from benchmarks.classifier.teams import TeamError
+from benchmarks.documents import write_part
+from benchmarks.machine import this_machine
+from benchmarks.memory import available_bytes
+from benchmarks.performance.cases import SIZES, cases
+from benchmarks.performance.tables import machine_part
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PART = "performance"
+NO_RESULTS = "No results yet."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what is not there yet. 0: done, as far as it fits; 1: a case failed; 2: it cannot be; 130: stopped."""
+    arguments = _parser().parse_args(argv)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        print("performance: this machine has no CUDA device", file=sys.stderr)
+        return 2
+    planned = cases(SIZES[arguments.device])
+    folder = arguments.docs / PART / this_machine(arguments.device).name
+    try:
+        chosen = _chosen(planned, arguments.only)
+        waiting = unfinished(chosen, folder)
+        if arguments.list:
+            print_plan(chosen, waiting)
+            return 0
+        code = 0 if arguments.write else measure(waiting, folder)
+        write_document(arguments.docs)
+    except (OSError, ValueError) as error:
+        print(f"performance: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        write_document(arguments.docs)
+        print("performance: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return code
+
+
+def unfinished(planned: Mapping[str, Case], folder: Path) -> dict[str, Case]:
+    """The cases of which `folder` has no record. ValueError where it has one of the same name but of another case."""
+    waiting = {}
+    for name, case in planned.items():
+        path = folder / f"{name}.json"
+        if not path.exists():
+            waiting[name] = case
+        elif read_record(path).case != case:
+            raise ValueError(f"{path} is of another case ({read_record(path).case.command()}): remove it")
+    return waiting
+
+
+def measure(waiting: Mapping[str, Case], folder: Path) -> int:
+    """Measure all that is `waiting` and keep it in `folder`; 1 where a case failed. One too large is left out."""
+    failures = 0
+    for number, (name, case) in enumerate(waiting.items(), 1):
+        print(f"[{number}/{len(waiting)}] {name}", flush=True)
+        began = time.perf_counter()
+        try:
+            check_machine(case)
+            check_memory(case)
+            record = measured(case)
+        except ValueError as error:
+            print(f"    left out: {error}", flush=True)
+            continue
+        except TeamError as error:
+            print(f"performance: {name}: {error}", file=sys.stderr, flush=True)
+            failures += 1
+            continue
+        write_record(record, folder / f"{name}.json")
+        print("\n".join([*told(record), f"  in {time.perf_counter() - began:.0f} s"]), flush=True)
+    return 1 if failures else 0
+
+
+def check_memory(case: Case) -> None:
+    """ValueError where the case may need more than is free: a guess, so that no process need be killed for it."""
+    free_bytes = available_bytes(torch.device(case.device))
+    if case.needed_bytes > free_bytes:
+        raise ValueError(f"it may need {case.needed_bytes / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} are free")
+
+
+def write_document(docs: Path) -> None:
+    """Draw the pictures of every machine that has records, and write its tables into `docs/performance.md`."""
+    parts = [_machine_part(folder, docs) for folder in sorted((docs / PART).glob("*/")) if any(folder.glob("*.json"))]
+    write_part(docs / "performance.md", PART, "\n\n".join(parts) or NO_RESULTS)
+
+
+def print_plan(planned: Mapping[str, Case], waiting: Mapping[str, Case]) -> None:
+    """Tell what is planned, in order, and what of it is there."""
+    for name, case in planned.items():
+        print(f"{'to do' if name in waiting else 'done':6}{name:38}{case.steps:3} steps  {case.command()}")
+    print(f"{len(waiting)} of {len(planned)} to do")
+
+
+def _machine_part(folder: Path, docs: Path) -> str:
+    from benchmarks.performance.plots import drawn
+
+    records = _in_order(read_records(folder))
+    device = next(iter(records.values())).case.device
+    paths = [path.relative_to(docs).as_posix() for path in drawn(records, folder, device)]
+    return machine_part(records, paths)
+
+
+def _in_order(records: Mapping[str, Record]) -> dict[str, Record]:
+    """`records` as the table of cases has them, those it no longer has at the end."""
+    place = {name: number for sizes in SIZES.values() for number, name in enumerate(cases(sizes))}
+    return dict(sorted(records.items(), key=lambda item: (place.get(item[0], len(place)), item[0])))
+
+
+def _chosen(planned: Mapping[str, Case], only: Sequence[str] | None) -> dict[str, Case]:
+    unknown = sorted(set(only or ()) - planned.keys())
+    if unknown:
+        raise ValueError(f"there is no case {', '.join(unknown)}; --list names them")
+    return {name: case for name, case in planned.items() if only is None or name in only}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.performance",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these cases only")
+    parser.add_argument("--list", action="store_true", help="tell what is planned and what is there; measure nothing")
+    parser.add_argument("--write", action="store_true", help="write the tables and the pictures; measure nothing")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="holds performance.md and performance/")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A million identities, packed, opened and trained on."""

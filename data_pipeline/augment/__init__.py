@@ -1,0 +1,1 @@
+"""How often and how far images are changed, and the numbers drawn for it."""

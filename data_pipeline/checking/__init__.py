@@ -1,0 +1,1 @@
+"""What is wrong with a set, what the set is, and what is left out of it."""

@@ -1,0 +1,1 @@
+"""Any form into another, part by part; a conversion that was killed goes on."""

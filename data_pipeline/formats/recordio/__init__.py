@@ -1,0 +1,1 @@
+"""`.rec` and `.idx`, as MXNet's im2rec and InsightFace write them."""

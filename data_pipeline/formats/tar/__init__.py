@@ -1,0 +1,1 @@
+"""Tar shards as WebDataset writes them, read at random."""

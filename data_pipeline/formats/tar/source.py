@@ -1,0 +1,84 @@
+"""WebDataset's tar shards as a source with random access, and a writer of them."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.files.byte_file import ByteFile, Window
+from data_pipeline.formats.tar.index import LabelFrom, tar_index
+from data_pipeline.formats.tar.members import members
+from data_pipeline.formats.tar.shard_names import shard_paths
+
+MOST_OPEN = 256  # shards held open; a process may hold 1024 files by default
+
+
+class TarSource:
+    """The samples of tar shards in the order of the shards and of the members; see `shard_paths` for what names them.
+
+    An image (jpg, jpeg, png, webp, bmp) has its label beside it: the digits in a `.cls` or, by `label_from`, what a
+    `.json` calls `label`. The first opening walks through all headers and keeps what it found in `tar-index-*.npz`
+    beside the shards; later ones read that while the shards keep their sizes and times. Reading is one `pread`: safe
+    from threads and from forked processes. Damage is a ValueError that names shard, byte and member.
+    """
+
+    labels: NDArray[np.int64]
+
+    def __init__(self, paths: str | Path | Sequence[str | Path], *, label_from: LabelFrom = "cls") -> None:
+        if label_from not in ("cls", "json"):
+            raise ValueError(f'label_from {label_from!r}: expected "cls" or "json"')
+        self._shards = shard_paths(paths)
+        index = tar_index(self._shards, label_from)
+        self.labels, self._starts, self._sizes, self._leads = index[1:]
+        self._ends: list[int] = index.ends.tolist()
+        self._files: dict[int, ByteFile] = {}
+
+    @cached_property
+    def num_classes(self) -> int:
+        """The largest label plus one."""
+        return int(self.labels.max()) + 1
+
+    def __len__(self) -> int:
+        return self.labels.size
+
+    def label(self, sample: int) -> int:
+        """The class of one image."""
+        return int(self.labels[sample])
+
+    def read(self, sample: int) -> NDArray[np.uint8]:
+        """The encoded bytes of one image, read-only."""
+        content = self._file(self._shard(sample)).bytes_at(int(self._starts[sample]), int(self._sizes[sample]))
+        return np.frombuffer(content, np.uint8)
+
+    def prefetch(self, samples: NDArray[np.int64]) -> None:
+        """Has the system read these images into its cache."""
+        for sample in samples.tolist():
+            self._file(self._shard(sample)).prefetch(int(self._starts[sample]), int(self._sizes[sample]))
+
+    def name(self, sample: int) -> str:
+        """The shard and the member of one image."""
+        shard = self._shard(sample)
+        entry = int(self._starts[sample]) - int(self._leads[sample])
+        member = next(members(Window(self._file(shard)), entry))
+        return f"{self._shards[shard]} {member.name.decode(errors='backslashreplace')}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_files": {}}
+
+    def _shard(self, sample: int) -> int:
+        if not 0 <= sample < len(self):
+            raise IndexError(f"sample {sample} of {len(self)}")
+        return bisect_right(self._ends, sample)
+
+    def _file(self, shard: int) -> ByteFile:
+        """An open shard. The first to be asked for stay open; the rest are opened for one read each, some 10 us."""
+        file = self._files.get(shard)
+        if file is None:
+            file = ByteFile(self._shards[shard])
+            if len(self._files) < MOST_OPEN:
+                file = self._files.setdefault(shard, file)  # of two threads that opened it the first has it
+        return file

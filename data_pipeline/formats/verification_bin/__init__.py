@@ -1,0 +1,1 @@
+"""`.bin` verification sets: pairs of images, the same person or two."""

@@ -1,0 +1,1 @@
+"""One encoded image: its header, what is wrong with it, made into JPEG."""

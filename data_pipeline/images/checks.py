@@ -1,0 +1,62 @@
+"""What is wrong with one encoded image, as a text, or None: from its header alone, or by decoding it once.
+
+A text reads `kind: how it was seen`. Only a full decode finds all that stops training; and what is wrong in the middle
+of a JPEG may decode into wrong pixels without any error, which no check but a stored checksum sees.
+"""
+
+import io
+
+from PIL import Image
+
+from data_pipeline.images.headers import ImageHeader, image_header
+
+LARGEST_PIXELS = 2**26  # 8192 x 8192, 200 MB as RGB; pictures of faces have a few thousand to a few million
+
+
+def checked_header(encoded: bytes, largest_pixels: int = LARGEST_PIXELS) -> ImageHeader | str:
+    """The header of an image or what it and the outline say against the image: about 7 us for one of some kilobytes.
+
+    Zero bytes, a format that DALI does not decode, a file cut short, PNG checksums, and decoder bombs: headers of more
+    than `largest_pixels`, or of more pixels than the bytes can hold.
+    """
+    try:
+        header = image_header(encoded)
+    except ValueError as error:
+        return str(error)
+    pixels = header.width * header.height
+    if pixels <= largest_pixels:
+        return header
+    return (
+        f"too many pixels: {header.format} of {header.width:,} x {header.height:,} = {pixels:,} in {len(encoded):,} "
+        f"bytes; the bound is {largest_pixels:,}"
+    )
+
+
+def image_problem(encoded: bytes, largest_pixels: int = LARGEST_PIXELS) -> str | None:
+    """What :func:`checked_header` says against an image, or None."""
+    found = checked_header(encoded, largest_pixels)
+    return found if isinstance(found, str) else None
+
+
+def decoding_problem(encoded: bytes, largest_pixels: int = LARGEST_PIXELS) -> str | None:
+    """What :func:`image_problem` says or, where that is nothing, why Pillow cannot decode the image: 200 us at 112 px.
+
+    An image with a problem in its header is not decoded, so no bomb goes off.
+    """
+    header = checked_header(encoded, largest_pixels)
+    if isinstance(header, str):
+        return header
+    try:
+        with Image.open(io.BytesIO(encoded), formats=(header.format,)) as image:
+            image.load()
+            size = image.size
+    except Exception as error:  # Pillow's decoders raise whatever comes up: struct.error, IndexError, EOFError, ...
+        return f"cannot be decoded: {header.format}, {' '.join(str(error).split()) or type(error).__name__}"
+    if sorted(size) != sorted(header[1:]):  # sorted: TIFF may say that it lies on its side
+        return f"cannot be decoded: {header.format}, {size} pixels where its header says {header[1:]}"
+    return None
+
+
+def kind_of(problem: str) -> str:
+    """The kind that a problem begins with, to be counted by."""
+    return problem.partition(": ")[0]

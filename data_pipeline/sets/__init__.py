@@ -1,0 +1,1 @@
+"""Sets made of sets, and what their labels are called."""

@@ -1,0 +1,101 @@
+"""Several sets as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.source import IdentifiedSource, NamedSource, PrefetchingSource, Source
+
+Join = Literal["offset", "merge"]
+
+
+class JoinedSource:
+    """The images of `sources`, set after set.
+
+    `offset`: no identity of one set is in another; each set's labels begin where those of the set before it end.
+    `merge`: the same identity may be in several sets. It is known by its name where labels were made from names
+    (folders, lists and tables of names), and by its number where they are numbers; ValueError where some sets have
+    names and others numbers, which say nothing about each other. `identities` then has the names; it is None where
+    labels are but numbers, and after `offset`, where one name may mean several identities.
+    Holds 8 bytes an image beside what the sets hold.
+    """
+
+    def __init__(self, sources: Sequence[Source], join: Join = "offset") -> None:
+        if not sources:
+            raise ValueError("no set to join: expected at least one")
+        if join not in ("offset", "merge"):
+            raise ValueError(f"join {join!r}: expected 'offset' or 'merge'")
+        self.sources, self.join = tuple(sources), join
+        self._starts = np.cumsum([0, *map(len, sources)])
+        self.identities = None if join == "offset" else _merged_names(sources)
+        if self.identities is not None:
+            relabelled = _labels_by_name(sources, self.identities)
+        else:
+            relabelled = _offset_labels(sources) if join == "offset" else [source.labels for source in sources]
+        self.labels: NDArray[np.int64] = np.concatenate(relabelled)
+        self.num_classes = sum(s.num_classes for s in sources) if join == "offset" else int(self.labels.max()) + 1
+
+    def __len__(self) -> int:
+        return self.labels.size
+
+    def label(self, sample: int) -> int:
+        """The class of one image, in the joined set."""
+        return int(self.labels[sample])
+
+    def read(self, sample: int) -> NDArray[np.uint8]:
+        """The encoded bytes of one image."""
+        source, within = self._place(sample)
+        return source.read(within)
+
+    def prefetch(self, samples: NDArray[np.int64]) -> None:
+        """Passes on to each set what will be read of it."""
+        sets = np.searchsorted(self._starts, samples, side="right") - 1
+        for at in np.unique(sets).tolist():
+            source = self.sources[at]
+            if isinstance(source, PrefetchingSource):
+                source.prefetch(samples[sets == at] - self._starts[at])
+
+    def name(self, sample: int) -> str:
+        """The place that the image's own set gives, or its number there."""
+        source, within = self._place(sample)
+        return source.name(within) if isinstance(source, NamedSource) else f"sample {within}"
+
+    def _place(self, sample: int) -> tuple[Source, int]:
+        if not 0 <= sample < len(self):
+            raise IndexError(f"sample {sample} of {len(self)}")
+        at = int(np.searchsorted(self._starts, sample, side="right")) - 1
+        return self.sources[at], sample - int(self._starts[at])
+
+
+def _offset_labels(sources: Sequence[Source]) -> list[NDArray[np.int64]]:
+    starts = np.cumsum([0, *(source.num_classes for source in sources)]).tolist()
+    return [source.labels + start for source, start in zip(sources, starts[:-1], strict=True)]
+
+
+def _names(source: Source) -> Sequence[str] | None:
+    return source.identities if isinstance(source, IdentifiedSource) else None
+
+
+def _merged_names(sources: Sequence[Source]) -> Sequence[str] | None:
+    """The names that occur in any of the sets, in their order; None where no set has names."""
+    names = [_names(source) for source in sources]
+    named = [found for found in names if found is not None]
+    if not named:
+        return None
+    if len(named) < len(sources):
+        lacking = next(at for at, found in enumerate(names) if found is None)
+        raise ValueError(
+            f"set {lacking + 1} of {len(sources)} has numbers for labels and another has names, so nothing says which "
+            "identities are the same: join them by 'offset', or bring them into one form"
+        )
+    return sorted(set().union(*named))
+
+
+def _labels_by_name(sources: Sequence[Source], identities: Sequence[str]) -> list[NDArray[np.int64]]:
+    label_of = {name: label for label, name in enumerate(identities)}
+    maps = [np.fromiter((label_of[name] for name in _names(source) or ()), np.int64) for source in sources]
+    return [found[source.labels] for found, source in zip(maps, sources, strict=True)]

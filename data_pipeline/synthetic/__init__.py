@@ -1,0 +1,1 @@
+"""People drawn by arithmetic: any number of identities, no download."""

@@ -1,0 +1,126 @@
+"""The sets of images that a configuration names, and the batches made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data_pipeline.augment.augmentation import Augmentation
+from data_pipeline.checking.quarantine import quarantined_samples
+from data_pipeline.formats.by_path import open_source, parts
+from data_pipeline.formats.table.columns import GUESSED, ColumnError, Columns
+from data_pipeline.formats.verification_bin.source import BinSource
+from data_pipeline.loader.image_loader import ImageFormat, ImageLoader
+from data_pipeline.order.balanced import BalancedOrder
+from data_pipeline.order.shuffled import SampleOrder, rank_positions
+from data_pipeline.sets.joined import Join
+from data_pipeline.sets.noisy import NoisyLabels
+from data_pipeline.sets.selected import SelectedSource
+from data_pipeline.source import Source
+from launch.config.loading import ConfigError
+from launch.config.run import Config
+from partial_fc import World
+
+
+def image_format(config: Config, device: torch.device) -> ImageFormat:
+    """What an image becomes: in channels-last order, as the backbone takes it."""
+    side = config.data.image_size
+    place = "cpu" if device.type == "cpu" else device.index or 0
+    return ImageFormat(side, side, device=place, channels_last=True, fill=float(config.data.fill))
+
+
+def batch_shares(config: Config, world: World) -> list[int]:
+    """How many images of every global batch each rank has."""
+    return [len(rank_positions(0, config.schedule.batch_size, rank, world.size)) for rank in range(world.size)]
+
+
+def loader(config: Config, source: Source, world: World, device: torch.device) -> ImageLoader:
+    """This rank's part of every global batch, endless. ConfigError when a rank would get fewer than two images."""
+    if config.schedule.batch_size < 2 * world.size:
+        raise ConfigError(
+            f"schedule.batch_size is {config.schedule.batch_size}: BatchNorm needs two images on each of "
+            f"{world.size} ranks, {2 * world.size} together"
+        )
+    return ImageLoader(
+        source,
+        image_format(config, device),
+        global_batch=config.schedule.batch_size,
+        rank=world.rank,
+        size=world.size,
+        seed=config.seed,
+        augmentation=Augmentation(**config.data.augmentation.model_dump()),
+        quarantine=_quarantine(config, source),
+        sample_order=_sample_order(config, source),
+        num_threads=config.data.decode_threads,
+    )
+
+
+def _quarantine(config: Config, source: Source) -> NDArray[np.int64]:
+    """The listed images, by their numbers in ``source``: a list is of the set as it lies on disk."""
+    if config.data.quarantine is None:
+        return np.empty(0, np.int64)
+    listed = source.source if isinstance(source, NoisyLabels) else source
+    if isinstance(listed, SelectedSource):
+        return listed.samples_of(quarantined_samples(config.data.quarantine, listed.source))
+    return quarantined_samples(config.data.quarantine, listed)
+
+
+def _sample_order(config: Config, source: Source) -> SampleOrder | None:
+    """The order asked for, or None for the usual one. ConfigError for one that the data or the batch cannot have."""
+    images_each = config.data.images_per_identity_in_batch
+    if images_each is None:
+        return None
+    batch = config.schedule.batch_size
+    try:
+        return BalancedOrder(source.labels, global_batch=batch, images_each=images_each, seed=config.seed)
+    except ValueError as error:
+        raise ConfigError(f"data.images_per_identity_in_batch: {error}") from error
+
+
+def open_records(path: Path, config: Config | None = None) -> Source:
+    """The held-out set in ``path``, whichever form it has; ``config`` names the columns if it is a table."""
+    return _with_identities(path, "offset", _columns(config) if config else GUESSED, needs_table=False)
+
+
+def open_training_data(config: Config) -> Source:
+    """The training set, with the wrong labels asked for. ConfigError when the config contradicts the data."""
+    paths = config.data.train
+    source = _with_identities(
+        paths, config.data.join, _columns(config), needs_table=config.data.evaluate is None
+    )  # otherwise the columns may be those of the held-out set
+    if config.data.least_images_per_identity > 1:
+        source = SelectedSource(source, least_images=config.data.least_images_per_identity)
+    found = {"num_classes": source.num_classes, "num_images": len(source)}
+    for name, number in found.items():
+        stated = getattr(config.data, name)
+        if stated is not None and stated != number:
+            raise ConfigError(
+                f"data.{name} is {stated}, but {_named(paths)} has {number}: leave the key out, or name other data"
+            )
+    return NoisyLabels(source, config.data.label_noise, config.seed) if config.data.label_noise else source
+
+
+def _with_identities(paths: Path | Sequence[Path], join: Join, columns: Columns, *, needs_table: bool) -> Source:
+    """The set in ``paths``. ConfigError for a column that is not there, and for a set that has pairs only."""
+    try:
+        source = open_source(paths, join=join, columns=columns, needs_table=needs_table)
+    except ColumnError as error:
+        raise ConfigError(f"data.{error}") from error
+    if any(isinstance(part, BinSource) for part in parts(source)):
+        raise ConfigError(
+            f"{_named(paths)} is a verification set: it says of pairs of images whether they are one person's, not "
+            "whose they are. Measure with it: partial-fc evaluate RUN --pairs X.bin"
+        )
+    return source
+
+
+def _columns(config: Config) -> Columns:
+    return Columns(config.data.image_column, config.data.label_column)
+
+
+def _named(paths: Path | Sequence[Path]) -> str:
+    return str(paths) if isinstance(paths, Path) else " + ".join(map(str, paths))

@@ -1,0 +1,1 @@
+"""The commands of one process: plan, pack, inspect, verify."""

@@ -1,0 +1,93 @@
+"""``partial-fc inspect``: what a set of images is and what is wrong with it, on screen, as a page and as a picture."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from data_pipeline.checking.contact_sheet import Row, drawn_rows, sheet, strip
+from data_pipeline.checking.inspection import Inspection, inspection
+from data_pipeline.formats.by_path import open_source
+from data_pipeline.source import Source
+from launch.commands.arguments import add_column_arguments, columns_of
+from launch.pages.inspection import bytes_text, histogram, sizes_text, write_page
+
+FORMATS = {
+    "RecordSource": "RecordIO (.rec)",
+    "FolderSource": "a folder of images per identity",
+    "ListSource": "a list of paths and labels",
+    "TarSource": "tar shards (WebDataset)",
+    "TableSource": "Parquet or Arrow",
+    "BinSource": "a verification set of pairs (InsightFace's .bin)",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The set, how many images to look at, and where page and picture go."""
+    parser.add_argument("data", type=Path, metavar="PATH", help="a set of images, as training takes it")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write inspection.html and contact_sheet.png there")
+    parser.add_argument("--images", type=int, default=4000, metavar="N", help="images to look at, drawn by rule (4000)")
+    add_column_arguments(parser)
+    parser.add_argument("--seed", type=int, default=0, help="which images and identities are drawn")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Inspect a set and return the exit code: 0, also where something is wrong with it."""
+    source = open_source(arguments.data, columns=columns_of(arguments))
+    rows = drawn_rows(source, seed=arguments.seed)
+    shown = [sample for row in rows for sample in row.samples]
+    found = inspection(source, images=arguments.images, seed=arguments.seed, always=shown)
+    kind = format_name(source)
+    _say(arguments.data, kind, found)
+    if arguments.out is not None:
+        _write(arguments.out, arguments.data, kind, source, found, rows)
+    return 0
+
+
+def format_name(source: Source) -> str:
+    """What the format of a set is called."""
+    return FORMATS.get(type(source).__name__, type(source).__name__)
+
+
+def _say(path: Path, kind: str, found: Inspection) -> None:
+    per_identity = found.images_per_identity
+    table = Table(show_header=False)
+    for name, value in (
+        ("format", kind),
+        *([("pairs", found.pairs.description)] if found.pairs else []),
+        *([("labels", found.labels_from)] if found.labels_from else []),
+        ("identities", f"{found.num_identities:,}"),
+        ("images", f"{found.num_images:,}"),
+        ("images per identity", _spread(per_identity)),
+        *((f"  {label}", f"{count:,} identities") for label, count in histogram(per_identity)),
+        ("bytes", bytes_text(found)),
+        ("image sizes", sizes_text(found)),
+        ("image formats", ", ".join(f"{name} {count:,}" for name, count in found.formats.most_common())),
+        ("looked at", "all images" if found.is_whole else f"{len(found.looks):,} images, drawn by rule"),
+    ):
+        table.add_row(name, value)
+    print(path)
+    Console(highlight=False, markup=False).print(table)
+    faults = list(found.findings())
+    print("what is wrong:" if faults else "nothing wrong was found", *faults, sep="\n- ")
+
+
+def _spread(per_identity: NDArray[np.int64]) -> str:
+    return (
+        f"{per_identity.min():,} to {per_identity.max():,}, median {np.median(per_identity):,.0f}, "
+        f"mean {per_identity.mean():,.1f}"
+    )
+
+
+def _write(out: Path, path: Path, kind: str, source: Source, found: Inspection, rows: list[Row]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    strips = [strip(source, row) for row in rows]
+    captions = [f"identity {row.label}: {row.num_images:,} image{'s' * (row.num_images > 1)}" for row in rows]
+    sheet(strips, captions).save(out / "contact_sheet.png")
+    write_page(out / "inspection.html", found, title=str(path), kind=kind, strips=strips, captions=captions)
+    print(f"{out / 'inspection.html'}  open this one\n{out / 'contact_sheet.png'}  a row is one identity")

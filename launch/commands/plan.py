@@ -1,0 +1,152 @@
+"""``partial-fc plan``: what a configuration needs on any number of GPUs, before anybody rents one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from launch import assembly
+from launch.config.loading import ConfigError, load_config
+from launch.config.run import Config
+from launch.planning import figure as plan_figure
+from launch.planning import table as plan_table
+from launch.planning.forecast import Forecast, forecasts, planner
+from launch.planning.rates import measured_rates, read_rates
+from launch.units import parsed_bytes
+from partial_fc.planning.step_time import H100, Rates
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The config, the GPUs, what they can do, and where the plan goes."""
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/webface42m.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one value: backbone.name=r50"
+    )
+    parser.add_argument("--gpus", type=_count, default=8, metavar="N", help="the number the parts are shown for (8)")
+    parser.add_argument("--gpu-memory", type=_size, default="80GiB", metavar="SIZE", help="of each (80GiB)")
+    parser.add_argument(
+        "--num-classes", type=_count, metavar="C", help="instead of data.num_classes or what the data itself says"
+    )
+    parser.add_argument(
+        "--fixed-batch", action="store_true", help="keep the global batch; else each GPU keeps its images"
+    )
+    parser.add_argument(
+        "--reserve",
+        type=_size,
+        default="4GiB",
+        metavar="SIZE",
+        help="for the CUDA context, NCCL, cuDNN, images on their way, fragmentation (4GiB, a guess)",
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="what the ranks run on")
+    parser.add_argument(
+        "--rates", type=Path, metavar="FILE", help="JSON with rates in place of those assumed of an H100 SXM"
+    )
+    parser.add_argument("--measure", action="store_true", help="measure products and memory on this machine instead")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole plan there")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it: .svg, .png or .pdf")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plan and return the exit code: 0, also where it does not fit."""
+    if arguments.picture is not None and arguments.picture.suffix not in plan_figure.SUFFIXES:
+        raise ConfigError(f"--picture {arguments.picture}: expected a name in {', '.join(plan_figure.SUFFIXES)}")
+    config = load_config(arguments.config, arguments.set)
+    classes = _num_classes(config, arguments.num_classes)
+    if config.schedule.batch_size < 2 * arguments.gpus:
+        raise ConfigError(
+            f"schedule.batch_size is {config.schedule.batch_size}: BatchNorm needs two images on each of "
+            f"{arguments.gpus} GPUs, {2 * arguments.gpus} together"
+        )
+    rates, origin = _rates(arguments)
+    made = planner(config, classes, arguments.device, rates, arguments.gpu_memory, arguments.reserve)
+    batch = config.schedule.batch_size
+    plans = list(forecasts(made, arguments.gpus, batch, fixed_batch=arguments.fixed_batch))
+    asked = next(plan for plan in plans if plan.gpus == arguments.gpus)
+    plan_table.print_plan(config, made, plans, asked, origin)
+    if arguments.json is not None:
+        text = json.dumps(_record(config, arguments, classes, rates, origin, plans), indent=1) + "\n"
+        _written(arguments.json, lambda path: path.write_text(text), "the same figures for programs")
+    if arguments.picture is not None:
+        title = f"{config.backbone.name}, {config.objective.name}, {classes:,} classes of {made.job.embedding_dim}"
+        _written(
+            arguments.picture,
+            lambda path: plan_figure.draw(path, title, plans, arguments.gpu_memory),
+            "memory and time against the number of GPUs",
+        )
+    return 0
+
+
+def _num_classes(config: Config, asked: int | None) -> int:
+    if asked is not None:
+        if asked < 3:
+            raise ConfigError(f"--num-classes {asked}: expected at least 3")
+        return asked
+    if config.data.num_classes is not None:
+        return config.data.num_classes
+    try:
+        return assembly.open_training_data(config).num_classes
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"how many classes? The data cannot say ({error}): give data.num_classes or --num-classes"
+        ) from error
+
+
+def _rates(arguments: argparse.Namespace) -> tuple[Rates, str]:
+    """The rates, and where they come from."""
+    rates, origin = H100, "assumed of an H100 SXM"
+    if arguments.rates is not None:
+        rates, origin = read_rates(arguments.rates, rates), f"of {arguments.rates}, the rest {origin}"
+    if arguments.measure:
+        if arguments.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("--measure: this machine has no GPU: run it on one that has, or add --device cpu")
+        rates = measured_rates(torch.device(arguments.device), rates)
+        origin = f"measured here ({arguments.device}), links {origin}"
+    return rates, origin
+
+
+def _record(
+    config: Config, arguments: argparse.Namespace, classes: int, rates: Rates, origin: str, plans: list[Forecast]
+) -> dict[str, Any]:
+    """The whole plan, for programs. Bytes and seconds throughout."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "num_classes": classes,
+        "gpu_memory_bytes": arguments.gpu_memory,
+        "rates": asdict(rates),
+        "rates_origin": origin,
+        "plans": [
+            {
+                **asdict(plan),
+                "total_bytes": plan.total_bytes,
+                "fits": plan.total_bytes <= arguments.gpu_memory,
+                "step_seconds": plan.time.total,
+                "images_per_second": plan.images_per_second,
+            }
+            for plan in plans
+        ],
+    }
+
+
+def _written(path: Path, write: Callable[[Path], object], what: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path)
+    print(f"{path}  {what}")
+
+
+def _count(text: str) -> int:
+    if not text.replace("_", "").isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    try:
+        return parsed_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,1 @@
+"""The typed configuration, one file a section."""

@@ -1,0 +1,72 @@
+"""A configuration read from YAML, and written again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from launch.config.run import Config
+from partial_fc.objectives import OBJECTIVES
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used: the message names the key and what to do. Raised before any rank starts."""
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in ``path`` with ``a.b=c`` overrides applied. ConfigError for anything it cannot use."""
+    try:
+        tree = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected sections (key: value), got {type(tree).__name__}")
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: " + "; ".join(_explained(error))) from error
+
+
+def resolved_yaml(config: Config) -> str:
+    """The whole configuration, defaults included, as YAML that :func:`load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: expected KEY=VALUE, such as schedule.epochs=3")
+    *sections, name = key.split(".")
+    node = tree
+    for section in sections:
+        if node.get(section) is None:
+            node[section] = {}
+        node = node[section]
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+    try:
+        node[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
+
+
+def _explained(error: ValidationError) -> Iterable[str]:
+    for problem in error.errors():
+        # Between "objective" and its keys pydantic puts the objective's name, which is no part of the key.
+        key = ".".join(str(part) for part in problem["loc"] if part not in OBJECTIVES)
+        if problem["type"] == "missing":
+            yield f"{key!r} is missing"
+        elif problem["type"] == "value_error":
+            yield f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
+        else:
+            yield f"{key}: {problem['msg']}, got {problem['input']!r}"

@@ -1,0 +1,87 @@
+"""The run's configuration: YAML over typed models, one per component, that refuse what they do not know.
+
+A file holds only what differs from the defaults. ``--set a.b=c`` overrides one value. The resolved whole is written
+beside the run and reads back as the same configuration.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+from torch import nn
+
+from launch.config.classifier import ClassifierConfig
+from launch.config.data import DataConfig
+from launch.config.objectives import AdaCosConfig, ObjectiveConfig
+from launch.config.schedule import ScheduleConfig
+from launch.config.section import Section
+from partial_fc.backbones import BACKBONES, backbone
+
+
+class BackboneConfig(Section):
+    """The network between image and embedding."""
+
+    name: Literal["r18", "r34", "r50", "r100", "r200", "mbf"] = "r50"
+    embedding_dim: int = Field(512, ge=2)
+    width: int = Field(64, ge=4, description="channels of the first stage; 64 is the published network")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    checkpoint_activations: bool = Field(False, description="less memory for a third more time")
+    compile: Literal["auto", True, False] = Field("auto", description="torch.compile; auto: where a compiler is found")
+    autocast: Literal["bfloat16", "float32"] = "bfloat16"
+    weights: Path | None = Field(None, description="a state dict to start from: ours or arcface_torch's")
+
+    def build(self, input_size: int) -> nn.Module:
+        """The network for images of ``input_size`` pixels, with first weights; it loads nothing."""
+        return backbone(
+            self.name,
+            embedding_dim=self.embedding_dim,
+            input_size=input_size,
+            width=self.width,
+            dropout=self.dropout,
+            checkpoint_activations=self.checkpoint_activations,
+        )
+
+
+class OptimizerConfig(Section):
+    """The backbone's optimizer. Biases, BatchNorm and PReLU weights are not decayed."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's; beta 1 of AdamW")
+    weight_decay: float = Field(5e-4, ge=0)
+    clip_norm: float | None = Field(5.0, gt=0, description="of the backbone's whole gradient, over all ranks")
+
+
+class ReportConfig(Section):
+    """What the run tells about itself, and when."""
+
+    every_steps: int = Field(20, ge=1)
+    prometheus: bool = True
+    address: str = "127.0.0.1"
+    port: int = Field(9410, ge=0, le=65535, description="of local rank 0; each further rank adds one; 0: any free one")
+
+
+class Config(Section):
+    """A whole run."""
+
+    run_dir: Path = Path("runs/partial_fc")
+    seed: int = Field(0, ge=0)
+    save_every_steps: int | None = Field(None, ge=1, description="also save on the way; the end is always saved")
+    data: DataConfig
+    backbone: BackboneConfig = BackboneConfig()
+    objective: ObjectiveConfig = Field(AdaCosConfig(), discriminator="name")
+    classifier: ClassifierConfig = ClassifierConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    report: ReportConfig = ReportConfig()
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _name_the_default(cls, given: Any) -> Any:
+        """Let ``objective: {max_scale: 30}`` mean AdaCos, as leaving the section out does."""
+        return {"name": AdaCosConfig().name, **given} if isinstance(given, dict) else given
+
+
+assert set(BackboneConfig.model_fields["name"].annotation.__args__) == set(BACKBONES)  # type: ignore[union-attr]

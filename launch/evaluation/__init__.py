@@ -1,0 +1,1 @@
+"""A run measured: embeddings, protocols, tables."""

@@ -1,0 +1,64 @@
+"""The measures of an evaluation as tables on the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from partial_fc.evaluation import Evaluation, PairEvaluation
+
+
+def print_results(evaluation: Evaluation, out: Path) -> None:
+    """The measures as a table, and where the rest is."""
+    counts = evaluation.counts
+    table = _table(f"{counts['images']:,} images of {counts['identities']:,} identities not seen in training")
+    table.add_row("rank-1, leave one out", f"{evaluation.rank1:.4f}")
+    _add_rates(table, evaluation)
+    if evaluation.kfold_accuracy is not None:
+        table.add_row("accuracy on the list of pairs", _with_deviation(evaluation.kfold_accuracy))
+    console = Console()
+    console.print(table)
+    for name, what in _WRITTEN.items():
+        if (out / name).exists():
+            console.print(f"{out / name}  {what}", highlight=False, soft_wrap=True)
+
+
+def print_pair_results(evaluation: PairEvaluation, pairs: Path, path: Path) -> None:
+    """The measures as a table, and where they were written."""
+    genuine, impostor = (evaluation.counts[kind] for kind in ("genuine_pairs", "impostor_pairs"))
+    table = _table(f"{pairs.name}: {genuine:,} pairs of one identity, {impostor:,} pairs of two")
+    table.add_row("accuracy over ten folds", _with_deviation(evaluation.kfold_accuracy))
+    _add_rates(table, evaluation)
+    console = Console()
+    console.print(table)
+    console.print(f"{path}  the same figures for programs", highlight=False, soft_wrap=True)
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title)
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    return table
+
+
+def _add_rates(table: Table, evaluation: Evaluation | PairEvaluation) -> None:
+    table.add_row("equal error rate", f"{evaluation.eer:.4f}")
+    table.add_row("best accuracy", f"{evaluation.best_accuracy:.4f}")
+    for far, tar in evaluation.tar_at_far.items():
+        table.add_row(f"TAR at FAR {far}", f"{tar:.4f}")
+
+
+def _with_deviation(figure: tuple[float, float]) -> str:
+    mean, deviation = figure
+    return f"{mean:.4f} ± {deviation:.4f}"
+
+
+_WRITTEN = {
+    "report.html": "open this one: curves, ROC, right and wrong pairs",
+    "evaluation.json": "the same figures for programs",
+    "metrics.jsonl": "the course of training, a line per interval",
+    "config.yaml": "the whole configuration of the run",
+    "checkpoints": "backbone.pt and the head, by step",
+}

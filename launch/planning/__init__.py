@@ -1,0 +1,1 @@
+"""`partial-fc plan`: forecasts, rates, table and figure."""

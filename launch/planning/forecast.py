@@ -1,0 +1,129 @@
+"""A configuration's plan: memory, classes and time for any number of GPUs, from ``partial_fc.planning``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from launch.config.classifier import DTYPES
+from launch.config.run import Config
+from partial_fc.planning.ledger import BackboneCost
+from partial_fc.planning.memory import HeadJob, most_classes, rank_memory, statistics_sums
+from partial_fc.planning.step_time import (
+    Collective,
+    Rates,
+    StepTime,
+    backbone_collectives,
+    head_collectives,
+    step_time,
+)
+
+MOST_GPUS = 1024
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One number of GPUs: the global batch, bytes of the fullest GPU by part, what fits, and a step's time."""
+
+    gpus: int
+    batch: int
+    memory_bytes: dict[str, int]
+    most_classes: int
+    time: StepTime
+    collectives: tuple[Collective, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """What the fullest GPU needs."""
+        return sum(self.memory_bytes.values())
+
+    @property
+    def images_per_second(self) -> float:
+        """Of all GPUs together."""
+        return self.batch / self.time.total
+
+
+@dataclass(frozen=True)
+class Planner:
+    """What a plan is made of; :meth:`forecast` answers for one number of GPUs."""
+
+    job: HeadJob
+    backbone: BackboneCost
+    backbone_moments: int
+    backbone_products: str
+    rates: Rates
+    memory_bytes: int
+    reserve_bytes: int
+
+    def forecast(self, gpus: int, batch: int) -> Forecast:
+        """The plan for ``gpus`` and a global ``batch``."""
+        collectives = [*head_collectives(self.job, batch, gpus), *backbone_collectives(self.backbone.parameters)]
+        return Forecast(
+            gpus,
+            batch,
+            self._memory(self.job, gpus, batch),
+            most_classes(
+                lambda classes: sum(self._memory(replace(self.job, num_classes=classes), gpus, batch).values()),
+                self.memory_bytes,
+            ),
+            step_time(self.job, self.backbone, self.backbone_products, batch, gpus, self.rates),
+            tuple(collectives) if gpus > 1 else (),
+        )
+
+    def _memory(self, job: HeadJob, gpus: int, batch: int) -> dict[str, int]:
+        return rank_memory(job, self.backbone, self.backbone_moments, batch, gpus, self.reserve_bytes)
+
+
+def planner(config: Config, num_classes: int, device: str, rates: Rates, memory: int, reserve: int) -> Planner:
+    """The planner of ``config`` with ``num_classes`` on devices of ``memory`` bytes that keep ``reserve`` free."""
+    autocast = config.backbone.autocast
+    network = partial(config.backbone.build, config.data.image_size)
+    return Planner(
+        job=head_job(config, num_classes, device),
+        backbone=BackboneCost(network, config.data.image_size, torch.bfloat16 if autocast == "bfloat16" else None),
+        backbone_moments=2 if config.optimizer.name == "adamw" else int(config.optimizer.momentum > 0),
+        backbone_products=autocast,
+        rates=rates,
+        memory_bytes=memory,
+        reserve_bytes=reserve,
+    )
+
+
+def head_job(config: Config, num_classes: int, device: str) -> HeadJob:
+    """What the classifier of ``config`` is to do."""
+    section = config.classifier
+    objective = config.objective.build(num_classes)
+    return HeadJob(
+        num_classes=num_classes,
+        embedding_dim=config.backbone.embedding_dim,
+        is_quadratic=objective.is_quadratic,
+        sums=statistics_sums(objective),
+        sample_rate=section.sample_rate,
+        block_classes=section.block_classes,
+        products=section.products,
+        weight_dtype=DTYPES[section.weights],
+        state_dtype=DTYPES[section.state],
+        moments=2 if section.optimizer == "adamw" else int(section.momentum > 0),
+        cosines=section.cosines,
+        on_gpu=device == "cuda",
+    )
+
+
+def gpu_counts(asked: int) -> list[int]:
+    """1, 2, 4, ... 1024, and the number asked for."""
+    return sorted({1 << power for power in range(MOST_GPUS.bit_length())} | {asked})
+
+
+def forecasts(planner: Planner, asked_gpus: int, batch: int, *, fixed_batch: bool) -> Iterator[Forecast]:
+    """The plan for 1 to 1024 GPUs: with each GPU's images, or with ``fixed_batch`` the global batch, as configured.
+
+    BatchNorm needs two images on every rank: more GPUs than that are left out.
+    """
+    share = batch / asked_gpus
+    for gpus in gpu_counts(asked_gpus):
+        whole = batch if fixed_batch or gpus == asked_gpus else round(share * gpus)
+        if whole >= 2 * gpus:
+            yield planner.forecast(gpus, whole)

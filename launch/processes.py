@@ -1,0 +1,52 @@
+"""The processes of a run on this machine, and how each keeps its memory."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import get_args_parser
+from torch.distributed.run import run as run_agent
+
+
+def run_ranks(module: str, words: Sequence[str], nproc: int) -> int:
+    """The exit code of ``nproc`` ranks of ``module`` under torchrun, in sessions of their own, on this machine.
+
+    That of the first rank that failed; 128 + the signal's number where a signal ended this process and so its ranks.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    logging.disable(logging.CRITICAL)  # of torchrun's, in this process: the rank that failed has said why
+    command = ["--standalone", f"--nproc-per-node={nproc}", "--module", module, *words]
+    try:
+        run_agent(get_args_parser().parse_args(command))  # type: ignore[no-untyped-call]
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            return failure.exitcode
+        print(f"partial-fc: rank {rank} was killed ({failure.signal_name()})", file=sys.stderr)
+        return 1
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's names for them, in malloc.h
+_LARGEST_KEPT_BYTES = 32 << 20  # glibc takes no more
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed blocks of up to 32 MiB in the process; False where that is not glibc.
+
+    By default it gives them back, and the kernel maps fresh pages at the next step: for a network trained on a CPU, at
+    every layer. Peak memory stays; what is kept is what the next step asks for.
+    """
+    libc = ctypes.CDLL(None)
+    if sys.platform != "linux" or not hasattr(libc, "mallopt"):
+        return False
+    kept = libc.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+    return bool(libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1) and kept)

@@ -1,0 +1,1 @@
+"""Bytes, collectives and seconds of a step, by arithmetic."""

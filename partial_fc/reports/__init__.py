@@ -1,0 +1,1 @@
+"""A step's record, the meter that makes it, the sinks that show it."""

@@ -1,0 +1,59 @@
+"""A line of JSON per interval."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from partial_fc.reports.step_report import StepReport
+
+_LONGEST_LINE_BYTES = 1 << 16
+
+
+class JsonLinesSink:
+    """One JSON object per report and line, at the end of ``path``; its folder is made if missing.
+
+    A last line without its end, left by a process that was killed while writing, is removed first. After a resume
+    some steps stand there twice: the later line is the one that counts. ValueError if ``path`` holds something else.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(self._path)
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def write(self, report: StepReport) -> None:
+        """Append the report's line and flush it."""
+        self._file.write(json.dumps(json_record(report), allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def json_record(report: StepReport) -> dict[str, int | float | None]:
+    """The report as what JSON can say: extra figures beside the others, None for NaN and infinities.
+
+    The single steps' durations are left out: they would be nearly all of the file. So is what is one rank's alone.
+    """
+    left_out = {"extra", "step_seconds_of_steps", "data_wait_seconds_of_steps", "interval_bad_images_of_rank"}
+    flat = {f.name: getattr(report, f.name) for f in fields(report) if f.name not in left_out} | dict(report.extra)
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in flat.items()}
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _LONGEST_LINE_BYTES, 0))
+        torn = file.read().rpartition(b"\n")[2]
+        start = b'{"step": '
+        if not (torn.startswith(start) or start.startswith(torn)):  # rather refuse than shorten somebody's other file
+            raise ValueError(f"{path} ends in a line that is no report's; expected a file of reports or a new one")
+        file.truncate(size - len(torn))

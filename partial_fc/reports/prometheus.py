@@ -1,0 +1,143 @@
+"""The run's figures for Prometheus: one endpoint per rank, in a registry of its own.
+
+Names and types follow Prometheus' own conventions: one prefix, base units, counters that end in ``_total``, no figure
+of a single class. ``run`` is the one label of a metric; what tells ranks apart (node, rank) belongs to the scrape
+target, see the configuration beside the dashboards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
+
+from partial_fc.reports.step_report import StepReport
+
+STEP_BUCKETS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
+WAIT_BUCKETS_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
+
+_GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
+    "step": ("Steps done since the start of the run, over all its processes.", lambda r: r.step),
+    "run_steps": ("Steps that the whole run will have.", lambda r: r.total_steps),
+    "epoch": ("Passes over the data since the start of the run.", lambda r: r.epoch),
+    "loss": ("Loss of the global batch, mean over the last interval.", lambda r: r.loss),
+    "scale": ("Scale s of the cosines, mean over the last interval.", lambda r: r.scale),
+    "median_target_angle_radians": (
+        "Median angle between an embedding and its class centre, mean over the last interval.",
+        lambda r: r.median_target_angle_radians,
+    ),
+    "learning_rate": ("Learning rate of the backbone.", lambda r: r.learning_rate),
+    "row_learning_rate": ("Learning rate of the class rows.", lambda r: r.row_learning_rate),
+    "remaining_seconds": ("Time the remaining steps will take at the last interval's pace.", lambda r: r.seconds_left),
+    "last_step_timestamp_seconds": ("When the last interval ended, since 1970.", lambda r: r.timestamp_seconds),
+}
+
+
+class PrometheusSink:
+    """Reports as metrics at ``http://address:port/metrics``, where ``port`` is the first rank's of this host.
+
+    Rank ``local_rank`` listens at ``port + local_rank``, or anywhere if ``port`` is 0; ``.port`` says where. The
+    endpoint has neither password nor TLS, so that ``address`` is this host alone unless the caller says otherwise.
+
+    Counters count this process' own work from 0: ``images_total`` this rank's share, so that the sum over ranks is
+    the global rate and a resumed run does not look like a jump of a million images. A gauge shows nothing until
+    there is a value: 0 would be a lie, and a timestamp of 0 an alarm.
+
+    OSError if the port cannot be had.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str,
+        version: str,
+        objective: str,
+        num_classes: int,
+        world_size: int,
+        local_rank: int = 0,
+        address: str = "127.0.0.1",
+        port: int = 9410,
+    ) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a switch of the whole process, there is no other
+        self._run, self._world_size = run, world_size
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._images = self._counter("images", "Images this rank has trained on since its process started.")
+        self._bad_images = self._counter(
+            "bad_images", "Images that this rank could not use and replaced by others, each time one came up."
+        )
+        self._steps = self._counter("steps", "Steps since the process started; the same on every rank.")
+        self._step_seconds = self._histogram(
+            "step_seconds", "Duration of a step, the wait for its data included.", STEP_BUCKETS_SECONDS
+        )
+        self._data_wait_seconds = self._histogram(
+            "data_wait_seconds", "Part of a step spent waiting for its data.", WAIT_BUCKETS_SECONDS
+        )
+        self._gauges = {name: self._gauge(name, text) for name, (text, _) in _GAUGES.items()}
+        self._info(version=version, objective=objective, num_classes=str(num_classes), world_size=str(world_size))
+        self._server, self._thread = _started_server(self._registry, address, port and port + local_rank)
+        self.port: int = self._server.server_port
+
+    def write(self, report: StepReport) -> None:
+        """Show the report from the next scrape on; waits for nobody."""
+        self._images.inc(report.interval_images / self._world_size)
+        self._bad_images.inc(report.interval_bad_images_of_rank)
+        self._steps.inc(report.interval_steps)
+        for seconds in report.step_seconds_of_steps or (report.step_seconds,) * report.interval_steps:
+            self._step_seconds.observe(seconds)
+        for seconds in report.data_wait_seconds_of_steps or (report.data_wait_seconds,) * report.interval_steps:
+            self._data_wait_seconds.observe(seconds)
+        for name, (_, figure) in _GAUGES.items():
+            self._show(name, figure(report))
+        for name, value in report.extra.items():
+            if name not in self._gauges:
+                self._gauges[name] = self._gauge(name, "A figure of the objective, mean over the last interval.")
+            self._show(name, value)
+
+    def close(self) -> None:
+        """Stop listening and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _show(self, name: str, value: int | float | None) -> None:
+        if value is None:
+            self._gauges[name].clear()
+        else:
+            self._gauges[name].labels(self._run).set(value)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, ["run"], namespace="partial_fc", registry=self._registry).labels(self._run)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        family = Histogram(name, text, ["run"], namespace="partial_fc", registry=self._registry, buckets=buckets)
+        return family.labels(self._run)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, ["run"], namespace="partial_fc", registry=self._registry)
+
+    def _info(self, **facts: str) -> None:
+        family = Info("run", "What this run is.", ["run"], namespace="partial_fc", registry=self._registry)
+        family.labels(self._run).info(facts)
+
+
+def _started_server(registry: CollectorRegistry, address: str, port: int) -> tuple[WSGIServer, Thread]:
+    try:
+        return start_http_server(port, addr=address, registry=registry)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"no metrics endpoint at {address} port {port}: {error.strerror}. Set report.port, to which each rank "
+            "of a host adds its local rank, to the first of a range of free ports, or to 0 for any free port",
+        ) from error

@@ -1,0 +1,65 @@
+"""What a run tells about itself: one StepReport per interval, and the sinks that decide what to do with it.
+
+The loop gets its reports from a ``Meter`` (``meter.py``) and hands each to every sink. The loop knows no progress bar,
+no file and no Prometheus (``prometheus.py``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """The figures of one interval of steps; each is the mean over the interval unless its name says otherwise.
+
+    ``step`` and ``images`` are the whole run's so far, resumed parts included; ``images`` and ``images_per_second``
+    count all ranks. ``step_seconds`` is from the end of one step to the end of the next and holds the
+    ``data_wait_seconds``; ``seconds_left`` goes on at that pace, the process's first step left out of it. ``scale`` and
+    the target angle are None for objectives without them. ``bad_images`` is how many of the images that all ranks saw
+    since their processes started had to be replaced by others, ``interval_bad_images_of_rank`` how many of this rank's
+    in the interval. ``extra`` holds what only some objective has (``scale_capped``): snake_case names, none of a field.
+    ``*_of_steps`` are the single steps' durations, oldest first, or empty where only the mean is known.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    images: int
+    interval_steps: int
+    interval_images: int
+    images_per_second: float
+    step_seconds: float
+    data_wait_seconds: float
+    loss: float
+    scale: float | None = None
+    median_target_angle_radians: float | None = None
+    learning_rate: float
+    row_learning_rate: float
+    seconds_left: float
+    timestamp_seconds: float
+    bad_images: int = 0
+    interval_bad_images_of_rank: int = 0
+    extra: Mapping[str, float] = field(default_factory=dict)
+    step_seconds_of_steps: tuple[float, ...] = ()
+    data_wait_seconds_of_steps: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        taken = {f.name for f in fields(self)}
+        for name in self.extra:
+            if name in taken or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"extra figures have snake_case names that no field of StepReport has, got {name!r}")
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where reports go. ``write`` must not wait for anybody; after ``close`` there is no more ``write``."""
+
+    def write(self, report: StepReport) -> None:
+        """Pass the report on."""
+
+    def close(self) -> None:
+        """Give back what the sink holds; calling it twice is fine."""

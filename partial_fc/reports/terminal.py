@@ -1,0 +1,66 @@
+"""A line on the screen per interval."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from partial_fc.reports.step_report import StepReport
+
+
+class TerminalSink:
+    """A live progress line where ``console`` (standard output unless given) is a terminal, else a line per report.
+
+    Meant for one rank of the run. The live line is drawn only by ``write``: no thread of its own.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._progress: Progress | None = None
+
+    def write(self, report: StepReport) -> None:
+        """Show the report."""
+        if not self._console.is_terminal:
+            line = f"step {report.step}/{report.total_steps}  {figures_line(report)}"
+            print(line, file=self._console.file, flush=True)
+            return
+        if self._progress is None:
+            self._progress = _progress(self._console, report.total_steps)
+        self._progress.update(self._progress.task_ids[0], completed=report.step, figures=figures_line(report))
+        self._progress.refresh()
+
+    def close(self) -> None:
+        """Leave the line as it stands and the cursor below it."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def figures_line(report: StepReport) -> str:
+    """The figures a person watches, in one line: images per second, loss, scale, angle, bad images, time left.
+
+    A scale that was cut off at its cap is said to be: training diverges then, though its loss stays finite.
+    """
+    figures = [f"{report.images_per_second:,.0f} images/s", f"loss {report.loss:.4f}"]
+    if report.scale is not None:
+        figures.append(f"scale {report.scale:.2f}{' (at its cap)' if report.extra.get('scale_capped') else ''}")
+    if report.median_target_angle_radians is not None:
+        figures.append(f"angle {math.degrees(report.median_target_angle_radians):.1f} deg")  # not every log takes "°"
+    if report.bad_images:
+        figures.append(f"{report.bad_images:,} bad images")
+    left = timedelta(seconds=round(report.seconds_left)) if math.isfinite(report.seconds_left) else "unknown"
+    return "  ".join([*figures, f"left {left}"])
+
+
+def _progress(console: Console, total_steps: int) -> Progress:
+    columns = (
+        TextColumn("step {task.completed}/{task.total}"),
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[figures]}"),
+    )
+    progress = Progress(*columns, console=console, auto_refresh=False)
+    progress.add_task("", total=total_steps, figures="")
+    progress.start()
+    return progress

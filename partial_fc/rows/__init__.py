@@ -1,0 +1,1 @@
+"""Class rows: who holds which, which are drawn, how they move and are rounded, what is known of them."""

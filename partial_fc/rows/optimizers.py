@@ -1,0 +1,220 @@
+"""Optimizers of class rows, applied in the sweep that makes the gradient: no gradient of the weights' size exists.
+
+Rows have unit length and stay so: each update ends with a retraction to the sphere, in the same pass. Legend: ``c``
+rows of this rank, ``b`` of one block, ``D`` dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from partial_fc.fused import fused_on_gpus
+from partial_fc.rows.rounding import rounded_to_bfloat16, row_keys
+from partial_fc.rows.sharding import Columns
+from partial_fc.scratch import Scratch
+
+STATE_DTYPES = (torch.float32, torch.bfloat16)
+_RETRACTED_AT_ONCE = 4096  # rows
+_ROWS, _FIRST_MOMENT, _SECOND_MOMENT = range(3)  # streams of chances
+
+
+class RowOptimizer(nn.Module):
+    """What every optimizer of class rows shares: ``w ← d / |d|`` with ``d = (1 - η λ) w - η u``.
+
+    ``u`` is the subclass's direction, from the gradient of the loss's SUM over the global batch. Rows that take no
+    part in a step (class sampling) keep weight and state to the bit. ``weight_decay`` λ shortens a row before its step;
+    as the row is then brought back to unit length, it lengthens the step by 1/(1 - η λ) and does nothing else.
+
+    Rows and state may be kept in bfloat16: they are computed in float32 and rounded stochastically, by (seed, step,
+    class id), so that steps below the last place arrive on average.
+    """
+
+    learning_rate: float
+    state_names: tuple[str, ...] = ()
+
+    def __init__(self, learning_rate: float, weight_decay: float, state_dtype: torch.dtype) -> None:
+        super().__init__()
+        if not 0 <= learning_rate < math.inf or not 0 <= weight_decay < math.inf:
+            raise ValueError(
+                f"learning_rate={learning_rate}, weight_decay={weight_decay}: expected finite numbers of at least 0"
+            )
+        if state_dtype not in STATE_DTYPES:
+            raise ValueError(f"state_dtype={state_dtype}: expected torch.float32 or torch.bfloat16")
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.state_dtype = state_dtype
+        self.first_class, self.seed = 0, 0
+        self._scratch = Scratch()
+        for name in self.state_names:
+            self.register_buffer(name, None)
+
+    def attach(self, rows_cD: Float[Tensor, "c D"], first_class: int = 0, seed: int = 0) -> None:
+        """Make the state for these rows, of which the first is class ``first_class``; the classifier calls it once."""
+        self.first_class, self.seed = first_class, seed
+        for name, state in self._new_state(rows_cD).items():
+            setattr(self, name, state)
+
+    @torch.no_grad()
+    def update(self, rows_cD: Tensor, columns: Columns, grad_bD: Float[Tensor, "b D"], step: int = 0) -> None:
+        """Move the rows at ``columns`` against the summed gradient ``grad_bD`` and back to unit length."""
+        moved_bD = self._at("rows", rows_cD, columns, grad_bD)
+        if self.weight_decay:
+            moved_bD.mul_(1.0 - self.learning_rate * self.weight_decay)
+        rate = moved_bD.new_full((), self.learning_rate)  # a number would be compiled into the kernel, each anew
+        moved_bD = _stepped_(moved_bD, self._direction(columns, grad_bD, step), rate)
+        self._write(rows_cD, columns, moved_bD, step, _ROWS)
+
+    def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def _direction(self, columns: Columns, grad_bD: Tensor, step: int) -> Tensor:
+        raise NotImplementedError
+
+    def _zeros_like(self, rows_cD: Tensor) -> Tensor:
+        is_wide = rows_cD.dtype == torch.float64 and self.state_dtype == torch.float32
+        return torch.zeros_like(rows_cD, dtype=rows_cD.dtype if is_wide else self.state_dtype)
+
+    def _moment(
+        self, state_cD: Tensor, columns: Columns, decay: float, added_bD: Tensor, weight: float, step: int, stream: int
+    ) -> Tensor:
+        """``decay · state + weight · added`` of the columns, which becomes their state."""
+        moment_bD = self._at(f"moment {stream}", state_cD, columns, added_bD).mul_(decay).add_(added_bD, alpha=weight)
+        self._write(state_cD, columns, moment_bD, step, stream)
+        return moment_bD
+
+    def _at(self, name: str, state_cD: Tensor, columns: Columns, like: Tensor) -> Tensor:
+        """The columns in the dtype of ``like``, to be overwritten: the state itself where they are a slice of it."""
+        if isinstance(columns, slice):
+            part_bD = state_cD[columns]
+            return part_bD if part_bD.dtype == like.dtype else self._scratch(name, part_bD.shape, like).copy_(part_bD)
+        part_bD = torch.index_select(state_cD, 0, columns, out=self._scratch(name, like.shape, state_cD))
+        return part_bD.to(like.dtype)
+
+    def _write(self, state_cD: Tensor, columns: Columns, values_bD: Tensor, step: int, stream: int) -> None:
+        if state_cD.dtype == torch.bfloat16 != values_bD.dtype:
+            keys_b = row_keys(self.first_class + _numbers(columns, state_cD), self.seed, step, stream)
+            values_bD = rounded_to_bfloat16(values_bD, keys_b)
+        if isinstance(columns, Tensor):
+            state_cD.index_copy_(0, columns, values_bD.to(state_cD.dtype))
+        elif state_cD[columns].data_ptr() != values_bD.data_ptr():
+            state_cD[columns] = values_bD
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RowOptimizer:
+        """Move with the module, but keep the state's own dtype, which a module made bfloat16 must not cut."""
+        kept = {name: state for name in self.state_names if (state := getattr(self, name)) is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, state in kept.items():
+            if torch.bfloat16 in (state.dtype, getattr(self, name).dtype) or getattr(self, name).dtype == torch.half:
+                setattr(self, name, state.to(getattr(self, name).device))
+        return self
+
+
+class RowSGD(RowOptimizer):
+    """SGD with momentum for class rows: ``v ← μ v + g``, ``w ← (w - η v) / |w - η v|``.
+
+    ``g`` is the gradient of the loss's SUM over the global batch, not of its mean, so the learning rate is a step per
+    positive: the pull of one image on its class does not fade as the batch grows.
+    """
+
+    momentum_cD: Tensor | None
+    state_names = ("momentum_cD",)
+
+    def __init__(
+        self,
+        learning_rate: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        state_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"learning_rate={learning_rate}, momentum={momentum}: expected a momentum in [0, 1)")
+        super().__init__(learning_rate, weight_decay, state_dtype)
+        self.momentum = momentum
+
+    def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
+        return {"momentum_cD": self._zeros_like(rows_cD)} if self.momentum else {}
+
+    def _direction(self, columns: Columns, grad_bD: Tensor, step: int) -> Tensor:
+        if self.momentum_cD is None:
+            return grad_bD
+        return self._moment(self.momentum_cD, columns, self.momentum, grad_bD, 1.0, step, _FIRST_MOMENT)
+
+
+class RowAdamW(RowOptimizer):
+    """AdamW for class rows (Loshchilov and Hutter, 1711.05101): ``u = m̂ / (√v̂ + ε)``, then the way back to unit length.
+
+    The bias is corrected by each row's own number of updates, so that rows drawn rarely (class sampling) start as
+    rows drawn always do. As ``u`` does not depend on the gradient's scale, nor does the step on the batch's size.
+    """
+
+    first_moment_cD: Tensor | None
+    second_moment_cD: Tensor | None
+    updates_c: Tensor | None
+    state_names = ("first_moment_cD", "second_moment_cD", "updates_c")
+
+    def __init__(
+        self,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        state_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not all(0 <= beta < 1 for beta in betas) or not 0 < eps < math.inf:
+            raise ValueError(f"betas={betas}, eps={eps}: expected betas in [0, 1) and a positive eps")
+        super().__init__(learning_rate, weight_decay, state_dtype)
+        self.betas = betas
+        self.eps = eps
+
+    def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
+        return {
+            "first_moment_cD": self._zeros_like(rows_cD),
+            "second_moment_cD": self._zeros_like(rows_cD),
+            "updates_c": torch.zeros(len(rows_cD), dtype=torch.int32, device=rows_cD.device),
+        }
+
+    def _direction(self, columns: Columns, grad_bD: Tensor, step: int) -> Tensor:
+        first_cD, second_cD, updates_c = self.first_moment_cD, self.second_moment_cD, self.updates_c
+        assert first_cD is not None
+        assert second_cD is not None
+        assert updates_c is not None
+        (beta_1, beta_2), square_bD = self.betas, grad_bD.square()
+        first_bD = self._moment(first_cD, columns, beta_1, grad_bD, 1.0 - beta_1, step, _FIRST_MOMENT)
+        second_bD = self._moment(second_cD, columns, beta_2, square_bD, 1.0 - beta_2, step, _SECOND_MOMENT)
+        updates_c[columns] += 1
+        updates_b1 = updates_c[columns].to(grad_bD.dtype).unsqueeze(1)
+        root_bD = (second_bD / (1.0 - beta_2**updates_b1)).sqrt_().add_(self.eps)
+        return (first_bD / (1.0 - beta_1**updates_b1)).div_(root_bD)
+
+
+def step_on_sphere_(
+    rows_bD: Float[Tensor, "b D"], direction_bD: Float[Tensor, "b D"], learning_rate: Float[Tensor, ""]
+) -> Float[Tensor, "b D"]:
+    """``(w - η u) / |w - η u|``, in place. A zero row that is not moved stays one."""
+    rows_bD.addcmul_(direction_bD, learning_rate, value=-1)
+    norm_b1 = torch.linalg.vector_norm(rows_bD, dim=1, keepdim=True)
+    return rows_bD.div_(norm_b1.clamp_(min=torch.finfo(norm_b1.dtype).tiny))
+
+
+_stepped_ = fused_on_gpus(step_on_sphere_)
+
+
+@torch.no_grad()
+def retract_rows(rows_cD: Float[Tensor, "c D"]) -> None:
+    """Bring rows to unit length, in place. Those that have it to a few roundings stay as they are to the bit."""
+    for some_bD in torch.split(rows_cD, _RETRACTED_AT_ONCE):
+        norm_b1 = torch.linalg.vector_norm(some_bD, dim=1, keepdim=True)
+        is_unit_b1 = ((norm_b1 - 1.0).abs() < 100 * torch.finfo(norm_b1.dtype).eps) | (norm_b1 == 0)
+        some_bD.div_(torch.where(is_unit_b1, 1.0, norm_b1))
+
+
+def _numbers(columns: Columns, rows: Tensor) -> Tensor:
+    """The column numbers of a slice."""
+    if isinstance(columns, Tensor):
+        return columns
+    return torch.arange(*columns.indices(len(rows)), device=rows.device)

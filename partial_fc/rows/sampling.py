@@ -1,0 +1,70 @@
+"""Which classes take part in a step, and the rows they start from: counter hashes of (seed, step, class).
+
+Nothing here knows a rank: the union over any number of shards is the same draw, and the same first rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from partial_fc.rows.hashing import hashed, high_bits
+from partial_fc.rows.sharding import Targets
+
+HASHED_AT_ONCE = 1 << 20  # 8 MiB a tensor
+_ROWS_AT_ONCE = 64  # what stays in cache
+
+
+def are_drawn(
+    classes: range, rate: float, seed: int, step: int, device: torch.device | None = None
+) -> Bool[Tensor, " c"]:
+    """Which of ``classes`` are drawn: each independently with probability ``rate``, when its hash falls below it.
+
+    The number drawn varies by about the root of itself.
+    """
+    threshold = min(int(rate * 2.0**63), 2**63 - 1)
+    mask_c = torch.empty(len(classes), dtype=torch.bool, device=device)
+    for start in range(0, len(classes), HASHED_AT_ONCE):
+        some = classes[start : start + HASHED_AT_ONCE]
+        hashes = hashed(torch.arange(some.start, some.stop, device=device), seed, step)
+        mask_c[start : start + len(some)] = high_bits(hashes, 63) < threshold
+    return mask_c
+
+
+def drawn_columns(targets: Targets, shard: range, rate: float, seed: int, step: int) -> Int[Tensor, " m"]:
+    """The columns of ``shard`` that take part in a step, in rising order: the batch's own, and the drawn.
+
+    A batch with more classes than would be drawn keeps them all; a rank without any, and a rate that draws none, are
+    nothing special. On a GPU this waits for the device: how many are drawn sizes all that follows.
+    """
+    mask_c = are_drawn(shard, rate, seed, step, targets.places.device)
+    if len(shard):
+        mask_c.index_put_((targets.places,), targets.is_here, accumulate=True)
+    return torch.nonzero(mask_c).squeeze(1)
+
+
+def initial_rows(
+    classes: range, embedding_dim: int, seed: int, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "c D"]:
+    """Unit rows in random directions, each a function of (seed, class id) alone, to the bit.
+
+    Every component is a sum of four 16-bit uniforms (near enough to normal for an even spread of directions) from the
+    class's own part of a Philox stream. Integers until one square root and one division, which IEEE rounds alike
+    everywhere, so neither the shard nor the machine's vector width shows in a row.
+    """
+    blocks_per_row = -(-embedding_dim // 4)  # Philox makes four words a count
+    stream = np.random.Philox(key=seed, counter=classes.start * blocks_per_row)
+    rows = torch.empty(len(classes), embedding_dim, dtype=dtype)
+    for start in range(0, len(classes), _ROWS_AT_ONCE):
+        stop = min(start + _ROWS_AT_ONCE, len(classes))
+        words = stream.random_raw((stop - start) * blocks_per_row * 4).reshape(stop - start, -1)[:, :embedding_dim]
+        parts = np.ascontiguousarray(words).view(np.uint16).reshape(stop - start, embedding_dim, 4)
+        sums = parts[..., 0].astype(np.int32)
+        for part in (1, 2, 3):
+            sums += parts[..., part]
+        sums -= 2 * 0xFFFF
+        norm = np.sqrt(np.square(sums.astype(np.int64)).sum(axis=1, keepdims=True).astype(np.float64))
+        rows[start:stop] = torch.from_numpy((sums / np.maximum(norm, 1.0)).astype(np.float32))
+    return rows

@@ -1,0 +1,94 @@
+"""The floors of a step, the machine's rates, and the gauge of memory."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import memory
+from benchmarks.classifier.floors import Rates, Work, measured_rates, step_floors
+from benchmarks.memory import HighWaterMark, SampledResident, available_bytes, peak_memory
+from partial_fc.rows.sampling import are_drawn
+
+N, C, D = 512, 1000, 64
+MEBIBYTE = 1 << 20
+CPU = torch.device("cpu")
+
+
+def test_a_softmax_makes_three_products() -> None:
+    assert Work(False, N, C, D).operations == 3 * 2 * N * C * D
+
+
+def test_a_quadratic_loss_takes_the_shorter_road() -> None:
+    assert Work(True, N, C, D).operations == 3 * C * D * D
+    assert Work(True, 8, C, D).operations == 6 * 8 * C * D
+
+
+def test_rows_and_state_are_read_and_written_once() -> None:
+    work = Work(True, N, C, D, weight_bytes=4, state_bytes=4)
+    assert work.traffic_bytes == 16 * C * D
+    assert work.held_bytes == 8 * C * D
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3, 1.0])
+def test_the_drawn_classes_are_those_that_a_step_draws(rate: float) -> None:
+    generator, counts = torch.Generator().manual_seed(0), []
+    for trial in range(200):
+        is_drawn = are_drawn(range(C), rate, 5, trial) if rate < 1 else torch.ones(C, dtype=torch.bool)
+        is_drawn[torch.randint(C, (100,), generator=generator)] = True
+        counts.append(int(is_drawn.sum()))
+    assert Work(False, 100, C, D, sample_rate=rate).num_drawn == pytest.approx(sum(counts) / len(counts), rel=0.02)
+
+
+def test_the_floor_is_the_longer_of_computing_and_moving() -> None:
+    work = Work(False, N, C, D)
+    fast_memory = step_floors(work, Rates(1e9, 2e9, 1e15))
+    slow_memory = step_floors(work, Rates(1e15, 1e15, 1e6))
+    assert fast_memory.seconds == fast_memory.compute_seconds == work.operations / 1e9
+    assert slow_memory.seconds == slow_memory.traffic_seconds == work.traffic_bytes / 1e6
+    assert step_floors(work, Rates(1e9, 2e9, 1e15), devices=4).seconds == fast_memory.seconds / 4
+    half = step_floors(Work(False, N, C, D, product_dtype="bfloat16"), Rates(1e9, 2e9, 1e15))
+    assert half.seconds == fast_memory.seconds / 2
+
+
+def test_the_machine_has_rates_and_the_better_of_two_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.planning.device_rates.MEASURING_SECONDS", 0.0)
+    rates = measured_rates(CPU, matrix_size=64, stream_bytes=MEBIBYTE)
+    for rate in (rates.float32_operations, rates.bfloat16_operations, rates.memory_bytes):
+        assert 1e5 < rate < 1e16
+    assert Rates(1, 5, 3).or_better(Rates(2, 4, 3)) == Rates(2, 5, 3)
+
+
+def held_for_a_moment() -> None:
+    torch.ones(64 * MEBIBYTE // 4).add_(1)
+
+
+def test_the_peak_counts_a_buffer_that_is_gone_and_forgets_it_when_told() -> None:
+    gauge = HighWaterMark()
+    start = gauge.now_bytes()
+    held_for_a_moment()
+    assert 60 * MEBIBYTE < gauge.peak_bytes() - start < 80 * MEBIBYTE
+    gauge.begin()
+    assert gauge.peak_bytes() - start < 16 * MEBIBYTE
+
+
+def test_where_the_mark_cannot_be_reset_a_thread_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CLEAR_REFS", tmp_path / "no such folder" / "clear_refs")
+    gauge = peak_memory(CPU)
+    assert isinstance(gauge, SampledResident)
+    start = gauge.now_bytes()
+    buffer = torch.ones(64 * MEBIBYTE // 4)
+    threading.Event().wait(0.1)
+    del buffer
+    assert 60 * MEBIBYTE < gauge.peak_bytes() - start < 80 * MEBIBYTE
+    gauge.begin()
+    assert gauge.peak_bytes() - start < 16 * MEBIBYTE
+
+
+def test_available_memory_is_less_than_there_is() -> None:
+    total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    assert 0 < available_bytes(CPU) < total < math.inf

@@ -1,0 +1,340 @@
+"""The loss comparison: its table of runs, what it keeps, what it runs again, and what is drawn from it."""
+
+import io
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.losses import __main__ as losses
+from benchmarks.losses import plots
+from benchmarks.losses.results import Curve, Result, curve, read_result, read_results, result_path, write_result
+from benchmarks.losses.runs import ADACOS_SCALE, EPOCHS, LOSSES, NUM_CLASSES, ROW_STEP, RUNS, Run, plan, with_noise
+from benchmarks.losses.slopes import SlopeLine, slope_lines, slopes_at_target
+from benchmarks.losses.tables import mean_and_spread, tables
+from data_pipeline.formats.recordio.writer import RecordWriter
+from data_pipeline.sets.noisy import NoisyLabels
+from launch import assembly
+from launch.config.loading import load_config
+
+BY_NAME = {run.name: run for run in RUNS}
+
+
+def result(run: Run, seed: int = 0, *, rank1: float | None = 0.8, last_degrees: float = 40.0, steps: int = 3) -> Result:
+    """A made-up result; no `rank1`: a run that diverged."""
+    course: list[float | None] = [9.0, 8.0, 7.0]
+    angles: list[float | None] = [90.0, 70.0, last_degrees]
+    evaluation = {"rank1": rank1, "eer": 0.05, "tar_at_far": {"1e-1": 0.9, "1e-2": 0.7}, "counts": {"images": 9}}
+    return Result(
+        name=run.name,
+        label=run.label,
+        group=run.group,
+        seed=seed,
+        outcome="diverged" if rank1 is None else "finished",
+        message="",
+        settings=run.settings(seed),
+        evaluation=None if rank1 is None else evaluation,
+        curve=Curve([10, 20, 30][:steps], course[:steps], [None] * steps, angles[:steps]),
+        images_per_second=900.0,
+        seconds=180.0,
+        machine={"cores": 2},
+    )
+
+
+def _overrides(run: Run, data: Path, seed: int = 3) -> list[str]:
+    words = losses.command(run.settings(seed), data, Path("run"), "auto")
+    return [word for flag, word in itertools.pairwise(words) if flag == "--set"]
+
+
+# The table of runs
+
+
+def test_every_run_has_a_name_of_its_own() -> None:
+    assert len(BY_NAME) == len(RUNS)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_every_run_is_a_configuration_the_trainer_takes(run: Run) -> None:
+    config = load_config(losses.CONFIG, _overrides(run, Path("data"), seed=2))
+    config.objective.build(NUM_CLASSES)
+    assert config.objective.name == run.objective["name"]
+    assert config.classifier.learning_rate == run.row_learning_rate
+    assert (config.seed, config.data.label_noise) == (2, run.label_noise)
+    assert config.data.train == Path("data/background").resolve()
+
+
+def test_rows_step_equally_far_under_every_loss_unless_the_rate_is_what_is_tried() -> None:
+    for run in RUNS:
+        if run.group == LOSSES:
+            scale = run.objective.get("scale", run.objective.get("slope_scale", ADACOS_SCALE))
+            number = ADACOS_SCALE if isinstance(scale, str) else float(str(scale))
+            assert run.row_learning_rate * number == pytest.approx(ROW_STEP, rel=2e-3)
+
+
+def test_one_seed_of_everything_comes_before_any_second_seed() -> None:
+    planned = plan(RUNS)
+    seeds = [seed for _, seed in planned]
+    assert seeds == sorted(seeds)
+    first = [run for run, seed in planned if seed == 0]
+    assert first == list(RUNS)
+    assert len({(run.name, seed) for run, seed in planned}) == len(planned)
+
+
+def test_seeds_that_are_asked_for_replace_those_of_the_table() -> None:
+    only = [BY_NAME["normface-30"], BY_NAME["adacos-fixed"]]
+    assert [(run.name, seed) for run, seed in plan(only, [4, 5])] == [
+        ("normface-30", 4),
+        ("adacos-fixed", 4),
+        ("normface-30", 5),
+        ("adacos-fixed", 5),
+    ]
+
+
+# What is kept
+
+
+def test_a_result_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    kept = result(BY_NAME["adacos-fixed"], seed=1)
+    assert read_result(write_result(kept, tmp_path / "new")) == kept
+
+
+def test_a_result_that_cannot_be_written_leaves_no_file_under_its_name(tmp_path: Path) -> None:
+    bad = replace(result(BY_NAME["adacos-fixed"]), seconds=math.nan)
+    with pytest.raises(ValueError, match="JSON"):
+        write_result(bad, tmp_path)
+    assert not result_path(tmp_path, "adacos-fixed", 0).exists()
+
+
+def test_a_file_torn_in_writing_is_neither_a_result_nor_in_the_way(tmp_path: Path) -> None:
+    run = BY_NAME["adacos-fixed"]
+    whole = write_result(result(run), tmp_path)
+    torn = whole.with_name(f"{whole.name}.77.partial")
+    torn.write_bytes(whole.read_bytes()[:100])
+    whole.unlink()
+    assert read_results(tmp_path) == []
+    assert losses.unfinished([(run, 0)], tmp_path, EPOCHS) == [(run, 0)]
+    write_result(result(run), tmp_path)
+    assert read_results(tmp_path) == [result(run)]
+
+
+def test_a_finished_or_diverged_run_is_not_run_again(tmp_path: Path) -> None:
+    fixed, dynamic, normface = (BY_NAME[name] for name in ("adacos-fixed", "adacos-dynamic", "normface-30"))
+    write_result(result(fixed), tmp_path)
+    write_result(result(dynamic, rank1=None), tmp_path)
+    planned = [(run, 0) for run in (fixed, dynamic, normface)]
+    assert losses.unfinished(planned, tmp_path, EPOCHS) == [(normface, 0)]
+
+
+def test_a_run_that_another_sweep_is_at_is_passed_over_and_free_again_afterwards(tmp_path: Path) -> None:
+    run = BY_NAME["adacos-fixed"]
+    nowhere = tmp_path / "nowhere"
+    with losses.claim(tmp_path, run, 0) as first, losses.claim(tmp_path, run, 0) as second:
+        assert (first, second) == (True, False)
+        assert losses.sweep([(run, 0)], data=nowhere, out=tmp_path, epochs=EPOCHS, nproc="1") == 0  # nothing is started
+    with losses.claim(tmp_path, run, 0) as again:
+        assert again
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_every_result_there_the_sweep_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_result(result(BY_NAME["adacos-fixed"]), tmp_path)
+    before = result_path(tmp_path, "adacos-fixed", 0).stat()
+    words = ["--only", "adacos-fixed", "--seeds", "0", "--out", str(tmp_path), "--data", str(tmp_path / "absent")]
+    assert losses.main(words) == 0
+    assert "1 of 1 runs are in" in capsys.readouterr().out
+    assert result_path(tmp_path, "adacos-fixed", 0).stat() == before
+
+
+def test_results_of_another_schedule_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_result(result(BY_NAME["adacos-fixed"]), tmp_path)
+    words = ["--only", "adacos-fixed", "--seeds", "0", "--out", str(tmp_path), "--data", "absent", "--epochs", "3"]
+    assert losses.main(words) == 2
+    said = capsys.readouterr().err
+    assert str(path) in said
+    assert "schedule.epochs is 2.0 there and 3.0 here" in said
+
+
+def test_a_damaged_result_is_refused_by_name(tmp_path: Path) -> None:
+    path = result_path(tmp_path, "adacos-fixed", 0)
+    path.write_text('{"name": "adacos-fixed"')
+    with pytest.raises(ValueError, match=r"adacos-fixed-seed0\.json is no result"):
+        read_results(tmp_path)
+
+
+def test_a_long_curve_is_thinned_and_keeps_both_ends() -> None:
+    metrics = [
+        {"step": step, "loss": step / 7, "scale": None, "median_target_angle_radians": math.pi / 3}
+        for step in range(10, 10_010, 10)
+    ]
+    thin = curve(metrics)
+    assert len(thin.step) == 60
+    assert (thin.step[0], thin.step[-1]) == (10, 10_000)
+    assert sorted(set(thin.step)) == thin.step
+    assert set(thin.median_target_angle_degrees) == {60.0}
+    assert curve(metrics[:5]).step == [10, 20, 30, 40, 50]
+
+
+# The real trainer
+
+
+@pytest.fixture(scope="module")
+def characters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six classes of three noisy pictures each, twice: what `make omniglot` makes, but small."""
+    folder = tmp_path_factory.mktemp("characters")
+    random = np.random.default_rng(0)
+    for name in ("background", "evaluation"):
+        (folder / name).mkdir()
+        with RecordWriter(folder / name / "train.rec") as writer:
+            for label, _ in itertools.product(range(6), range(3)):
+                file = io.BytesIO()
+                Image.fromarray(random.integers(0, 256, (32, 32), dtype=np.uint8)).save(file, "PNG")
+                writer.append(label, file.getvalue())
+    return folder
+
+
+def test_the_trainer_opens_its_data_with_the_wrong_labels_that_a_run_asks_for(characters: Path) -> None:
+    noisy, clean = (
+        assembly.open_training_data(load_config(losses.CONFIG, _overrides(run, characters)))
+        for run in (with_noise(BY_NAME["adacos-fixed"], 0.4), BY_NAME["adacos-fixed"])
+    )
+    np.testing.assert_array_equal(clean.labels, np.repeat(np.arange(6), 3))
+    np.testing.assert_array_equal(noisy.labels, NoisyLabels(clean, 0.4, seed=3).labels)
+    assert (noisy.labels != clean.labels).any()
+
+
+@pytest.mark.processes
+def test_a_run_that_ends_and_one_that_diverges_are_both_kept(
+    characters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # compiling takes longer than the steps
+    good = with_noise(BY_NAME["p2sgrad-kappa0.1"], 0.4)
+    bad = replace(BY_NAME["normface-30"], backbone_learning_rate=1e30)
+    three_steps = 3 * 256 / 18
+    assert losses.sweep([(good, 0), (bad, 0)], data=characters, out=tmp_path, epochs=three_steps, nproc="1") == 0
+    ended, diverged = read_result(result_path(tmp_path, good.name, 0)), read_result(result_path(tmp_path, bad.name, 0))
+    assert ended.outcome == "finished"
+    assert ended.evaluation is not None
+    assert ended.evaluation["counts"]["images"] == 18
+    assert ended.curve.step == [3]
+    assert diverged.outcome == "diverged"
+    assert diverged.evaluation is None
+    assert "the loss is nan" in diverged.message
+    assert losses.unfinished([(good, 0), (bad, 0)], tmp_path, three_steps) == []
+
+
+@pytest.mark.processes
+def test_a_command_line_that_no_run_can_use_ends_the_sweep_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waiting = [(BY_NAME["adacos-fixed"], 0), (BY_NAME["adacos-dynamic"], 0)]
+    assert losses.sweep(waiting, data=tmp_path, out=tmp_path / "out", epochs=1.0, nproc="none") == 1
+    said = capsys.readouterr()
+    assert "expected a number of processes" in said.err
+    assert "[2/2]" not in said.out
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# Tables and figures
+
+
+def test_a_row_is_the_mean_over_the_seeds_with_their_spread() -> None:
+    run = BY_NAME["adacos-fixed"]
+    text = tables([result(run, 0, rank1=0.8), result(run, 1, rank1=0.9)])
+    assert text.splitlines()[-1] == (
+        "| AdaCos fixed | 0.005 | 2 | 0.850 ± 0.071 | 0.050 ± 0.000 | 0.900 ± 0.000 | 0.700 ± 0.000 "
+        "| – | – | 40.0° | – |"
+    )
+
+
+def test_one_seed_has_a_mean_and_no_spread() -> None:
+    assert mean_and_spread([0.25]) == "0.250"
+    assert mean_and_spread([]) == "–"
+
+
+def test_diverged_seeds_are_counted_and_left_out_of_the_means() -> None:
+    run = BY_NAME["adacos-dynamic"]
+    row = tables([result(run, 0, rank1=0.5), result(run, 1, rank1=None)]).splitlines()[-1]
+    assert row.startswith("| AdaCos dynamic (1 of 2 diverged) | 0.005 | 2 | 0.500 |")
+    alone = tables([result(run, 0, rank1=None, steps=0)]).splitlines()[-1]
+    assert alone == "| AdaCos dynamic (1 of 1 diverged) | 0.005 | 1 | – | – | – | – | – | – | – | – |"
+
+
+def test_each_group_has_its_table_with_the_columns_that_tell_its_rows_apart() -> None:
+    text = tables(
+        [result(BY_NAME[name]) for name in ("adacos-fixed", "adacos-dynamic-noise40", "adacos-dynamic-rows0.02")]
+    )
+    clean, rates, noise = text.split("### ")[1:]
+    assert clean.startswith("Clean labels")
+    assert "| AdaCos dynamic | 0.02 | 1.2 |" in rates
+    assert "| AdaCos dynamic | 0.005 | 40 % |" in noise
+    for part in (clean, rates, noise):
+        widths = {line.count("|") for line in part.splitlines() if line.startswith("|")}
+        assert len(widths) == 1
+
+
+def test_figures_and_tables_come_from_the_results_that_are_there(tmp_path: Path) -> None:
+    runs = [BY_NAME[name] for name in ("adacos-dynamic", "p2sgrad-lambda1", "p2sgrad-kappa0.1")]
+    folder = tmp_path / "experiments" / "losses"
+    for run, seed in itertools.product(runs, (0, 1)):
+        write_result(result(run, seed, rank1=None if run is runs[0] else 0.5), folder)
+    document = tmp_path / "experiments.md"
+    document.write_text("prose\n\n<!-- losses -->\n<!-- /losses -->\n\nmore prose\n")
+    assert plots.main(["--docs", str(tmp_path)]) == 0
+    text = document.read_text()
+    assert text.startswith("prose\n")
+    assert text.endswith("more prose\n")
+    assert text.index("κ = 0.1") < text.index("AdaCos dynamic (2 of 2 diverged)") < text.index("λ = 1")
+    figures = [tmp_path / "experiments" / name for name in ("median_angle.svg", "slope_length.svg")]
+    drawn = [figure.read_bytes() for figure in figures]
+    assert all(b"</svg>" in svg for svg in drawn)
+    assert plots.main(["--docs", str(tmp_path)]) == 0
+    assert [figure.read_bytes() for figure in figures] == drawn
+    assert document.read_text() == text
+
+
+def test_without_a_document_nothing_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plots.main(["--docs", str(tmp_path)]) == 2
+    assert "experiments.md" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_is_the_mean_of_the_finished_seeds_and_no_two_losses_share_a_colour() -> None:
+    run = BY_NAME["adacos-fixed"]
+    seeds = [result(run, 0, last_degrees=30.0), result(run, 1, last_degrees=50.0), result(run, 2, rank1=None, steps=1)]
+    (line,) = plots.angle_lines(seeds)
+    np.testing.assert_array_equal(line.degrees, [90, 70, 40])
+    assert (line.label, line.is_cut_short) == ("AdaCos fixed (1 of 3 diverged)", False)
+    lines = plots.angle_lines([result(run) for run in RUNS if run.group == LOSSES])
+    assert len({line.colour for line in lines}) == len(lines)
+    assert plots.angle_lines([result(run, rank1=None, steps=0)]) == []
+
+
+@pytest.mark.parametrize("wanted", [[3.0, 1.0, 2.0], [1.0, 1.0, 1.0, 9.0], [0.0, 0.1, 0.2, 0.3, 5.0], [2.0]])
+def test_labels_keep_their_order_and_their_distance_and_their_mean(wanted: list[float]) -> None:
+    places = plots.spread(wanted, gap=0.5)
+    order = np.argsort(wanted, kind="stable")
+    assert (np.diff(np.array(places)[order]) >= 0.5 - 1e-9).all()
+    assert np.mean(places) == pytest.approx(np.mean(wanted))
+    assert plots.spread(places, gap=0.5) == pytest.approx(places)
+
+
+# The slopes
+
+
+def test_adacos_fixed_scale_pulls_at_half_its_scale_at_45_degrees() -> None:
+    """Eq. 12 of the paper puts the edge there; ln(C - 1) / s is cos 45° exactly."""
+    (adacos,) = (line for line in slope_lines() if line.family == "adacos")
+    (slope,) = slopes_at_target(adacos.objective, np.array([math.pi / 4]))
+    assert slope / adacos.scale == pytest.approx(-0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("line", slope_lines(), ids=lambda line: line.label)
+def test_every_loss_pulls_with_its_scale_at_a_right_angle_and_has_let_go_at_its_class(line: SlopeLine) -> None:
+    slopes = slopes_at_target(line.objective, np.radians(np.arange(1, 90))) / line.scale
+    assert (slopes <= 0).all()
+    assert slopes[-1] < -0.8
+    assert slopes[0] > -0.05

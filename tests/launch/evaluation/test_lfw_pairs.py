@@ -1,0 +1,172 @@
+"""Lists of pairs: which images a line names, what is refused, and the accuracy that an evaluation finds with one."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data_pipeline.formats.verification_bin.source import BinSource
+from data_pipeline.formats.verification_bin.writer import write_bin
+from data_pipeline.packing.synthetic import pack_synthetic
+from data_pipeline.synthetic.people import identity_image
+from launch import assembly, evaluate
+from launch.config.loading import load_config
+from launch.evaluation.lfw_pairs import read_pairs
+from partial_fc.functional import verification
+
+LABELS = np.array([1, 0, 0, 2, 1, 0])  # in any order, as a set may hold them
+NAMES = {"Ann Lee": 0, "Bob": 1, "Cid": 2, "Nobody": 7}
+LIST = "1\t2\nAnn Lee\t1\t3\nBob\t1\t2\n\nAnn Lee\t2\tBob\t2\nCid\t1\tAnn Lee\t1\n"
+
+
+def listed(folder: Path, text: str) -> Path:
+    path = folder / "pairs.txt"
+    path.write_text(text)
+    return path
+
+
+def test_images_are_named_by_identity_and_place(tmp_path: Path) -> None:
+    pairs = read_pairs(listed(tmp_path, LIST), LABELS, NAMES)
+    assert pairs.pairs_P2.tolist() == [[1, 5], [0, 4], [2, 4], [3, 1]]
+    assert pairs.folds == 1
+
+
+def test_without_names_a_label_is_its_own_name(tmp_path: Path) -> None:
+    pairs = read_pairs(listed(tmp_path, "1 1\n0 1 2\n0 3 2 1\n"), LABELS, {})
+    assert pairs.pairs_P2.tolist() == [[1, 2], [5, 3]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "begins with ''"),
+        ("Bob\t1\t2\n", r"begins with 'Bob\\t1\\t2': expected two numbers"),
+        ("10\n", "expected two numbers"),
+        ("1 0\n", "expected two numbers"),
+        ("1 1\nDora 1 2\n", "line 2: no identity of the set is called 'Dora'"),
+        ("1 1\nBob 1 2\nBob 3 Cid 1\n", "line 3: Bob has no image 3: expected 1 to 2"),
+        ("1 1\nBob 0 1\n", "line 2: Bob has no image 0"),
+        ("1 1\nBob one 1\n", "line 2: Bob has no image one"),
+        ("1 1\nNobody 1 2\n", "line 2: Nobody has no image 1: expected 1 to 0"),
+        ("1 1\nBob 1\n", "line 2: 2 fields: expected NAME I J or NAME I OTHER J"),
+        ("2 1\nBob 1 2\nBob 1 Cid 1\n", "lists 2 pairs: its header promises 4, 2 folds of 1 pairs of one identity"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused_by_its_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        read_pairs(listed(tmp_path, text), LABELS, NAMES)
+
+
+def write_run(folder: Path, data: dict[str, str]) -> None:
+    """A run's configuration in ``folder/run`` and random weights beside it."""
+    content = tiny.tree(folder / "data", folder / "run", data=data)
+    config = load_config(tiny.write_config(folder / "config.yaml", content))
+    (folder / "run" / "checkpoints").mkdir(parents=True)
+    (folder / "run" / "config.yaml").write_text((folder / "config.yaml").read_text())
+    torch.save(assembly.backbone(config, None).state_dict(), folder / "weights.pt")
+
+
+def test_an_evaluation_finds_the_accuracy_over_the_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten folds of an equal and an unequal pair; the equal one is of an image with itself, so that all are right."""
+    pack_synthetic(tmp_path / "data", identities=4, images=3, size=tiny.SIZE, workers=1)
+    write_run(tmp_path, {"evaluate": str(tmp_path / "data")})
+    fold = "synthetic-0-1\t2\t2\nsynthetic-0-1\t2\tsynthetic-0-3\t1\n"
+    words = ["--data", tmp_path / "data" / "train.rec", "--weights", tmp_path / "weights.pt"]
+    words += ["--pairs", listed(tmp_path, "10\t1\n" + 10 * fold)]
+    assert evaluate.main([str(tmp_path / "run"), *map(str, words)]) == 0
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())["kfold_accuracy"]
+    assert found == {"mean": 1.0, "std": 0.0}
+    assert "1.0000 ± 0.0000" in capsys.readouterr().out
+    assert "Pair list, k-fold" in (tmp_path / "run" / "report.html").read_text()
+    listed(tmp_path, "10\t1\n" + 10 * fold.replace("-3", "-4"))
+    assert evaluate.main([str(tmp_path / "run"), *map(str, words)]) == 3
+    assert "line 3: no identity of the set is called 'synthetic-0-4'" in capsys.readouterr().err
+
+
+PAIRS = 70
+
+
+def write_pair_set(path: Path) -> list[Image.Image]:
+    """Pairs of one person and of two by turns; the drawings, in the order of the file."""
+    people = [(pair, pair if pair % 2 == 0 else pair + 1000) for pair in range(PAIRS)]
+    drawings = [
+        Image.fromarray(identity_image(person, index, size=tiny.SIZE))
+        for pair in people
+        for index, person in enumerate(pair)
+    ]
+    write_bin(path, (encoded(drawing) for drawing in drawings), [first == second for first, second in people])
+    return drawings
+
+
+def encoded(drawing: Image.Image) -> bytes:
+    file = io.BytesIO()
+    drawing.save(file, "png")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose config names no held-out data, as a set of pairs brings its own, and such a set."""
+    folder = tmp_path_factory.mktemp("pairs")
+    write_run(folder, {})
+    write_pair_set(folder / "tiny.bin")
+    return folder
+
+
+def pair_figures(folder: Path, out: Path, *words: str) -> dict[str, Any]:
+    words = (str(folder / "run"), "--pairs", str(folder / "tiny.bin"), "--weights", str(folder / "weights.pt"), *words)
+    assert evaluate.main([*words, "--out", str(out)]) == 0
+    found: dict[str, Any] = json.loads((out / "evaluation-tiny.json").read_text())
+    return found
+
+
+def plain_embeddings(folder: Path, *, flip: bool) -> Tensor:
+    """What arcface_torch makes of a set: pixels in -1..1, the sum of the two views, unit length; in a plain loop."""
+    backbone = assembly.backbone(load_config(folder / "config.yaml"), folder / "weights.pt").eval()
+    source = BinSource(folder / "tiny.bin")
+    rows = []
+    for sample in range(len(source)):
+        with Image.open(io.BytesIO(source.read(sample).tobytes())) as image:
+            pixels = torch.tensor(np.array(image.convert("RGB")), dtype=torch.float32).permute(2, 0, 1)[None]
+        views = [pixels, pixels.flip(-1)] if flip else [pixels]
+        with torch.no_grad():
+            rows.append(torch.stack([backbone((view - 127.5) / 127.5) for view in views]).sum(0))
+    return torch.nn.functional.normalize(torch.cat(rows), dim=1)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_set_of_pairs_has_the_accuracy_of_a_plain_loop_over_its_images(
+    pair_run: Path, tmp_path: Path, flip: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = pair_figures(pair_run, tmp_path, *(["--flip"] if flip else []))
+    unit_ND = plain_embeddings(pair_run, flip=flip).double()
+    same_P = torch.arange(PAIRS) % 2 == 0
+    mean, deviation = verification.kfold_accuracy((unit_ND[::2] * unit_ND[1::2]).sum(1), same_P)
+    assert found["kfold_accuracy"] == pytest.approx({"mean": mean, "std": deviation})
+    assert 0.5 < mean < 1, "accuracies that could be of anything would prove nothing"
+    assert found["counts"] == {"images": 2 * PAIRS, "genuine_pairs": PAIRS // 2, "impostor_pairs": PAIRS // 2}
+    assert list(found["tar_at_far"]) == ["1e-1"]
+    assert found["flip"] is flip
+    printed = capsys.readouterr().out
+    assert f"{mean:.4f} ± {deviation:.4f}" in printed
+    assert "TAR at FAR 1e-1" in printed
+
+
+def test_a_set_of_pairs_and_other_data_or_a_set_that_is_none_are_refused(
+    pair_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(pair_run / "run"), "--pairs", str(pair_run / "tiny.bin")]
+    assert evaluate.main([*words, "--data", "held_out.rec"]) == 2
+    assert "tiny.bin has images of its own; give one of the two" in capsys.readouterr().err
+    (tmp_path / "harm.bin").write_bytes(b"cposix\nsystem\n(S'touch harmed'\ntR.")
+    assert evaluate.main([*words[:2], str(tmp_path / "harm.bin")]) == 3
+    assert "byte 0, opcode GLOBAL: it names 'posix.system', which is not data" in capsys.readouterr().err
