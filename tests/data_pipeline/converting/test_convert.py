@@ -119,8 +119,8 @@ def test_a_shuffled_set_is_a_permutation_that_the_seed_stands_for(source: Path, 
 KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
-from data_pipeline.convert import convert
-from data_pipeline.work_folder import WorkFolder
+from data_pipeline.converting.convert import convert
+from data_pipeline.converting.work_folder import WorkFolder
 
 point, source, out, to = sys.argv[1:]
 keep, copy = WorkFolder.keep, shutil.copyfileobj
