@@ -1,4 +1,4 @@
-"""The Gram road: one step of a loss that is quadratic in the cosines, without making any.
+"""The Gram form: one step of a loss that is quadratic in the cosines, without making any.
 
 P2SGrad's slopes are linear, ``r_ij = w c_ij`` and ``r_iy`` at the target. With this shard's ``G = Σ_j ŵ_j ŵ_jᵀ`` and
 the batch's ``H = Σ_i x̂_i x̂_iᵀ``::
@@ -13,6 +13,7 @@ the sums above are linear in it, so the collectives of the block road already ad
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from partial_fc.functional.gram import add_centred_gram, centred_gram, symmetric
+from partial_fc.rows.sharding import Columns
 from partial_fc.slopes import Slopes
-from partial_fc.sweep import Send, Sweep, UseRows
+from partial_fc.sweep import Sweep
 
 ROWS_ELEMENTS = 1 << 20  # of a block's rows on a CPU: 4 MiB
 
@@ -31,14 +33,14 @@ class GramSweep(Sweep):
     """A :class:`Sweep` for linear slopes. Its twin is the block road: equal but for rounding.
 
     ``gram_DD`` is the centred Gram matrix of ``rows_cD`` where it is known, else None: it is then made in a sweep of
-    its own. With ``carries_gram`` the rows that ``use_rows`` has updated are summed up while they are in the cache,
-    into ``next_gram_DD``: a step then reads and writes the rows once. The two ways give the same bits, since blocks,
-    order and products are the same: a step after a restore, which starts from None, is the step it would have been.
+    its own. With ``carries_gram`` the rows are summed up as the taker of :meth:`row_gradients` left them, while they
+    are in the cache, into ``next_gram_DD``: a step then reads and writes the rows once. The two ways are bitwise equal,
+    since blocks, order and products are the same: a step after a restore, which starts from None, is the step it would
+    have been.
     """
 
     gram_DD: Tensor | None = None
     carries_gram: bool = False
-    next_gram_DD: Tensor | None = None
 
     def own_squares(self) -> Float[Tensor, " N"]:
         """See :meth:`Sweep.own_squares`. ``G x̂`` is made on the way and kept for the gradient."""
@@ -50,8 +52,8 @@ class GramSweep(Sweep):
         squares_N: Tensor = torch.linalg.vecdot(self.unit_ND, self.pushed_ND + centre * self.unit_ND)
         return squares_N - self.own_target_N.square()
 
-    def gradients(self, slopes: Slopes, gain: Tensor, use_rows: UseRows, send: Send) -> None:
-        """See :meth:`Sweep.gradients`; ``send`` is called before the rows' sweep, which hides what it starts."""
+    def row_gradients(self, slopes: Slopes, gain: Tensor) -> Iterator[tuple[Columns, Tensor]]:
+        """See :meth:`Sweep.row_gradients`; the embeddings' gradient is sent before the rows' sweep, which hides it."""
         weight = slopes.linear_weight
         assert weight is not None, "the classifier gives this road to quadratic objectives only"
         rows, places, is_here = self.targets
@@ -59,7 +61,7 @@ class GramSweep(Sweep):
         grad_ND = weight * self.pushed_ND
         if self.num_columns:
             grad_ND.index_add_(0, rows, pull_N * self._target_units(places))
-        send(grad_ND.mul_(gain))
+        self._send(grad_ND.mul_(gain))
 
         batch_DD = (gain * weight * centred_gram(self.unit_ND)).to(self.product_dtype)
         pulled_mD = torch.zeros_like(self.unit_ND).index_copy_(0, rows, gain * pull_N * self.unit_ND[rows])
@@ -68,9 +70,9 @@ class GramSweep(Sweep):
             grad_bD = self._product("push", block.factor_bD, batch_DD)
             here = block.targets
             grad_bD.index_add_(0, here.places, pulled_mD[here.rows] * here.is_here.unsqueeze(1))
-            use_rows(block.columns, self._tangent(grad_bD, block))
+            yield block.columns, self._tangent(grad_bD, block)
             if self.carries_gram:
-                add_centred_gram(upper_DD, self._as_factor("rows", self._units(block.columns)[0]))
+                add_centred_gram(upper_DD, self._in_product_dtype("rows", self._units(block.columns)[0]))
         if self.carries_gram:
             self.next_gram_DD = symmetric(upper_DD)
 

@@ -56,21 +56,21 @@ class LabelCheck:
         self._seen: tuple[Tensor, Tensor, list[int]] | None = None
         self._verdict: _Answer | None = None
 
-    def look(self, labels_N: Int[Tensor, " N"], counts: Sequence[int]) -> None:
+    def check(self, labels_N: Int[Tensor, " N"], counts: Sequence[int]) -> None:
         """Note which labels are out of range. ``counts`` are the ranks' shares of the batch."""
         is_bad_N = (labels_N < 0) | (labels_N >= self.num_classes)
         self._seen = labels_N, is_bad_N, list(counts)
         self._verdict = _Answer(is_bad_N.any())
 
-    def spoilt(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    def masked(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """``loss``, or NaN where a label is out of range: nothing learnt from it may be taken for good."""
         assert self._seen is not None
         return torch.where(self._seen[1].any(), torch.nan, loss)
 
-    def refuse(self) -> None:
-        """Raise ValueError with the first bad label, its rank and the range, if the last look saw one.
+    def raise_if_bad(self) -> None:
+        """Raise ValueError with the first bad label, its rank and the range, if the last check found one.
 
-        Waits for that look, not for what a GPU was given to do since.
+        Waits for that check, not for what a GPU was given to do since.
         """
         seen, self._seen = self._seen, None
         if seen is None or self._verdict is None or not self._verdict.read():

@@ -17,7 +17,7 @@ from torch import Tensor
 from partial_fc.functional import adacos
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cosines:
     """One step's cosines, as far as an objective may ask for them; every answer is the same on every rank.
 
@@ -31,22 +31,25 @@ class Cosines:
     all_sum: Callable[[Tensor], Tensor]
     own_sum_over_negatives: Callable[[Callable[[Tensor], Tensor]], Tensor]
     own_squares: Callable[[], Tensor]
+    _target_N: Tensor | None = field(default=None, init=False)
 
-    @cached_property
+    @property
     def target_N(self) -> Float[Tensor, " N"]:
         """``c_iy`` of the global batch. One all-reduce of N floats, unless a sum was asked for first: it brings it."""
-        return self.all_sum(self.own_target_N)
+        if self._target_N is None:
+            self._target_N = self.all_sum(self.own_target_N)
+        return self._target_N
 
     def sum_over_negatives(self, term: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
         """``(N,)``: the sum of ``term(cos_Nb)`` over all classes but the targets; ``term`` may overwrite what it gets.
 
         One sweep of products and one all-reduce of N floats; of 2·N where it brings the targets with it.
         """
-        return self._summed(self.own_sum_over_negatives(term))
+        return self._sum_with_targets(self.own_sum_over_negatives(term))
 
     def squares_over_negatives(self) -> Float[Tensor, " N"]:
         """``sum_over_negatives(torch.square)``, which a Gram matrix gives without a single cosine."""
-        return self._summed(self.own_squares())
+        return self._sum_with_targets(self.own_squares())
 
     @cached_property
     def median_target_angle(self) -> Float[Tensor, ""]:
@@ -59,12 +62,12 @@ class Cosines:
         one = torch.ones((), dtype=torch.float64, device=self.own_target_N.device)
         return (self.num_classes - 1) / (one * self.num_negatives).clamp(min=1.0)
 
-    def _summed(self, own_N: Tensor) -> Tensor:
-        if "target_N" in self.__dict__:
+    def _sum_with_targets(self, own_N: Tensor) -> Tensor:
+        """The sum of ``own_N`` over the ranks; the first one fetches ``target_N`` in the same all-reduce."""
+        if self._target_N is not None:
             return self.all_sum(own_N)
-        sums_2N = self.all_sum(torch.stack([own_N, self.own_target_N]))
-        self.__dict__["target_N"] = sums_2N[1]
-        return sums_2N[0]
+        sum_N, self._target_N = torch.unbind(self.all_sum(torch.stack([own_N, self.own_target_N])))
+        return sum_N
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ counts within the shard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,9 +20,6 @@ from partial_fc.rows.sharding import Columns, Targets, owned_targets
 from partial_fc.scratch import Scratch
 from partial_fc.slopes import Cosines, Slopes
 from partial_fc.world import World
-
-UseRows = Callable[[Columns, Float[Tensor, "b D"]], None]
-Send = Callable[[Float[Tensor, "N D"]], None]
 
 _tangent_gradient = fused_on_gpus(cosine.tangent_gradient)
 
@@ -49,10 +46,11 @@ class Sweep:
     """One step on one shard: what the sweeps before the gradient's and the gradient's own have in common.
 
     ``rows_cD`` are this shard's rows, ``are_unit`` whether their length is known to be 1; ``unit_ND`` the global
-    batch's unit embeddings; ``columns`` the columns that take part in rising order, or None for all. The products with
-    the rows run in ``product_dtype``; sums, targets and gradients are float32 at least. ``block_classes`` None means
-    what stays in the cache. Of the first sweep's cosines as many are kept for the others as ``kept_bytes`` hold, as the
-    product gave them: results do not depend on it to the bit. All are N·c numbers and save 2·N·c·D operations a sweep.
+    batch's unit embeddings, of which rank r has ``counts[r]``; ``columns`` the columns that take part in rising order,
+    or None for all. The products with the rows run in ``product_dtype``; sums, targets and gradients are float32 at
+    least. ``block_classes`` None means what stays in the cache. Of the first sweep's cosines as many are kept for the
+    others as ``kept_bytes`` hold, as the product gave them: results are bitwise equal. All are N·c numbers and save
+    2·N·c·D operations a sweep. ``next_gram_DD`` is the Gram matrix of the rows after the step, where one was made.
     """
 
     world: World
@@ -62,11 +60,13 @@ class Sweep:
     are_unit: bool
     unit_ND: Tensor
     labels_N: Tensor
+    counts: Sequence[int]
     product_dtype: torch.dtype
     columns: Tensor | None = None
     block_classes: int | None = None
     kept_bytes: int = 0
     scratch: Scratch = field(default_factory=Scratch)
+    next_gram_DD: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.factor_ND = self.unit_ND.to(self.product_dtype)
@@ -115,21 +115,32 @@ class Sweep:
         """``(N,)``: this shard's sum of squared cosines over all classes but the targets."""
         return self.own_sum_over_negatives(Tensor.square_)
 
-    def gradients(self, slopes: Slopes, gain: Tensor, use_rows: UseRows, send: Send) -> None:
-        """Both gradients, of the SUM over the batch times ``gain``.
+    def row_gradients(self, slopes: Slopes, gain: Tensor) -> Iterator[tuple[Columns, Tensor]]:
+        """Block by block, columns and their rows' gradient ``(b, D)``, of the SUM over the batch times ``gain``.
 
-        ``send`` gets this shard's part of the unit embeddings' gradient, ``(N, D)``, as soon as it is whole;
-        ``use_rows`` each block of the rows' own, to keep or overwrite, once no block needs those rows any more.
+        A block's gradient may be overwritten, and its rows too: nothing needs them any more. All blocks are to be
+        taken, on every rank; the embeddings' gradient is made on the way.
         """
         grad_ND = torch.zeros_like(self.unit_ND)
         for block in self._blocks():
             slopes_Nb = slopes.negatives(self._cosines(block))
             _place_targets(slopes_Nb, block.targets, slopes.target_N)
-            slopes_Nb = self._as_factor("slopes", slopes_Nb)
+            slopes_Nb = self._in_product_dtype("slopes", slopes_Nb)
             grad_ND += self._product("pull", slopes_Nb, block.factor_bD)
             grad_bD = self._product("push", slopes_Nb.T, self.factor_ND).mul_(gain)
-            use_rows(block.columns, self._tangent(grad_bD, block))
-        send(grad_ND.mul_(gain))
+            yield block.columns, self._tangent(grad_bD, block)
+        self._send(grad_ND.mul_(gain))
+
+    def embedding_gradient(self) -> Float[Tensor, "n D"]:
+        """``(n, D)``: the gradient of this rank's unit embeddings, of the MEAN over the batch; waits for all ranks.
+
+        Once :meth:`row_gradients` has ended. One reduce-scatter of N·D numbers, begun as soon as the sum is whole.
+        """
+        return self._arriving()
+
+    def _send(self, grad_ND: Tensor) -> None:
+        """Begin to sum the ranks' parts of the embeddings' gradient."""
+        self._arriving = self.world.start_scatter_sum_rows(grad_ND.div_(len(grad_ND)), self.counts)
 
     def _num_negatives(self) -> int | Tensor:
         """How many classes stand against a target: counted over the ranks where they are drawn. One all-reduce then."""
@@ -153,7 +164,7 @@ class Sweep:
         columns = self._columns(drawn)
         unit_bD, norm_b1 = self._units(columns)
         targets = self.targets.within(drawn.start, drawn.stop)
-        return Block(drawn.start, columns, unit_bD, self._as_factor("rows", unit_bD), norm_b1, targets)
+        return Block(drawn.start, columns, unit_bD, self._in_product_dtype("rows", unit_bD), norm_b1, targets)
 
     def _units(self, columns: Columns) -> tuple[Tensor, Tensor | None]:
         """Rows at unit length, and their norms where they were of another before."""
@@ -183,7 +194,7 @@ class Sweep:
                 return product_Nb
         return self.scratch("cosines", shape, self.unit_ND).copy_(product_Nb)
 
-    def _as_factor(self, name: str, matrix: Tensor) -> Tensor:
+    def _in_product_dtype(self, name: str, matrix: Tensor) -> Tensor:
         """``matrix`` as a product takes it."""
         if matrix.dtype == self.product_dtype:
             return matrix

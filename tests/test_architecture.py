@@ -91,7 +91,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "pydantic": {"launch.config"},
     "yaml": {"launch.config.loading"},
 }
-LONGEST_FILE = 277  # lines
+LONGEST_FILE = 250  # lines
 FULLEST_FOLDER = 20  # source files
 
 

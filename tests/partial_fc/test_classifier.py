@@ -100,7 +100,7 @@ def test_kept_cosines_change_no_bit() -> None:
 def test_kept_cosines_are_made_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     head = ShardedClassifier(C, D, AdaCos(C), world=World(), cosines="keep", block_classes=5)
     loss = head(*batch())
-    sweep = loss.grad_fn.sweep
+    sweep = loss.grad_fn.step.sweep
     assert len(sweep._kept) == 5
     assert all(kept.dtype == torch.float32 for kept in sweep._kept.values())
 
@@ -112,7 +112,7 @@ def test_auto_keeps_as_many_cosines_as_a_twentieth_of_weights_and_state_holds(bl
         C, D, AdaCos(C), world=World(), row_optimizer=RowSGD(0.1, 0.9), block_classes=block_classes
     )
     loss = head(*batch(5))
-    assert len(loss.grad_fn.sweep._kept) == kept
+    assert len(loss.grad_fn.step.sweep._kept) == kept
 
 
 @pytest.mark.parametrize("make", [lambda: AdaCos(300), lambda: CosFace(32.0, 0.35), lambda: ArcFace(32.0, 0.3)])
@@ -165,14 +165,14 @@ def test_counts_that_are_known_save_the_exchange_and_change_nothing(size: int) -
 def test_a_bad_label_seen_late_has_spoilt_the_loss_and_is_told_of_at_the_next_look() -> None:
     """What a GPU does with known counts, by hand: it never waits inside a step."""
     check = LabelCheck(10)
-    check.look(torch.tensor([3, 9, 10, 2]), [2, 0, 2])
-    assert check.spoilt(torch.tensor(1.5)).isnan()
+    check.check(torch.tensor([3, 9, 10, 2]), [2, 0, 2])
+    assert check.masked(torch.tensor(1.5)).isnan()
     with pytest.raises(ValueError, match=r"label 10 on rank 2 is out of range: expected 0 <= label < num_classes=10"):
-        check.refuse()
-    check.refuse()
-    check.look(torch.tensor([3, 9]), [2])
-    assert check.spoilt(torch.tensor(1.5)) == 1.5
-    check.refuse()
+        check.raise_if_bad()
+    check.raise_if_bad()
+    check.check(torch.tensor([3, 9]), [2])
+    assert check.masked(torch.tensor(1.5)) == 1.5
+    check.raise_if_bad()
 
 
 def test_a_step_talks_as_little_as_it_says() -> None:
@@ -513,4 +513,4 @@ def test_kept_cosines_go_with_the_backward_that_used_them() -> None:
     head = classifier(row_optimizer=RowSGD(0.1), cosines="keep")
     loss = head(*batch())
     loss.backward()
-    assert loss.grad_fn.sweep is None
+    assert loss.grad_fn.step is None

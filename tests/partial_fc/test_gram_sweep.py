@@ -148,11 +148,9 @@ def test_a_step_reads_and_writes_the_rows_once(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_road_is_chosen_by_what_it_costs() -> None:
     head = head_of(gram="auto")
-    assert head._takes_gram_road(4, 8)
-    assert not head._takes_gram_road(3, 8)
-    assert not ShardedClassifier(C, D, cases(C, D)["cosface"].make(), world=World(), gram="always")._takes_gram_road(
-        9, 8
-    )
+    assert head._goes_by_gram(4, 8)
+    assert not head._goes_by_gram(3, 8)
+    assert not ShardedClassifier(C, D, cases(C, D)["cosface"].make(), world=World(), gram="always")._goes_by_gram(9, 8)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

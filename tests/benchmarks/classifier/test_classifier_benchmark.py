@@ -113,7 +113,7 @@ def test_what_is_asked_for_is_what_is_built() -> None:
     case = replace(SMALL, dtype="bfloat16", weight_dtype="bfloat16", momentum=0.0, cosines="keep", gram="never")
     head = contender(OURS, case, World(), CPU).module
     assert isinstance(head, ShardedClassifier)
-    assert (head.product_dtype, head.kept_cosines, head.gram) == (torch.bfloat16, "keep", "never")
+    assert (head.product_dtype, head.cosines, head.gram) == (torch.bfloat16, "keep", "never")
     made = contender(OURS, replace(case, momentum=0.9, state_dtype="bfloat16"), World(), CPU)
     assert made.weight_bytes == 40 * 8 * 2
     assert 40 * 8 * 2 <= made.state_bytes < 40 * 8 * 2 + 512

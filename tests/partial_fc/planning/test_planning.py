@@ -138,6 +138,7 @@ def test_blocks_are_as_wide_as_the_sweep_makes_them() -> None:
             True,
             torch.empty(batch, dim),
             torch.zeros(batch, dtype=torch.int64),
+            [batch],
             torch.float32,
         )
         assert HeadJob(3, dim, on_gpu=False).block_width(batch) == sweep._block_width()

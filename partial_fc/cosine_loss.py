@@ -1,0 +1,113 @@
+"""The loss of a cosine classifier as one node of autograd: one step's backward pass, after its forward pass was made.
+
+Legend: ``N`` rows of the global batch, ``n`` this rank's; ``c`` this rank's classes, ``b`` one block's; ``D``
+dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from partial_fc.functional import cosine
+from partial_fc.rows.known_rows import KnownRows
+from partial_fc.rows.optimizers import RowOptimizer
+from partial_fc.rows.sharding import Columns
+from partial_fc.slopes import Slopes
+from partial_fc.sweep import Sweep
+
+RowGradients = Iterator[tuple[Columns, Tensor]]
+"""Columns of this shard, and the gradient of their rows, ``(b, D)``, of the SUM over the global batch."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step's forward pass leaves for its backward pass.
+
+    ``unit_nD`` and ``norm_n1`` are this rank's embeddings at unit length and their lengths. ``rows`` says what becomes
+    of the class rows: :func:`frozen`, :func:`kept` or a :class:`Moved`.
+    """
+
+    sweep: Sweep
+    slopes: Slopes
+    unit_nD: Tensor
+    norm_n1: Tensor
+    rows: Rows
+
+
+class CosineLoss(torch.autograd.Function):
+    """``loss = CosineLoss.apply(embeddings_nD, weight_cD, step)``: the mean of ``step.slopes.loss_N``.
+
+    Backward makes the slopes and both gradients, block by block.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, embeddings_nD: Tensor, weight_cD: Tensor, step: Step) -> Tensor:
+        """The mean loss of the global batch, ``()``."""
+        ctx.step, ctx.dtype = step, embeddings_nD.dtype
+        ctx.save_for_backward(weight_cD)
+        return step.slopes.loss_N.mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of embeddings ``(n, D)`` and weight ``(c, D)``; None for a weight that has none.
+
+        RuntimeError where the row optimizer has moved the rows since the forward pass.
+        """
+        step: Step | None = ctx.step
+        if step is None or (isinstance(step.rows, Moved) and step.rows.were_moved()):
+            raise RuntimeError("the row optimizer has moved the class rows since this forward: backward runs once")
+        (weight_cD,) = ctx.saved_tensors  # torch refuses rows that anything else changed since forward
+        with torch.autocast(weight_cD.device.type, enabled=False):
+            grad_cD = step.rows(weight_cD, step.sweep.row_gradients(step.slopes, grad_outputs[0]), step.sweep)
+        grad_nD = cosine.tangent_gradient(step.sweep.embedding_gradient(), step.unit_nD, step.norm_n1)
+        if isinstance(step.rows, Moved):
+            ctx.step = None  # the kept cosines would live as long as the loss
+        return grad_nD.to(ctx.dtype), grad_cD, None
+
+
+def frozen(weight_cD: Tensor, gradients: RowGradients, sweep: Sweep) -> None:
+    """Rows that do not change: frozen ones, or those of an evaluation. Their gradients are made and dropped."""
+    for _ in gradients:
+        pass
+
+
+def kept(weight_cD: Tensor, gradients: RowGradients, sweep: Sweep) -> Tensor:
+    """``(c, D)``: the gradient of the MEAN over the global batch, for any optimizer of torch's."""
+    grad_cD = torch.zeros_like(weight_cD)
+    for columns, grad_bD in gradients:
+        grad_cD[columns] = (grad_bD / len(sweep.unit_ND)).to(grad_cD.dtype)
+    return grad_cD
+
+
+class Moved:
+    """Rows that the row optimizer moves, block by block, as their gradients are made: no gradient is kept."""
+
+    def __init__(self, optimizer: RowOptimizer, known_rows: KnownRows, step: int) -> None:
+        self.optimizer, self.known_rows, self.step = optimizer, known_rows, step
+        self._moves_before = known_rows.moves
+
+    def were_moved(self) -> bool:
+        """Whether another backward pass has moved the rows since this object was made, in the forward pass.
+
+        Counted, because a rank without classes has no rows whose change torch could notice: that rank would go on
+        alone and wait for the others for ever.
+        """
+        return self.known_rows.moves != self._moves_before
+
+    def __call__(self, weight_cD: Tensor, gradients: RowGradients, sweep: Sweep) -> None:
+        """Move the rows, and remember that they have unit length and their Gram matrix where the sweep carried one."""
+        self.known_rows.moves += 1
+        rows_cD = weight_cD.detach()
+        for columns, grad_bD in gradients:
+            self.optimizer.update(rows_cD, columns, grad_bD, self.step)
+        self.known_rows.remember(weight_cD, sweep.next_gram_DD)
+
+
+Rows = Callable[[Tensor, RowGradients, Sweep], Tensor | None]
