@@ -9,7 +9,7 @@ import pytest
 
 STEPS = """
 import resource, sys, torch
-from launch.process_memory import keep_freed_memory
+from launch.processes import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit("this is not glibc")
 def step():

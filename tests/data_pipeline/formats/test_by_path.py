@@ -127,6 +127,7 @@ def test_what_is_missing_is_named_with_what_was_expected(tmp_path: Path, name: s
 
 
 def test_other_forms_than_tables_need_no_pyarrow(tmp_path: Path) -> None:
-    program = "import sys; import data_pipeline.formats.by_path as o; assert o.open_source(sys.argv[1]).num_classes == 2; "
+    program = "import sys; from data_pipeline.formats.by_path import open_source; "
+    program += "assert open_source(sys.argv[1]).num_classes == 2; "
     program += "assert not any(name.startswith(('pyarrow', 'nvidia', 'torch', 'partial_fc')) for name in sys.modules)"
     subprocess.run([sys.executable, "-c", program, str(folder(tmp_path))], check=True, cwd=Path(__file__).parents[3])
