@@ -8,7 +8,7 @@ the batch's ``H = Σ_i x̂_i x̂_iᵀ``::
     Σ_i r_ij x̂_i   = w H ŵ_j + Σ_{i: y_i = j} (r_ij - w c_ij) x̂_i
 
 That is 3·c·D² operations (G is symmetric) instead of 8·N·c·D, whatever N is. Each rank keeps the G of its own classes:
-the sums above are linear in it, so the collectives of the block road already add them up and no D x D matrix travels.
+the sums above are linear in it, so the collectives of the block form already add them up and no D x D matrix travels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROWS_ELEMENTS = 1 << 20  # of a block's rows on a CPU: 4 MiB
 
 @dataclass
 class GramSweep(Sweep):
-    """A :class:`Sweep` for linear slopes. Its twin is the block road: equal but for rounding.
+    """A :class:`Sweep` for linear slopes. Its twin is the block form: equal but for rounding.
 
     ``gram_DD`` is the centred Gram matrix of ``rows_cD`` where it is known, else None: it is then made in a sweep of
     its own. With ``carries_gram`` the rows are summed up as the taker of :meth:`row_gradients` left them, while they
@@ -55,7 +55,7 @@ class GramSweep(Sweep):
     def row_gradients(self, slopes: Slopes, gain: Tensor) -> Iterator[tuple[Columns, Tensor]]:
         """See :meth:`Sweep.row_gradients`; the embeddings' gradient is sent before the rows' sweep, which hides it."""
         weight = slopes.linear_weight
-        assert weight is not None, "the classifier gives this road to quadratic objectives only"
+        assert weight is not None, "the classifier takes the Gram form for quadratic objectives only"
         rows, places, is_here = self.targets
         pull_N = torch.where(is_here, slopes.target_N[rows] - weight * self.own_target_N[rows], 0.0).unsqueeze(1)
         grad_ND = weight * self.pushed_ND

@@ -27,7 +27,7 @@ class RowOptimizer(nn.Module):
     """What every optimizer of class rows shares: ``w ← d / |d|`` with ``d = (1 - η λ) w - η u``.
 
     ``u`` is the subclass's direction, from the gradient of the loss's SUM over the global batch. Rows that take no
-    part in a step (class sampling) keep weight and state to the bit. ``weight_decay`` λ shortens a row before its step;
+    part in a step (class sampling) keep weight and state unchanged. ``weight_decay`` λ shortens a row before its step;
     as the row is then brought back to unit length, it lengthens the step by 1/(1 - η λ) and does nothing else.
 
     Rows and state may be kept in bfloat16: they are computed in float32 and rounded stochastically, by (seed, step,
@@ -62,12 +62,12 @@ class RowOptimizer(nn.Module):
     @torch.no_grad()
     def update(self, rows_cD: Tensor, columns: Columns, grad_bD: Float[Tensor, "b D"], step: int = 0) -> None:
         """Move the rows at ``columns`` against the summed gradient ``grad_bD`` and back to unit length."""
-        moved_bD = self._at("rows", rows_cD, columns, grad_bD)
+        moved_bD = self._read("rows", rows_cD, columns, grad_bD)
         if self.weight_decay:
             moved_bD.mul_(1.0 - self.learning_rate * self.weight_decay)
         rate = moved_bD.new_full((), self.learning_rate)  # a number would be compiled into the kernel, each anew
         moved_bD = _stepped_(moved_bD, self._direction(columns, grad_bD, step), rate)
-        self._write(rows_cD, columns, moved_bD, step, _ROWS)
+        self._store(rows_cD, columns, moved_bD, step, _ROWS)
 
     def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -83,11 +83,11 @@ class RowOptimizer(nn.Module):
         self, state_cD: Tensor, columns: Columns, decay: float, added_bD: Tensor, weight: float, step: int, stream: int
     ) -> Tensor:
         """``decay · state + weight · added`` of the columns, which becomes their state."""
-        moment_bD = self._at(f"moment {stream}", state_cD, columns, added_bD).mul_(decay).add_(added_bD, alpha=weight)
-        self._write(state_cD, columns, moment_bD, step, stream)
+        moment_bD = self._read(f"moment {stream}", state_cD, columns, added_bD).mul_(decay).add_(added_bD, alpha=weight)
+        self._store(state_cD, columns, moment_bD, step, stream)
         return moment_bD
 
-    def _at(self, name: str, state_cD: Tensor, columns: Columns, like: Tensor) -> Tensor:
+    def _read(self, name: str, state_cD: Tensor, columns: Columns, like: Tensor) -> Tensor:
         """The columns in the dtype of ``like``, to be overwritten: the state itself where they are a slice of it."""
         if isinstance(columns, slice):
             part_bD = state_cD[columns]
@@ -95,7 +95,7 @@ class RowOptimizer(nn.Module):
         part_bD = torch.index_select(state_cD, 0, columns, out=self._scratch(name, like.shape, state_cD))
         return part_bD.to(like.dtype)
 
-    def _write(self, state_cD: Tensor, columns: Columns, values_bD: Tensor, step: int, stream: int) -> None:
+    def _store(self, state_cD: Tensor, columns: Columns, values_bD: Tensor, step: int, stream: int) -> None:
         if state_cD.dtype == torch.bfloat16 != values_bD.dtype:
             keys_b = row_keys(self.first_class + _numbers(columns, state_cD), self.seed, step, stream)
             values_bD = rounded_to_bfloat16(values_bD, keys_b)
@@ -206,7 +206,7 @@ _stepped_ = fused_on_gpus(step_on_sphere_)
 
 @torch.no_grad()
 def retract_rows(rows_cD: Float[Tensor, "c D"]) -> None:
-    """Bring rows to unit length, in place. Those that have it to a few roundings stay as they are to the bit."""
+    """Bring rows to unit length, in place. Rows of unit length but for a few roundings stay bitwise equal."""
     for some_bD in torch.split(rows_cD, _RETRACTED_AT_ONCE):
         norm_b1 = torch.linalg.vector_norm(some_bD, dim=1, keepdim=True)
         is_unit_b1 = ((norm_b1 - 1.0).abs() < 100 * torch.finfo(norm_b1.dtype).eps) | (norm_b1 == 0)

@@ -48,7 +48,7 @@ def drawn_columns(targets: Targets, shard: range, rate: float, seed: int, step: 
 def initial_rows(
     classes: range, embedding_dim: int, seed: int, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "c D"]:
-    """Unit rows in random directions, each a function of (seed, class id) alone, to the bit.
+    """Unit rows in random directions, each a function of (seed, class id) alone, bitwise equal on every machine.
 
     Every component is a sum of four 16-bit uniforms (near enough to normal for an even spread of directions) from the
     class's own part of a Philox stream. Integers until one square root and one division, which IEEE rounds alike

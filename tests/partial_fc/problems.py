@@ -101,7 +101,7 @@ def by_ranks(
 
 
 def gathered(parts: list[Solution]) -> Solution:
-    """The ranks' parts of one step put together; their losses must agree to the bit."""
+    """The ranks' parts of one step put together; their losses must be bitwise equal."""
     assert all(torch.equal(part.loss, parts[0].loss) for part in parts), "ranks disagree about the loss"
     return Solution(
         parts[0].loss,

@@ -1,4 +1,4 @@
-"""The Gram road: P2SGrad without a single cosine, held against the block road and the whole matrix."""
+"""The Gram form: P2SGrad without a single cosine, held against the block form and the whole matrix."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_dimension_smaller_than_the_strips_works() -> None:
 
 
 @pytest.mark.parametrize("product_dtype", [None, torch.bfloat16], ids=str)
-def test_the_carried_gram_matrix_is_to_the_bit_the_one_made_anew(product_dtype: torch.dtype | None) -> None:
+def test_the_carried_gram_matrix_is_bitwise_the_one_made_anew(product_dtype: torch.dtype | None) -> None:
     """What a restore costs: one more read of the rows, and no bit of the result."""
     torch.manual_seed(0)
     given = batches_of(6, num_classes=700, dim=64)
@@ -146,7 +146,7 @@ def test_a_step_reads_and_writes_the_rows_once(monkeypatch: pytest.MonkeyPatch) 
         assert len(sweeps) == expected
 
 
-def test_the_road_is_chosen_by_what_it_costs() -> None:
+def test_the_form_is_chosen_by_what_it_costs() -> None:
     head = head_of(gram="auto")
     assert head._goes_by_gram(4, 8)
     assert not head._goes_by_gram(3, 8)
@@ -155,7 +155,7 @@ def test_the_road_is_chosen_by_what_it_costs() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_sampled_step_takes_the_gram_matrix_of_the_drawn_rows(size: int) -> None:
-    """It is the estimate Σ_drawn ŵŵᵀ (C-1)/(drawn-1) of the negatives' Σ ŵŵᵀ, as the block road's is."""
+    """It is the estimate Σ_drawn ŵŵᵀ (C-1)/(drawn-1) of the negatives' Σ ŵŵᵀ, as the block form's is."""
     given = [(x.double(), y) for x, y in batches_of(3)]
 
     def work(road: str) -> list[Tensor]:

@@ -170,8 +170,8 @@ def test_index_lines_may_look_otherwise(tmp_path: Path, text: str) -> None:
 def test_an_index_read_in_chunks_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, list(range(50)), [b"x" * (size + 1) for size in range(50)])
     whole = index_entries(path.with_suffix(".idx"))
-    for module, name in (("record_index", "CHUNK_BYTES"), ("record_heads", "HEADS_AT_A_TIME")):
-        monkeypatch.setattr(f"data_pipeline.{module}.{name}", 7)
+    for module, name in (("index", "CHUNK_BYTES"), ("record_file", "HEADS_AT_A_TIME")):
+        monkeypatch.setattr(f"data_pipeline.formats.recordio.{module}.{name}", 7)
     np.testing.assert_array_equal(index_entries(path.with_suffix(".idx")), whole)
     assert RecordSource(path).labels.tolist() == list(range(50))
     path.with_suffix(".idx").write_text("1 0\n" * 9 + "2 b\n")
