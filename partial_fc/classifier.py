@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from partial_fc import late_answer
 from partial_fc.cosine_loss import CosineLoss, Moved, Rows, Step, frozen, kept
 from partial_fc.functional import cosine
 from partial_fc.gram_sweep import GramSweep
@@ -126,8 +127,8 @@ class ShardedClassifier(nn.Module):
 
         ``counts``: every rank's ``n``, where the caller knows them. Without them the ranks ask each other, and the host
         waits for the answer. With them nothing of a step on a GPU waits for the device (but the draw of classes): a
-        label out of range then makes this loss NaN, and is told of by :meth:`refuse_bad_labels`, which the next
-        forward calls.
+        label out of range then makes this loss NaN, and :meth:`refuse_bad_labels`, which the next forward calls, names
+        the label. A loss that is not finite moves no row, and changes no state of the row optimizer.
         """
         if embeddings.dim() != 2 or embeddings.shape[1] != self.embedding_dim or labels.shape != embeddings.shape[:1]:
             raise ValueError(
@@ -137,7 +138,7 @@ class ShardedClassifier(nn.Module):
         if labels.is_floating_point() or labels.dtype == torch.bool:
             raise ValueError(f"got labels of {labels.dtype}: expected torch.int64")
         self.refuse_bad_labels()
-        checks_now = counts is None or not labels.is_cuda
+        checks_now = counts is None or not late_answer.is_known_late(labels)
         counts = agreed_counts(labels, self.world) if counts is None else checked_counts(counts, labels, self.world)
         labels_N = self.world.gather_rows(labels.long(), counts)
         self._label_check.check(labels_N, counts)
@@ -147,7 +148,7 @@ class ShardedClassifier(nn.Module):
         with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
             step = self._step(embeddings, labels_N, counts)
         loss: Tensor = CosineLoss.apply(embeddings, self.weight, step)  # type: ignore[no-untyped-call]
-        return loss if checks_now else self._label_check.masked(loss)
+        return loss
 
     def refuse_bad_labels(self) -> None:
         """Raise ValueError if the last batch held a label out of range, with its value. Waits for the device."""
@@ -169,22 +170,24 @@ class ShardedClassifier(nn.Module):
         """One step's forward pass: the sweep over this shard, and what the objective answers."""
         common = torch.promote_types(embeddings_nD.dtype, self.weight.dtype)
         wide = torch.promote_types(common, torch.float32)
-        unit_nD, norm_n1 = cosine.unit_rows(embeddings_nD.to(wide))
+        unit_nD, norm_n1 = cosine.unit_rows(self._label_check.masked(embeddings_nD.to(wide)))
         unit_ND = self.world.gather_rows(unit_nD, counts)
         sweep = self._sweep(unit_ND, labels_N, counts, self.product_dtype or common)
         cosines = sweep.cosines()
         slopes = self.objective(cosines)
         if self.training:
             self.steps += 1
-        figures = {"loss": slopes.loss_N.mean(), "median_target_angle": cosines.median_target_angle}
-        self.statistics = {**figures, **slopes.figures}
-        return Step(sweep, slopes, unit_nD, norm_n1, self._rows())
+        loss = slopes.loss_N.mean()
+        self.statistics = {"loss": loss, "median_target_angle": cosines.median_target_angle, **slopes.figures}
+        return Step(sweep, slopes, loss, unit_nD, norm_n1, self._rows(loss.isfinite()))
 
-    def _rows(self) -> Rows:
+    def _rows(self, is_finite: Tensor) -> Rows:
         """What becomes of the class rows in the backward pass."""
         if not self.weight.requires_grad or (self.row_optimizer is not None and not self.training):
             return frozen
-        return kept if self.row_optimizer is None else Moved(self.row_optimizer, self._known_rows, self.steps)
+        return (
+            kept if self.row_optimizer is None else Moved(self.row_optimizer, self._known_rows, self.steps, is_finite)
+        )
 
     def _sweep(self, unit_ND: Tensor, labels_N: Tensor, counts: Sequence[int], product_dtype: torch.dtype) -> Sweep:
         """The way through this shard's classes that costs least."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from partial_fc import late_answer
 from partial_fc.functional import cosine
 from partial_fc.rows.known_rows import KnownRows
 from partial_fc.rows.optimizers import RowOptimizer
@@ -29,19 +30,21 @@ RowGradients = Iterator[tuple[Columns, Tensor]]
 class Step:
     """What a step's forward pass leaves for its backward pass.
 
-    ``unit_nD`` and ``norm_n1`` are this rank's embeddings at unit length and their lengths. ``rows`` says what becomes
-    of the class rows: :func:`frozen`, :func:`kept` or a :class:`Moved`.
+    ``loss`` is the mean over the global batch, NaN where the batch is refused. ``unit_nD`` and ``norm_n1`` are this
+    rank's embeddings at unit length and their lengths. ``rows`` says what becomes of the class rows: :func:`frozen`,
+    :func:`kept` or a :class:`Moved`.
     """
 
     sweep: Sweep
     slopes: Slopes
+    loss: Tensor
     unit_nD: Tensor
     norm_n1: Tensor
     rows: Rows
 
 
 class CosineLoss(torch.autograd.Function):
-    """``loss = CosineLoss.apply(embeddings_nD, weight_cD, step)``: the mean of ``step.slopes.loss_N``.
+    """``loss = CosineLoss.apply(embeddings_nD, weight_cD, step)``: ``step.loss`` with its gradients.
 
     Backward makes the slopes and both gradients, block by block.
     """
@@ -51,7 +54,7 @@ class CosineLoss(torch.autograd.Function):
         """The mean loss of the global batch, ``()``."""
         ctx.step, ctx.dtype = step, embeddings_nD.dtype
         ctx.save_for_backward(weight_cD)
-        return step.slopes.loss_N.mean()
+        return step.loss.clone()
 
     @staticmethod
     @once_differentiable
@@ -87,10 +90,14 @@ def kept(weight_cD: Tensor, gradients: RowGradients, sweep: Sweep) -> Tensor:
 
 
 class Moved:
-    """Rows that the row optimizer moves, block by block, as their gradients are made: no gradient is kept."""
+    """Rows that the row optimizer moves, block by block, as their gradients are made: no gradient is kept.
 
-    def __init__(self, optimizer: RowOptimizer, known_rows: KnownRows, step: int) -> None:
+    Where ``is_finite``, ``()`` bool, is False, rows and optimizer state stay as they are.
+    """
+
+    def __init__(self, optimizer: RowOptimizer, known_rows: KnownRows, step: int, is_finite: Tensor) -> None:
         self.optimizer, self.known_rows, self.step = optimizer, known_rows, step
+        self.is_finite = is_finite
         self._moves_before = known_rows.moves
 
     def were_moved(self) -> bool:
@@ -104,9 +111,13 @@ class Moved:
     def __call__(self, weight_cD: Tensor, gradients: RowGradients, sweep: Sweep) -> None:
         """Move the rows, and remember that they have unit length and their Gram matrix where the sweep carried one."""
         self.known_rows.moves += 1
+        applies = self.is_finite if late_answer.is_known_late(self.is_finite) else None
+        if applies is None and not self.is_finite:
+            frozen(weight_cD, gradients, sweep)
+            return
         rows_cD = weight_cD.detach()
         for columns, grad_bD in gradients:
-            self.optimizer.update(rows_cD, columns, grad_bD, self.step)
+            self.optimizer.update(rows_cD, columns, grad_bD, self.step, applies)
         self.known_rows.remember(weight_cD, sweep.next_gram_DD)
 
 

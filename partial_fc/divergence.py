@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from partial_fc import late_answer
 from partial_fc.classifier import ShardedClassifier
 
 
@@ -12,17 +16,53 @@ class TrainingDiverged(RuntimeError):  # noqa: N818  # the name says what happen
     """The loss, or a weight about to be saved, is not finite. Raised on all ranks at the same step."""
 
 
-def refuse_divergence(loss: Tensor, step: int, head: ShardedClassifier) -> None:
-    """Raise TrainingDiverged unless the loss is finite, with the figures to look at. Reads the loss on the host."""
-    if bool(torch.isfinite(loss)):
-        return
-    head.refuse_bad_labels()
-    figures = ", ".join(f"{name} {float(value):.4g}" for name, value in head.statistics.items())
-    raise TrainingDiverged(
-        f"the loss is {loss.item()} at step {step} ({figures}); no weight was updated by it. Look at the last lines of "
-        "metrics.jsonl: a scale that ran up or a median target angle that stays at 1.57 asks for smaller learning "
-        "rates (optimizer.learning_rate, classifier.learning_rate), a longer schedule.warmup_epochs or a smaller "
-        "objective.max_scale; a sudden jump asks for a look at the images of that step"
+class LossCheck:
+    """Stops the training where a loss is not finite, so that no weight is updated by it, and waits for no GPU.
+
+    On a CPU the loss is at hand: :meth:`check` raises before the backward pass. A GPU's loss is read a step later.
+    Until then the device itself leaves the weights as they are: the class rows by
+    :class:`partial_fc.cosine_loss.Moved`, the backbone by ``found_inf``, which torch's fused optimizers take from the
+    device. With another optimizer :meth:`check` waits for the loss. The loss is the same number on every rank, so all
+    ranks stop at the same step.
+    """
+
+    def __init__(self, head: ShardedClassifier, optimizer: torch.optim.Optimizer) -> None:
+        self._head, self._optimizer = head, optimizer
+        self._is_fused = all(group.get("fused") for group in optimizer.param_groups)
+        self._open: _Loss | None = None
+
+    def check(self, loss: Float[Tensor, ""], step: int) -> None:
+        """Take the loss of ``step`` before its backward pass. Raises TrainingDiverged for it or for the one before."""
+        self.settle()
+        is_finite = torch.isfinite(loss.detach())
+        self._open = _Loss(step, loss.detach(), dict(self._head.statistics), late_answer.LateAnswer(is_finite))
+        if late_answer.is_known_late(is_finite) and self._is_fused:
+            self._optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
+        else:
+            self.settle()
+
+    def settle(self) -> None:
+        """Raise TrainingDiverged if the last loss was not finite, ValueError for labels out of range."""
+        last, self._open = self._open, None
+        if last is not None and not last.is_finite.read():
+            self._head.refuse_bad_labels()
+            raise TrainingDiverged(_explained(last))
+
+
+class _Loss(NamedTuple):
+    step: int
+    loss: Tensor
+    statistics: dict[str, Tensor]
+    is_finite: late_answer.LateAnswer
+
+
+def _explained(last: _Loss) -> str:
+    figures = ", ".join(f"{name} {float(value):.4g}" for name, value in last.statistics.items())
+    return (
+        f"the loss is {last.loss.item()} at step {last.step} ({figures}); no weight was updated by it. Look at the "
+        "last lines of metrics.jsonl: a scale that ran up or a median target angle that stays at 1.57 asks for smaller "
+        "learning rates (optimizer.learning_rate, classifier.learning_rate), a longer schedule.warmup_epochs or a "
+        "smaller objective.max_scale; a sudden jump asks for a look at the images of that step"
     )
 
 

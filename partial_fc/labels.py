@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from partial_fc import late_answer
 from partial_fc.world import World
 
 
@@ -32,40 +33,26 @@ def checked_counts(counts: Sequence[int], labels_n: Int[Tensor, " n"], world: Wo
     return list(counts)
 
 
-class _Answer:
-    """A truth value on its way from the device."""
-
-    def __init__(self, answer: Tensor) -> None:
-        self._answer, self._arrived = answer, None
-        if answer.is_cuda:
-            self._answer = torch.empty_like(answer, device="cpu", pin_memory=True).copy_(answer, non_blocking=True)
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._arrived.record()
-
-    def read(self) -> bool:
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return bool(self._answer)
-
-
 class LabelCheck:
     """Looks at each global batch's labels, which every rank has: so all ranks come to the same verdict unasked."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self._seen: tuple[Tensor, Tensor, list[int]] | None = None
-        self._verdict: _Answer | None = None
+        self._verdict: late_answer.LateAnswer | None = None
 
     def check(self, labels_N: Int[Tensor, " N"], counts: Sequence[int]) -> None:
         """Note which labels are out of range. ``counts`` are the ranks' shares of the batch."""
         is_bad_N = (labels_N < 0) | (labels_N >= self.num_classes)
         self._seen = labels_N, is_bad_N, list(counts)
-        self._verdict = _Answer(is_bad_N.any())
+        self._verdict = late_answer.LateAnswer(is_bad_N.any())
 
-    def masked(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """``loss``, or NaN where a label is out of range: nothing learnt from it may be taken for good."""
-        assert self._seen is not None
-        return torch.where(self._seen[1].any(), torch.nan, loss)
+    def masked(self, embeddings_nD: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+        """``embeddings_nD``, or NaN where the last check found a bad label and has not raised for it yet.
+
+        The loss and all statistics of such a step are NaN then, and nothing is learnt from the step.
+        """
+        return embeddings_nD if self._seen is None else torch.where(self._seen[1].any(), torch.nan, embeddings_nD)
 
     def raise_if_bad(self) -> None:
         """Raise ValueError with the first bad label, its rank and the range, if the last check found one.

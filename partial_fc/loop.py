@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from partial_fc.classifier import ShardedClassifier
-from partial_fc.divergence import refuse_divergence
+from partial_fc.divergence import LossCheck
 from partial_fc.reports.meter import Meter
 from partial_fc.reports.step_report import Sink
 
@@ -50,10 +50,12 @@ def train(
 
     ``counts`` are the ranks' shares of every global batch: known beforehand, so that no step asks for them.
 
-    The loss is the same number on every rank, so every rank stops at the same step when it is not finite.
+    A loss that is not finite updates no weight and raises TrainingDiverged on every rank alike: at once on a CPU, a
+    step later on a GPU, for which no step waits before its update (:class:`partial_fc.divergence.LossCheck`).
     A report is written every ``report_every`` steps and after the last one. ``save(done)`` is called every
     ``save_every`` steps, but never after the last one: that is the caller's.
     """
+    loss_check = LossCheck(head, optimizer)
     meter.start()
     for step in steps:
         rates = set_rates(step)
@@ -63,7 +65,7 @@ def train(
         with autocast():
             embeddings = backbone(batch.images)
         loss = head(embeddings.float(), batch.labels, counts)
-        refuse_divergence(loss, step, head)
+        loss_check.check(loss, step)
         loss.backward()
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(backbone.parameters(), clip_norm)
@@ -80,9 +82,11 @@ def train(
         )
         done = step + 1
         if done % report_every == 0 or done == steps.stop:
+            loss_check.settle()
             report = meter.report(learning_rate=rates[0], row_learning_rate=rates[1])
             for sink in sinks:
                 sink.write(report)
         if save_every is not None and done % save_every == 0 and done < steps.stop:
+            loss_check.settle()
             save(done)
             meter.start()

@@ -152,6 +152,7 @@ class AdaCos(_ScaledSoftmax):
                 self.num_classes,
                 self.max_scale,
             )
+            following = torch.where(following.isfinite(), following, self.scale)  # of a batch that is not finite
             if self.statistics == "previous":
                 self.scale.copy_(following)
                 capped = limited

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from partial_fc.functional import cosine
+from partial_fc.functional.gram import sums_in_float32
 from partial_fc.fused import fused_on_gpus
 from partial_fc.rows.sharding import Columns, Targets, owned_targets
 from partial_fc.scratch import Scratch
@@ -203,10 +204,12 @@ class Sweep:
     def _product(self, name: str, left: Tensor, right: Tensor) -> Tensor:
         """``left @ right`` in float32 at least, to be overwritten."""
         shape = left.shape[0], right.shape[1]
-        product = torch.mm(left, right, out=self.scratch(name, shape, left))
-        if product.dtype == self.unit_ND.dtype:
-            return product
-        return self.scratch(f"wide {name}", shape, self.unit_ND).copy_(product)
+        wide = self.scratch(name, shape, self.unit_ND)
+        if left.dtype == wide.dtype:
+            return torch.mm(left, right, out=wide)
+        if sums_in_float32(left):
+            return torch.mm(left, right, out_dtype=wide.dtype, out=wide)
+        return wide.copy_(torch.mm(left, right, out=self.scratch(name, shape, left)))
 
     def _tangent(self, grad_bD: Tensor, block: Block) -> Tensor:
         """:func:`cosine.tangent_gradient` of a block; on a CPU in place, with the buffers of every block."""

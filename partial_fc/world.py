@@ -14,6 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# The names of torch 2.13, and those of earlier versions.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class World:
     """One process: rank 0 of 1. The subclasses talk; the meaning of each method is theirs too."""
@@ -69,7 +73,7 @@ class ProcessGroupWorld(World):
     def all_gather(self, tensor: Tensor) -> Tensor:
         """See :meth:`World.all_gather`."""
         gathered = tensor.new_empty(self.size * tensor.numel())
-        dist.all_gather_single(gathered, tensor.reshape(-1).contiguous(), group=self.group)
+        _all_gather(gathered, tensor.reshape(-1).contiguous(), group=self.group)
         return gathered.view(self.size, *tensor.shape)
 
     def gather_rows(self, rows_n: Tensor, counts: Sequence[int] | None = None) -> Tensor:
@@ -80,7 +84,7 @@ class ProcessGroupWorld(World):
         padded = rows_n.new_zeros((longest, *rows_n.shape[1:]))
         padded[: len(rows_n)] = rows_n
         gathered = rows_n.new_empty((self.size * longest, *rows_n.shape[1:]))
-        dist.all_gather_single(gathered, padded, group=self.group)
+        _all_gather(gathered, padded, group=self.group)
         if min(counts) == longest:
             return gathered
         return torch.cat([part[:count] for part, count in zip(torch.split(gathered, longest), counts, strict=True)])
@@ -98,7 +102,7 @@ class ProcessGroupWorld(World):
                 padded[rank * longest : rank * longest + len(part)] = part
             rows_N = padded
         summed = rows_N.new_empty((longest, *rows_N.shape[1:]))
-        work = dist.reduce_scatter_single(summed, rows_N.contiguous(), group=self.group, async_op=True)
+        work = _reduce_scatter(summed, rows_N.contiguous(), group=self.group, async_op=True)
 
         def result() -> Tensor:
             work.wait()
@@ -137,14 +141,19 @@ def process_group(timeout_seconds: float = 600.0) -> Iterator[World]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
-    device = local_device()
+    device, timeout = local_device(), timedelta(seconds=timeout_seconds)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_seconds))
+        dist.init_process_group("nccl", timeout=timeout, device_id=device)
+    else:
+        dist.init_process_group("gloo", timeout=timeout)
     try:
         yield ProcessGroupWorld()
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if device.type != "cuda":
+            dist.destroy_process_group()
+        raise  # NCCL's destroy waits for collectives that the other ranks may never enter: the process's end is enough
+    dist.destroy_process_group()
 
 
 def sum_gradients(

@@ -21,9 +21,16 @@ def add_centred_gram(total_DD: Float[Tensor, "D D"], unit_bD: Float[Tensor, "b D
     """Add ``Σ u uᵀ - (b/D) I`` of a block to ``total_DD``: to its upper part, which :func:`symmetric` completes.
 
     The product runs in the dtype of ``unit_bD`` with ``-(b/D) I`` inside its sum, so that a bfloat16 result is rounded
-    after the large diagonal is gone.
+    after the large diagonal is gone. A GPU's result is float32 (:func:`sums_in_float32`), and is centred afterwards.
     """
     num_rows, dim = unit_bD.shape
+    if sums_in_float32(unit_bD):
+        for start, stop in _strips(dim):
+            total_DD[start:stop, start:] += torch.mm(
+                unit_bD[:, start:stop].T, unit_bD[:, start:], out_dtype=torch.float32
+            )
+        total_DD.diagonal().sub_(num_rows / dim)
+        return
     centre = torch.tensor(num_rows / dim, dtype=unit_bD.dtype).item()  # as the product's dtype has it
     identity_DD = torch.eye(dim, dtype=unit_bD.dtype, device=unit_bD.device)
     for start, stop in _strips(dim):
@@ -31,6 +38,14 @@ def add_centred_gram(total_DD: Float[Tensor, "D D"], unit_bD: Float[Tensor, "b D
         tile = torch.addmm(identity_DD[upper], unit_bD[:, start:stop].T, unit_bD[:, start:], beta=-centre)
         total_DD[upper] += tile
     total_DD.diagonal().add_(centre - num_rows / dim)
+
+
+def sums_in_float32(factor: Tensor) -> bool:
+    """Whether a product of bfloat16 factors can have a float32 result: on CUDA alone.
+
+    Without that, cuBLAS may round the partial sums of a long product to bfloat16 before it adds them.
+    """
+    return factor.is_cuda and factor.dtype == torch.bfloat16
 
 
 def symmetric(upper_DD: Float[Tensor, "D D"]) -> Float[Tensor, "D D"]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from partial_fc.fused import fused_on_gpus
@@ -21,6 +22,14 @@ from partial_fc.scratch import Scratch
 STATE_DTYPES = (torch.float32, torch.bfloat16)
 _RETRACTED_AT_ONCE = 4096  # rows
 _ROWS, _FIRST_MOMENT, _SECOND_MOMENT = range(3)  # streams of chances
+
+
+class _Update(NamedTuple):
+    """The columns of one block, the step, and, where the device alone knows, whether the update applies."""
+
+    columns: Columns
+    step: int
+    applies: Tensor | None
 
 
 class RowOptimizer(nn.Module):
@@ -60,19 +69,30 @@ class RowOptimizer(nn.Module):
             setattr(self, name, state)
 
     @torch.no_grad()
-    def update(self, rows_cD: Tensor, columns: Columns, grad_bD: Float[Tensor, "b D"], step: int = 0) -> None:
-        """Move the rows at ``columns`` against the summed gradient ``grad_bD`` and back to unit length."""
-        moved_bD = self._read("rows", rows_cD, columns, grad_bD)
+    def update(
+        self,
+        rows_cD: Tensor,
+        columns: Columns,
+        grad_bD: Float[Tensor, "b D"],
+        step: int = 0,
+        applies: Bool[Tensor, ""] | None = None,
+    ) -> None:
+        """Move the rows at ``columns`` against the summed gradient ``grad_bD`` and back to unit length.
+
+        Where ``applies`` is False on the device, rows and state stay as they are; the host does not wait for it.
+        """
+        update = _Update(columns, step, applies)
+        moved_bD = self._read("rows", rows_cD, update, grad_bD)
         if self.weight_decay:
             moved_bD.mul_(1.0 - self.learning_rate * self.weight_decay)
         rate = moved_bD.new_full((), self.learning_rate)  # a number would be compiled into the kernel, each anew
-        moved_bD = _stepped_(moved_bD, self._direction(columns, grad_bD, step), rate)
-        self._store(rows_cD, columns, moved_bD, step, _ROWS)
+        moved_bD = _stepped_(moved_bD, self._direction(update, grad_bD), rate)
+        self._store(rows_cD, update, moved_bD, _ROWS)
 
     def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def _direction(self, columns: Columns, grad_bD: Tensor, step: int) -> Tensor:
+    def _direction(self, update: _Update, grad_bD: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _zeros_like(self, rows_cD: Tensor) -> Tensor:
@@ -80,28 +100,34 @@ class RowOptimizer(nn.Module):
         return torch.zeros_like(rows_cD, dtype=rows_cD.dtype if is_wide else self.state_dtype)
 
     def _moment(
-        self, state_cD: Tensor, columns: Columns, decay: float, added_bD: Tensor, weight: float, step: int, stream: int
+        self, state_cD: Tensor, update: _Update, decay: float, added_bD: Tensor, weight: float, stream: int
     ) -> Tensor:
         """``decay · state + weight · added`` of the columns, which becomes their state."""
-        moment_bD = self._read(f"moment {stream}", state_cD, columns, added_bD).mul_(decay).add_(added_bD, alpha=weight)
-        self._store(state_cD, columns, moment_bD, step, stream)
+        moment_bD = self._read(f"moment {stream}", state_cD, update, added_bD).mul_(decay).add_(added_bD, alpha=weight)
+        self._store(state_cD, update, moment_bD, stream)
         return moment_bD
 
-    def _read(self, name: str, state_cD: Tensor, columns: Columns, like: Tensor) -> Tensor:
-        """The columns in the dtype of ``like``, to be overwritten: the state itself where they are a slice of it."""
+    def _read(self, name: str, state_cD: Tensor, update: _Update, like: Tensor) -> Tensor:
+        """The columns in the dtype of ``like``, to be overwritten: the state itself where that loses nothing."""
+        columns = update.columns
         if isinstance(columns, slice):
             part_bD = state_cD[columns]
-            return part_bD if part_bD.dtype == like.dtype else self._scratch(name, part_bD.shape, like).copy_(part_bD)
+            if part_bD.dtype == like.dtype and update.applies is None:
+                return part_bD
+            return self._scratch(name, part_bD.shape, like).copy_(part_bD)
         part_bD = torch.index_select(state_cD, 0, columns, out=self._scratch(name, like.shape, state_cD))
         return part_bD.to(like.dtype)
 
-    def _store(self, state_cD: Tensor, columns: Columns, values_bD: Tensor, step: int, stream: int) -> None:
+    def _store(self, state_cD: Tensor, update: _Update, values_bD: Tensor, stream: int) -> None:
+        columns = update.columns
         if state_cD.dtype == torch.bfloat16 != values_bD.dtype:
-            keys_b = row_keys(self.first_class + _numbers(columns, state_cD), self.seed, step, stream)
-            values_bD = rounded_to_bfloat16(values_bD, keys_b)
+            keys_b = row_keys(self.first_class + _numbers(columns, state_cD), self.seed, update.step, stream)
+            values_bD = _rounded(values_bD, keys_b)
+        if update.applies is not None:
+            values_bD = torch.where(update.applies, values_bD.to(state_cD.dtype), state_cD[columns])
         if isinstance(columns, Tensor):
             state_cD.index_copy_(0, columns, values_bD.to(state_cD.dtype))
-        elif state_cD[columns].data_ptr() != values_bD.data_ptr():
+        elif not values_bD.is_set_to(state_cD[columns]):
             state_cD[columns] = values_bD
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RowOptimizer:
@@ -139,10 +165,10 @@ class RowSGD(RowOptimizer):
     def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
         return {"momentum_cD": self._zeros_like(rows_cD)} if self.momentum else {}
 
-    def _direction(self, columns: Columns, grad_bD: Tensor, step: int) -> Tensor:
+    def _direction(self, update: _Update, grad_bD: Tensor) -> Tensor:
         if self.momentum_cD is None:
             return grad_bD
-        return self._moment(self.momentum_cD, columns, self.momentum, grad_bD, 1.0, step, _FIRST_MOMENT)
+        return self._moment(self.momentum_cD, update, self.momentum, grad_bD, 1.0, _FIRST_MOMENT)
 
 
 class RowAdamW(RowOptimizer):
@@ -178,16 +204,16 @@ class RowAdamW(RowOptimizer):
             "updates_c": torch.zeros(len(rows_cD), dtype=torch.int32, device=rows_cD.device),
         }
 
-    def _direction(self, columns: Columns, grad_bD: Tensor, step: int) -> Tensor:
+    def _direction(self, update: _Update, grad_bD: Tensor) -> Tensor:
         first_cD, second_cD, updates_c = self.first_moment_cD, self.second_moment_cD, self.updates_c
         assert first_cD is not None
         assert second_cD is not None
         assert updates_c is not None
         (beta_1, beta_2), square_bD = self.betas, grad_bD.square()
-        first_bD = self._moment(first_cD, columns, beta_1, grad_bD, 1.0 - beta_1, step, _FIRST_MOMENT)
-        second_bD = self._moment(second_cD, columns, beta_2, square_bD, 1.0 - beta_2, step, _SECOND_MOMENT)
-        updates_c[columns] += 1
-        updates_b1 = updates_c[columns].to(grad_bD.dtype).unsqueeze(1)
+        first_bD = self._moment(first_cD, update, beta_1, grad_bD, 1.0 - beta_1, _FIRST_MOMENT)
+        second_bD = self._moment(second_cD, update, beta_2, square_bD, 1.0 - beta_2, _SECOND_MOMENT)
+        updates_c[update.columns] += 1 if update.applies is None else update.applies
+        updates_b1 = updates_c[update.columns].to(grad_bD.dtype).unsqueeze(1)
         root_bD = (second_bD / (1.0 - beta_2**updates_b1)).sqrt_().add_(self.eps)
         return (first_bD / (1.0 - beta_1**updates_b1)).div_(root_bD)
 
@@ -202,6 +228,7 @@ def step_on_sphere_(
 
 
 _stepped_ = fused_on_gpus(step_on_sphere_)
+_rounded = fused_on_gpus(rounded_to_bfloat16)
 
 
 @torch.no_grad()

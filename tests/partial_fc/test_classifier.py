@@ -162,16 +162,16 @@ def test_counts_that_are_known_save_the_exchange_and_change_nothing(size: int) -
         assert torch.equal(asked, told)
 
 
-def test_a_bad_label_seen_late_has_spoilt_the_loss_and_is_told_of_at_the_next_look() -> None:
+def test_a_bad_label_found_late_has_masked_the_batch_and_is_named_by_the_next_step() -> None:
     """What a GPU does with known counts, by hand: it never waits inside a step."""
-    check = LabelCheck(10)
+    check, embeddings_nD = LabelCheck(10), torch.ones(2, 3)
     check.check(torch.tensor([3, 9, 10, 2]), [2, 0, 2])
-    assert check.masked(torch.tensor(1.5)).isnan()
+    assert check.masked(embeddings_nD).isnan().all()
     with pytest.raises(ValueError, match=r"label 10 on rank 2 is out of range: expected 0 <= label < num_classes=10"):
         check.raise_if_bad()
     check.raise_if_bad()
     check.check(torch.tensor([3, 9]), [2])
-    assert check.masked(torch.tensor(1.5)) == 1.5
+    assert torch.equal(check.masked(embeddings_nD), embeddings_nD)
     check.raise_if_bad()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import shutil
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch import Tensor
 from partial_fc.functional import cosine, softmax
 from partial_fc.fused import compiled
 from partial_fc.rows.optimizers import step_on_sphere_
+from partial_fc.rows.rounding import rounded_to_bfloat16, row_keys
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler on a CPU")
 
@@ -40,9 +42,19 @@ def test_compiled_and_plain_functions_give_the_same_in_place_for_blocks_of_any_w
         given = [part.clone() for part in plain]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, about its own modules
-            found = compiled(inspect.unwrap(function))(*given)  # without the tests' shape checks
+            found = compiled(function)(*given)
         torch.testing.assert_close(found, function(*plain), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(given[0], plain[0], rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_and_plain_rounding_are_bitwise_equal() -> None:
+    values = torch.randn(17, 33)
+    values[0, :3] = torch.tensor([math.inf, -math.inf, math.nan])
+    keys = row_keys(torch.arange(17), 1, 2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = compiled(rounded_to_bfloat16)(values, keys)
+    assert torch.equal(found.view(torch.int16), rounded_to_bfloat16(values, keys).view(torch.int16))
 
 
 def test_a_learning_rate_that_changes_at_each_step_is_compiled_once() -> None:
