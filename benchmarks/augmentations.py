@@ -26,6 +26,7 @@ from benchmarks.documents import write_part
 from benchmarks.plot_style import figure_at
 from data_pipeline.augment.augmentation import Augmentation
 from data_pipeline.loader.image_loader import ImageFormat, ImageLoader
+from data_pipeline.source import Source
 from data_pipeline.synthetic.people import identity_image
 from launch.figure_style import INK
 
@@ -51,20 +52,12 @@ TOGETHER = replace(
 )
 
 
-class Faces:
+class Faces(Source):
     """One picture each of some synthetic people, as JPEG in memory."""
-
-    num_classes = PEOPLE
 
     def __init__(self, side: int, people: int = PEOPLE) -> None:
         self.labels = np.arange(people)
         self._files = [_jpeg(identity_image(person, 0, size=side)) for person in range(people)]
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def label(self, sample: int) -> int:
-        return sample
 
     def read(self, sample: int) -> NDArray[np.uint8]:
         return self._files[sample]

@@ -12,16 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.source import PrefetchingSource, Source
+from data_pipeline.source import Source
 
 IMAGES_AHEAD = 1024
 
 
 class ReadAhead:
-    """Hints to `source`, from a thread of its own; nothing for a source that takes none."""
+    """Hints to `source`, from a thread of its own."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source if isinstance(source, PrefetchingSource) else None
+        self._source = source
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")  # starts with the first hint
 
     def ask(self, samples: NDArray[np.int64]) -> None:
@@ -29,5 +29,4 @@ class ReadAhead:
 
         What goes wrong with a hint is left to the reading that follows.
         """
-        if self._source is not None:
-            self._thread.submit(self._source.prefetch, samples)
+        self._thread.submit(self._source.prefetch, samples)

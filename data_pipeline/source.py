@@ -2,62 +2,68 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class Source(Protocol):
-    """Encoded images with one class label each, numbered 0..len-1 for as long as the data set lives."""
+class Source(ABC):
+    """Encoded images with one class label each, numbered 0..len-1 for as long as the data set lives.
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """The class of every image, shape (len,)."""
+    A form of data set gives `labels` and `read`; the rest follows from these, or is better where the form knows more.
+    """
 
-    @property
-    def num_classes(self) -> int:
-        """The largest label plus one."""
+    labels: NDArray[np.int64]
+    """The class of every image, shape (len,)."""
+
+    @abstractmethod
+    def read(self, sample: int) -> NDArray[np.uint8]:
+        """The encoded bytes of one image, read-only; called from any thread or forked process.
+
+        OSError or ValueError, which name the place, for an image that cannot be read.
+        """
 
     def __len__(self) -> int:
-        """The number of images."""
+        return self.labels.size
 
     def label(self, sample: int) -> int:
         """The class of one image."""
+        return int(self.labels[sample])
 
-    def read(self, sample: int) -> NDArray[np.uint8]:
-        """The encoded bytes of one image; read from any thread or forked process."""
+    @cached_property
+    def num_classes(self) -> int:
+        """The largest label plus one."""
+        return int(self.labels.max()) + 1
 
-
-@runtime_checkable
-class NamedSource(Protocol):
-    """A source that can say where an image lies, so that an error about it can be acted upon."""
+    @cached_property
+    def identities(self) -> Sequence[str] | None:
+        """The name of every label; None where labels are numbers only."""
+        return None
 
     def name(self, sample: int) -> str:
-        """A place a person can find, such as a file and a record key."""
+        """A place that a person can find, such as a file and a record key; also of an image that cannot be read."""
+        return f"sample {sample}"
 
-
-@runtime_checkable
-class PrefetchingSource(Protocol):
-    """A source that can be told what will be read next."""
-
-    def prefetch(self, samples: NDArray[np.int64]) -> None:
+    def prefetch(self, samples: NDArray[np.int64]) -> None:  # noqa: B027  a form that takes no hint has nothing to do
         """Has the system bring these images into memory, and waits for none; called from any thread."""
 
 
-@runtime_checkable
-class IdentifiedSource(Protocol):
-    """A source that knows what its labels are called: a name each, or None where labels are but numbers."""
+class View(Source):
+    """Images of other sources, under other numbers or labels; reads and names an image where it lies."""
 
-    @property
-    def identities(self) -> Sequence[str] | None:
-        """The name of every label."""
+    @abstractmethod
+    def origin(self, sample: int) -> tuple[Source, int]:
+        """The source that holds an image, and the number that the image has there."""
 
+    def read(self, sample: int) -> NDArray[np.uint8]:
+        """The encoded bytes that the image's own source reads."""
+        source, within = self.origin(sample)
+        return source.read(within)
 
-def sample_name(source: Source, sample: int) -> str:
-    """Where an image lies, as its source says; its number where the source cannot, as of a file that vanished."""
-    try:
-        return source.name(sample) if isinstance(source, NamedSource) else f"sample {sample}"
-    except (OSError, ValueError):
-        return f"sample {sample}"
+    def name(self, sample: int) -> str:
+        """The place that the image's own source gives."""
+        source, within = self.origin(sample)
+        return source.name(within)

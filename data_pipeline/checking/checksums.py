@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.sets.joined import JoinedSource
+from data_pipeline.sets.joined import joined_sets
 from data_pipeline.source import Source
 
 CHECKSUMS = "checksums.npy"
@@ -43,9 +43,9 @@ def stored_checksums(paths: Sequence[Path], source: Source) -> Checksums | None:
     They belong to a folder, or to the .rec in it, not to single shards. ValueError for a file that is damaged, or has
     not a checksum for every image.
     """
-    if len(paths) > 1 and not isinstance(source, JoinedSource):
+    sources = joined_sets(source)
+    if len(paths) != len(sources):
         return None  # shards given one by one
-    sources = source.sources if isinstance(source, JoinedSource) else (source,)
     kept = [_kept(path, len(each)) for path, each in zip(paths, sources, strict=True)]
     return Checksums([len(each) for each in sources], kept) if any(each is not None for each in kept) else None
 

@@ -16,7 +16,7 @@ from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.images.checks import checked_header, kind_of
 from data_pipeline.images.headers import ImageHeader
 from data_pipeline.order.shuffled import permuted
-from data_pipeline.source import Source, sample_name
+from data_pipeline.source import Source
 
 READING_THREADS = 8  # a cold disk answers several at a time
 MOST_NAMED = 5  # examples in one sentence
@@ -173,7 +173,7 @@ def inspection(source: Source, *, images: int = 4000, seed: int = 0, always: lis
         classes=classes,
         images_per_identity=images_per_identity,
         looks=looks,
-        names={sample: sample_name(source, sample) for sample in named},
+        names={sample: source.name(sample) for sample in named},
         labels={sample: source.label(sample) for sample in samples},
         pairs=_pairs(source) if isinstance(source, BinSource) else None,
     )

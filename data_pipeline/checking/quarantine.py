@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.sets.fingerprint import fingerprint
-from data_pipeline.source import Source, sample_name
+from data_pipeline.source import Source
 
 COLUMNS = "sample\tname\treason"
 HEAD = re.compile(r"# partial-fc quarantine of (\d{1,18}) images, fingerprint ([0-9a-f]{8})")
@@ -95,7 +95,7 @@ class QuarantineWriter:
             raise ValueError(f"sample {sample}: expected one above {self._last} and below {len(self._source)}")
         if not reason:
             raise ValueError(f"sample {sample}: expected a reason to leave it out")
-        cells = (str(sample), sample_name(self._source, sample), reason)
+        cells = (str(sample), self._source.name(sample), reason)
         self._file.write("\t".join(cell.translate(CONTROLS) for cell in cells) + "\n")
         self._count, self._last = self._count + 1, sample
 

@@ -19,7 +19,6 @@ from data_pipeline.formats.recordio.layout import image_record
 from data_pipeline.formats.tar.writer import TarWriter
 from data_pipeline.images.jpeg import REFUSALS, reencoded
 from data_pipeline.read_ahead import ReadAhead
-from data_pipeline.source import sample_name
 
 CHUNK_IMAGES, CHUNK_BYTES = 256, 8 << 20  # held in memory at a time, whichever is reached first
 NO_BOUND = 1 << 62
@@ -101,7 +100,7 @@ class PartWriter:
             yield image
 
     def _name(self, sample: int) -> str:
-        return sample_name(self.conversion.source, sample)
+        return self.conversion.source.name(sample)
 
     def _appending(self, part: int) -> AbstractContextManager[Append]:
         places = self.conversion.places(part)

@@ -13,7 +13,7 @@ from data_pipeline.formats.table.columns import GUESSED, ColumnError, Columns
 from data_pipeline.formats.table.files import SUFFIXES as TABLE_SUFFIXES
 from data_pipeline.formats.table.source import TableSource
 from data_pipeline.formats.verification_bin.source import BinSource
-from data_pipeline.sets.joined import Join, JoinedSource
+from data_pipeline.sets.joined import Join, JoinedSource, joined_sets
 from data_pipeline.source import Source
 
 LIST_SUFFIXES = (".lst", ".txt", ".tsv", ".csv")
@@ -36,14 +36,9 @@ def open_source(
     """
     paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
     source = _opened_all(paths, join, columns)
-    if needs_table and columns != GUESSED and not any(isinstance(part, TableSource) for part in parts(source)):
+    if needs_table and columns != GUESSED and not any(isinstance(part, TableSource) for part in joined_sets(source)):
         raise ColumnError(f"{_asked(columns)}: {', '.join(map(str, paths))} is no table, which has columns")
     return source
-
-
-def parts(source: Source) -> Sequence[Source]:
-    """The sets that `source` was joined from; itself where it was not."""
-    return source.sources if isinstance(source, JoinedSource) else (source,)
 
 
 def _opened_all(paths: Sequence[Path], join: Join, columns: Columns) -> Source:

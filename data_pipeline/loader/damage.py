@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from data_pipeline.hashing import bits, key
 from data_pipeline.images.checks import checked_header
 from data_pipeline.images.headers import ImageHeader
-from data_pipeline.source import Source, sample_name
+from data_pipeline.source import Source
 
 SUBSTITUTE_STREAM = 3  # apart from every other use of the same seed
 MOST_SUBSTITUTES = 64  # all of them bad by chance: one image in 2**64 where half of the set is
@@ -93,7 +93,7 @@ class Damage:
         """Counts a sample among the bad ones from now on."""
         if sample not in self._found:
             self._found.add(sample)
-            _log.warning("sample %d (%s) is replaced by another: %s", sample, sample_name(self._source, sample), reason)
+            _log.warning("sample %d (%s) is replaced by another: %s", sample, self._source.name(sample), reason)
 
     def _image(self, sample: int) -> tuple[NDArray[np.uint8], ImageHeader] | None:
         if sample in self._found:
@@ -111,7 +111,7 @@ class Damage:
             if image is not None:
                 return candidate, image
         raise ValueError(
-            f"{sample_name(self._source, sample)} cannot be used, nor can any of the {MOST_SUBSTITUTES} images drawn "
+            f"{self._source.name(sample)} cannot be used, nor can any of the {MOST_SUBSTITUTES} images drawn "
             "to take its place: the data set is out of reach or mostly damaged. `partial-fc verify` says more"
         )
 

@@ -20,7 +20,7 @@ from data_pipeline.loader.damage import Damage
 from data_pipeline.loader.decoded_batches import BATCHES_AHEAD, Batch, DecodedBatches, Encoded, Order
 from data_pipeline.order.shuffled import SampleOrder, ShuffledOrder, rank_positions
 from data_pipeline.read_ahead import IMAGES_AHEAD, ReadAhead
-from data_pipeline.source import Source, sample_name
+from data_pipeline.source import Source
 
 __all__ = ["BATCHES_AHEAD", "Batch", "ImageFormat", "ImageLoader", "Order", "sequential_batches"]
 
@@ -140,7 +140,7 @@ def sequential_batches(
         return Encoded(Order(part), images, headers) if part.size else None
 
     def refuse(number: int, problems: dict[int, str]) -> None:
-        named = [f"{sample_name(source, sample)}: {reason}" for sample, reason in problems.items()]
+        named = [f"{source.name(sample)}: {reason}" for sample, reason in problems.items()]
         of = min(batch, chosen.size - number * batch)
         raise ValueError(
             f"batch {number}: {len(named)} of {of} images cannot be used: {'; '.join(named[:MOST_NAMED])}"

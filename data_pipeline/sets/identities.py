@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_pipeline.source import IdentifiedSource, Source
+from data_pipeline.source import Source
 
 IDENTITIES = "identities.tsv"
 COLUMNS = ("label", "identity", "images")
@@ -19,7 +19,7 @@ COLUMNS = ("label", "identity", "images")
 def label_names(source: Source, path: Path | None = None) -> dict[int, str]:
     """The name of each label: that which `source` knows, else the one written beside its files at `path`; empty where
     labels are but numbers."""
-    if isinstance(source, IdentifiedSource) and source.identities is not None:
+    if source.identities is not None:
         return dict(enumerate(source.identities))
     return _written_names(path) if path is not None else {}
 

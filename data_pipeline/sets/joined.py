@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.source import IdentifiedSource, NamedSource, PrefetchingSource, Source
+from data_pipeline.source import Source, View
 
 Join = Literal["offset", "merge"]
 
 
-class JoinedSource:
+class JoinedSource(View):
     """The images of `sources`, set after set.
 
     `offset`: no identity of one set is in another; each set's labels begin where those of the set before it end.
@@ -39,36 +39,23 @@ class JoinedSource:
         self.labels: NDArray[np.int64] = np.concatenate(relabelled)
         self.num_classes = sum(s.num_classes for s in sources) if join == "offset" else int(self.labels.max()) + 1
 
-    def __len__(self) -> int:
-        return self.labels.size
-
-    def label(self, sample: int) -> int:
-        """The class of one image, in the joined set."""
-        return int(self.labels[sample])
-
-    def read(self, sample: int) -> NDArray[np.uint8]:
-        """The encoded bytes of one image."""
-        source, within = self._place(sample)
-        return source.read(within)
-
     def prefetch(self, samples: NDArray[np.int64]) -> None:
         """Passes on to each set what will be read of it."""
         sets = np.searchsorted(self._starts, samples, side="right") - 1
         for at in np.unique(sets).tolist():
-            source = self.sources[at]
-            if isinstance(source, PrefetchingSource):
-                source.prefetch(samples[sets == at] - self._starts[at])
+            self.sources[at].prefetch(samples[sets == at] - self._starts[at])
 
-    def name(self, sample: int) -> str:
-        """The place that the image's own set gives, or its number there."""
-        source, within = self._place(sample)
-        return source.name(within) if isinstance(source, NamedSource) else f"sample {within}"
-
-    def _place(self, sample: int) -> tuple[Source, int]:
+    def origin(self, sample: int) -> tuple[Source, int]:
+        """The set that an image comes from, and the number that it has there. IndexError for a number outside."""
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
         at = int(np.searchsorted(self._starts, sample, side="right")) - 1
         return self.sources[at], sample - int(self._starts[at])
+
+
+def joined_sets(source: Source) -> Sequence[Source]:
+    """The sets that `source` was joined from; itself where it was not."""
+    return source.sources if isinstance(source, JoinedSource) else (source,)
 
 
 def _offset_labels(sources: Sequence[Source]) -> list[NDArray[np.int64]]:
@@ -76,13 +63,9 @@ def _offset_labels(sources: Sequence[Source]) -> list[NDArray[np.int64]]:
     return [source.labels + start for source, start in zip(sources, starts[:-1], strict=True)]
 
 
-def _names(source: Source) -> Sequence[str] | None:
-    return source.identities if isinstance(source, IdentifiedSource) else None
-
-
 def _merged_names(sources: Sequence[Source]) -> Sequence[str] | None:
     """The names that occur in any of the sets, in their order; None where no set has names."""
-    names = [_names(source) for source in sources]
+    names = [source.identities for source in sources]
     named = [found for found in names if found is not None]
     if not named:
         return None
@@ -97,5 +80,5 @@ def _merged_names(sources: Sequence[Source]) -> Sequence[str] | None:
 
 def _labels_by_name(sources: Sequence[Source], identities: Sequence[str]) -> list[NDArray[np.int64]]:
     label_of = {name: label for label, name in enumerate(identities)}
-    maps = [np.fromiter((label_of[name] for name in _names(source) or ()), np.int64) for source in sources]
+    maps = [np.fromiter((label_of[name] for name in source.identities or ()), np.int64) for source in sources]
     return [found[source.labels] for found, source in zip(maps, sources, strict=True)]

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.hashing import bits, fractions, key
-from data_pipeline.source import NamedSource, PrefetchingSource, Source
+from data_pipeline.source import Source, View
 
 _WHETHER, _WHICH = 1, 2  # streams of the hash: one must not tell about the other
 
 
-class NoisyLabels:
+class NoisyLabels(View):
     """`source` with a share of its labels replaced, each by one of the other classes, all of them equally likely.
 
     An image is hit with probability `share`, drawn from (seed, sample) alone: the same on every rank, in every epoch
@@ -28,25 +28,13 @@ class NoisyLabels:
         self.num_classes = source.num_classes
         self.labels = _replaced(source.labels, source.num_classes, share, seed)
 
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def label(self, sample: int) -> int:
-        """The class of one image, right or wrong."""
-        return int(self.labels[sample])
-
-    def read(self, sample: int) -> NDArray[np.uint8]:
-        """The encoded bytes of one image."""
-        return self.source.read(sample)
+    def origin(self, sample: int) -> tuple[Source, int]:
+        """The source, and the same number."""
+        return self.source, sample
 
     def prefetch(self, samples: NDArray[np.int64]) -> None:
         """Passes on what will be read."""
-        if isinstance(self.source, PrefetchingSource):
-            self.source.prefetch(samples)
-
-    def name(self, sample: int) -> str:
-        """The place the source gives, or the sample's number where it gives none."""
-        return self.source.name(sample) if isinstance(self.source, NamedSource) else f"sample {sample}"
+        self.source.prefetch(samples)
 
 
 def _replaced(labels: NDArray[np.int64], num_classes: int, share: float, seed: int) -> NDArray[np.int64]:

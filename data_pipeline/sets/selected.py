@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.source import IdentifiedSource, NamedSource, PrefetchingSource, Source
+from data_pipeline.source import Source, View
 
 
-class SelectedSource:
+class SelectedSource(View):
     """The images of `source` whose identity has at least `least_images`, in the order they had.
 
     Labels become 0..C-1, in the order they had: the classifier has no row for an identity without images.
@@ -35,14 +36,11 @@ class SelectedSource:
         self.labels: NDArray[np.int64] = new_labels[source.labels[self._samples]]
         self.num_classes = self.original_labels.size
 
-    @property
+    @cached_property
     def identities(self) -> Sequence[str] | None:
         """The name of every label, or None where the source has no names."""
-        names = self.source.identities if isinstance(self.source, IdentifiedSource) else None
+        names = self.source.identities
         return None if names is None else [names[label] for label in self.original_labels.tolist()]
-
-    def __len__(self) -> int:
-        return self._samples.size
 
     def original_sample(self, sample: int) -> int:
         """The number that an image has in the source. IndexError for a number outside this set."""
@@ -58,23 +56,13 @@ class SelectedSource:
         found: NDArray[np.int64] = places[self._samples[places] == originals]
         return found
 
-    def label(self, sample: int) -> int:
-        """The class of one image, in this set."""
-        return int(self.labels[sample])
-
-    def read(self, sample: int) -> NDArray[np.uint8]:
-        """The encoded bytes of one image."""
-        return self.source.read(self.original_sample(sample))
+    def origin(self, sample: int) -> tuple[Source, int]:
+        """The source, and the number that an image has in it."""
+        return self.source, self.original_sample(sample)
 
     def prefetch(self, samples: NDArray[np.int64]) -> None:
         """Passes on what will be read."""
-        if isinstance(self.source, PrefetchingSource):
-            self.source.prefetch(self._samples[samples].astype(np.int64))
-
-    def name(self, sample: int) -> str:
-        """The place the source gives, or the sample's number there where it gives none."""
-        original = self.original_sample(sample)
-        return self.source.name(original) if isinstance(self.source, NamedSource) else f"sample {original}"
+        self.source.prefetch(self._samples[samples].astype(np.int64))
 
 
 def _compact(samples: NDArray[np.int64]) -> NDArray[np.uint32] | NDArray[np.int64]:

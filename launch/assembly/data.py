@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from data_pipeline.augment.augmentation import Augmentation
 from data_pipeline.checking.quarantine import quarantined_samples
-from data_pipeline.formats.by_path import open_source, parts
+from data_pipeline.formats.by_path import open_source
 from data_pipeline.formats.table.columns import GUESSED, ColumnError, Columns
 from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.loader.image_loader import ImageFormat, ImageLoader
 from data_pipeline.order.balanced import BalancedOrder
 from data_pipeline.order.shuffled import SampleOrder, rank_positions
-from data_pipeline.sets.joined import Join
+from data_pipeline.sets.joined import Join, joined_sets
 from data_pipeline.sets.noisy import NoisyLabels
 from data_pipeline.sets.selected import SelectedSource
 from data_pipeline.source import Source
@@ -110,7 +110,7 @@ def _with_identities(paths: Path | Sequence[Path], join: Join, columns: Columns,
         source = open_source(paths, join=join, columns=columns, needs_table=needs_table)
     except ColumnError as error:
         raise ConfigError(f"data.{error}") from error
-    if any(isinstance(part, BinSource) for part in parts(source)):
+    if any(isinstance(part, BinSource) for part in joined_sets(source)):
         raise ConfigError(
             f"{_named(paths)} is a verification set: it says of pairs of images whether they are one person's, not "
             "whose they are. Measure with it: partial-fc evaluate RUN --pairs X.bin"

@@ -11,7 +11,6 @@ from data_pipeline.checking.problems import verify
 from data_pipeline.checking.quarantine import QuarantineWriter
 from data_pipeline.formats.by_path import open_source
 from data_pipeline.images.checks import LARGEST_PIXELS, kind_of
-from data_pipeline.source import sample_name
 from launch.commands.arguments import add_column_arguments, columns_of
 
 BAD_DATA = 3  # the exit code of launch/errors.py for data that cannot be used
@@ -57,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         for sample, reason in found:
             quarantine.append(sample, reason)
             counts[kind_of(reason)] += 1
-            first.setdefault(kind_of(reason), f"{reason} ({sample_name(source, sample)})")
+            first.setdefault(kind_of(reason), f"{reason} ({source.name(sample)})")
     _say(len(source), counts, first, has_checksums=checksums is not None)
     print(f"{arguments.out}  {'the samples, where they lie and why' if counts else 'nothing to leave out'}")
     return BAD_DATA if counts else 0

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.files.packed_texts import PackedTexts
+from data_pipeline.source import Source
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
 
-class FileSource:
+class FileSource(Source):
     """The images at `paths` below `root`, of the classes `labels`.
 
     Holds 16 bytes and the path per image. A read opens, reads and closes one file: safe from threads, in forked and in
@@ -26,18 +26,6 @@ class FileSource:
         self, root: Path, paths: PackedTexts, labels: NDArray[np.int64], identities: PackedTexts | None
     ) -> None:
         self.root, self.paths, self.labels, self.identities = Path(root), paths, labels, identities
-
-    @cached_property
-    def num_classes(self) -> int:
-        """The largest label plus one."""
-        return int(self.labels.max()) + 1
-
-    def __len__(self) -> int:
-        return self.labels.size
-
-    def label(self, sample: int) -> int:
-        """The class of one image."""
-        return int(self.labels[sample])
 
     def path(self, sample: int) -> str:
         """Where one image lies."""

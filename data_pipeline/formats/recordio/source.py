@@ -30,9 +30,10 @@ from data_pipeline.formats.recordio.layout import (
 )
 from data_pipeline.formats.recordio.record_file import RecordFile, RecordHeads, label_and_body
 from data_pipeline.formats.recordio.scan import scanned_entries
+from data_pipeline.source import Source
 
 
-class RecordSource:
+class RecordSource(Source):
     """The images of a `.rec` and its `.idx` in the order of their keys, of either layout.
 
     Opening checks the index and the head of every record (a cold file of small images is read from end to end once)
@@ -40,8 +41,6 @@ class RecordSource:
     every later start that). Reading is one `pread`: safe from threads and from forked processes; a pickled source opens
     the file anew. Damage is a ValueError that names file, key and place.
     """
-
-    labels: NDArray[np.int64]
 
     def __init__(self, path_rec: Path) -> None:
         path_rec = Path(path_rec)
@@ -62,21 +61,9 @@ class RecordSource:
         self._starts, self._sizes = heads.starts[is_image], heads.sizes[is_image]
 
     @cached_property
-    def num_classes(self) -> int:
-        """The largest label plus one."""
-        return int(self.labels.max()) + 1
-
-    @cached_property
     def num_identities(self) -> int:
         """How many different labels occur."""
         return int(np.count_nonzero(np.bincount(self.labels)))
-
-    def __len__(self) -> int:
-        return self.labels.size
-
-    def label(self, sample: int) -> int:
-        """The class of one image."""
-        return int(self.labels[sample])
 
     def read(self, sample: int) -> NDArray[np.uint8]:
         """The encoded bytes of one image, read-only."""

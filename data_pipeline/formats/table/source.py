@@ -8,7 +8,6 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.formats.table.columns import GUESSED, Columns, checked_labels, chosen_columns, classes
 from data_pipeline.formats.table.files import SUFFIXES, TableFile, table_file
+from data_pipeline.source import Source
 
 CACHED_BYTES = 256 << 20
 LARGEST_GROUP_BYTES = 1 << 30
@@ -33,7 +33,7 @@ class _Place(NamedTuple):
     row: int
 
 
-class TableSource:
+class TableSource(Source):
     """The rows of one file, of a folder or a pattern (`train-*.parquet`) in the order of names, or of the files given.
 
     The columns are found by their types and names, or are those named. Labels are integers, or texts that become
@@ -44,8 +44,6 @@ class TableSource:
     records once. Arrow files are mapped, an image costs its own bytes. Reads are safe from threads and in forked
     processes; a pickled source opens its files anew. ValueError names file and row.
     """
-
-    labels: NDArray[np.int64]
 
     def __init__(
         self,
@@ -72,18 +70,6 @@ class TableSource:
         if not self.labels.size:
             raise ValueError(f"{where}: no row; expected at least one image")
         self._groups = _Groups(cached_bytes)
-
-    @cached_property
-    def num_classes(self) -> int:
-        """The largest label plus one."""
-        return int(self.labels.max()) + 1
-
-    def __len__(self) -> int:
-        return self.labels.size
-
-    def label(self, sample: int) -> int:
-        """The class of one image."""
-        return int(self.labels[sample])
 
     def read(self, sample: int) -> NDArray[np.uint8]:
         """The encoded bytes of one image, read-only."""

@@ -2,7 +2,6 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ from data_pipeline.files.byte_file import ByteFile, Window
 from data_pipeline.formats.tar.index import LabelFrom, tar_index
 from data_pipeline.formats.tar.members import members
 from data_pipeline.formats.tar.shard_names import shard_paths
+from data_pipeline.source import Source
 
 MOST_OPEN = 256  # shards held open; a process may hold 1024 files by default
 
 
-class TarSource:
+class TarSource(Source):
     """The samples of tar shards in the order of the shards and of the members; see `shard_paths` for what names them.
 
     An image (jpg, jpeg, png, webp, bmp) has its label beside it: the digits in a `.cls` or, by `label_from`, what a
@@ -25,8 +25,6 @@ class TarSource:
     beside the shards; later ones read that while the shards keep their sizes and times. Reading is one `pread`: safe
     from threads and from forked processes. Damage is a ValueError that names shard, byte and member.
     """
-
-    labels: NDArray[np.int64]
 
     def __init__(self, paths: str | Path | Sequence[str | Path], *, label_from: LabelFrom = "cls") -> None:
         if label_from not in ("cls", "json"):
@@ -36,18 +34,6 @@ class TarSource:
         self.labels, self._starts, self._sizes, self._leads = index[1:]
         self._ends: list[int] = index.ends.tolist()
         self._files: dict[int, ByteFile] = {}
-
-    @cached_property
-    def num_classes(self) -> int:
-        """The largest label plus one."""
-        return int(self.labels.max()) + 1
-
-    def __len__(self) -> int:
-        return self.labels.size
-
-    def label(self, sample: int) -> int:
-        """The class of one image."""
-        return int(self.labels[sample])
 
     def read(self, sample: int) -> NDArray[np.uint8]:
         """The encoded bytes of one image, read-only."""
@@ -60,11 +46,14 @@ class TarSource:
             self._file(self._shard(sample)).prefetch(int(self._starts[sample]), int(self._sizes[sample]))
 
     def name(self, sample: int) -> str:
-        """The shard and the member of one image."""
+        """The shard and the member of one image; the shard and a byte where the shard vanished or changed."""
         shard = self._shard(sample)
         entry = int(self._starts[sample]) - int(self._leads[sample])
-        member = next(members(Window(self._file(shard)), entry))
-        return f"{self._shards[shard]} {member.name.decode(errors='backslashreplace')}"
+        try:
+            member = next(members(Window(self._file(shard)), entry)).name.decode(errors="backslashreplace")
+        except (OSError, ValueError):
+            member = f"byte {entry}"
+        return f"{self._shards[shard]} {member}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_files": {}}

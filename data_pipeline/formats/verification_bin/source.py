@@ -18,12 +18,13 @@ from data_pipeline.files.byte_file import ByteFile
 from data_pipeline.formats.verification_bin.pair_identities import joined_labels, repeated_images
 from data_pipeline.formats.verification_bin.pickle_values import Array, Coding, Content, Kind, Value, decoded, kind_of
 from data_pipeline.formats.verification_bin.pickle_walk import pickled_value
+from data_pipeline.source import Source
 
 MOST_FLAGS_BYTES = 1 << 26  # of is_same written as one array: whatever is longer has more pairs than opcodes could name
 EXPECTED = "expected a pickle of (list of images as bytes, list of booleans)"
 
 
-class BinSource:
+class BinSource(Source):
     """The images of a `.bin` in the order of its pairs, `is_same` of each pair, and labels derived from them.
 
     Opening walks over the file once and keeps 17 bytes per image. Reading is one `pread`: safe from threads and from
@@ -48,7 +49,7 @@ class BinSource:
             )
 
     @cached_property
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> NDArray[np.int64]:  # type: ignore[override]  # costs a read of every image
         """Labels that the file does not have: images of one pair of one person, and images that are the same byte for
         byte, share one. Two labels may be one person's. Reads every image when first asked for, 12 us each."""
         pairs = np.arange(len(self)).reshape(-1, 2)
@@ -60,17 +61,8 @@ class BinSource:
         left, right = self.labels.reshape(-1, 2).T
         return np.flatnonzero(~self.is_same & (left == right))
 
-    @cached_property
-    def num_classes(self) -> int:
-        """The number of labels."""
-        return int(self.labels.max()) + 1
-
     def __len__(self) -> int:
         return self._starts.size
-
-    def label(self, sample: int) -> int:
-        """The derived label of one image."""
-        return int(self.labels[sample])
 
     def read(self, sample: int) -> NDArray[np.uint8]:
         """The encoded bytes of one image, read-only."""

@@ -27,16 +27,15 @@ from PIL import Image
 
 from data_pipeline.augment.augmentation import Augmentation
 from data_pipeline.loader.image_loader import ImageFormat, ImageLoader, sequential_batches
+from data_pipeline.source import Source
 
 HEIGHT, WIDTH, COUNT, FILL = 40, 30, 24, 90
 FORM = ImageFormat(HEIGHT, WIDTH, fill=FILL)
 ROUNDING = 0.51  # DALI's last act is to round to whole levels; the rest of float32's error is far smaller
 
 
-class Pictures:
+class Pictures(Source):
     """A source of smooth pictures without symmetry, held in memory."""
-
-    num_classes = COUNT
 
     def __init__(self, height: int = HEIGHT, width: int = WIDTH) -> None:
         self.labels = np.arange(COUNT)
@@ -45,12 +44,6 @@ class Pictures:
             coarse = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), dtype=np.uint8)
             large = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
             self.pictures.append(np.asarray(large))
-
-    def __len__(self) -> int:
-        return COUNT
-
-    def label(self, sample: int) -> int:
-        return sample
 
     def read(self, sample: int) -> NDArray[np.uint8]:
         file = io.BytesIO()

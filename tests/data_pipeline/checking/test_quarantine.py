@@ -8,21 +8,14 @@ from data_pipeline.checking.quarantine import Quarantined, QuarantineWriter, qua
 from data_pipeline.formats.recordio.source import RecordSource
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.sets.fingerprint import fingerprint
+from data_pipeline.source import Source
 
 
-class Named:
-    """Images whose names are given, of class 0; an image that is None cannot be read, nor named."""
-
-    num_classes = 1
+class Named(Source):
+    """Images whose names are given, of class 0; an image that is None cannot be read."""
 
     def __init__(self, images: list[bytes | None], names: list[str]) -> None:
         self.images, self.names, self.labels = images, names, np.zeros(len(images), np.int64)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def label(self, sample: int) -> int:
-        return 0
 
     def read(self, sample: int) -> NDArray[np.uint8]:
         content = self.images[sample]
@@ -31,8 +24,6 @@ class Named:
         return np.frombuffer(content, np.uint8)
 
     def name(self, sample: int) -> str:
-        if self.images[sample] is None:
-            raise FileNotFoundError("it vanished")
         return self.names[sample]
 
 
@@ -87,10 +78,10 @@ def test_names_that_would_break_a_line_do_not(tmp_path: Path) -> None:
     assert {line.reason for line in lines} == {"a\\x09reason\\x0d\\x0aof two lines"}
 
 
-def test_an_image_that_vanished_is_listed_by_its_number(tmp_path: Path) -> None:
+def test_an_image_that_vanished_is_listed_by_its_name(tmp_path: Path) -> None:
     source = Named([b"x", None], ["a", "b"])
     path = written(tmp_path / "q.tsv", source, {1: "cannot be read: it vanished"})
-    assert next(quarantined(path, source)).name == "sample 1"
+    assert next(quarantined(path, source)).name == "b"
 
 
 def test_a_list_of_another_set_is_refused(tmp_path: Path, source: RecordSource) -> None:

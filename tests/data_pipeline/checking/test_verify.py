@@ -14,6 +14,7 @@ from data_pipeline.checking.problems import CHUNK_BYTES, CHUNK_IMAGES, Chunk, De
 from data_pipeline.formats.recordio.source import RecordSource
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.images.checks import kind_of
+from data_pipeline.source import Source
 
 JPEG = FORMATS["JPEG"][1]
 HUFFMAN = JPEG.index(b"\xff\xc4") + 5
@@ -21,19 +22,11 @@ BROKEN_INSIDE = JPEG[:HUFFMAN] + b"\xfe" * 16 + JPEG[HUFFMAN + 16 :]
 DAMAGED = {7: JPEG[:-2], 300: encoded("GIF"), 301: b"\0" * 10, 555: BROKEN_INSIDE}
 
 
-class Repeated:
+class Repeated(Source):
     """`count` images of one class: one content, and others at some places; what cannot be read raises."""
-
-    num_classes = 1
 
     def __init__(self, count: int, content: bytes, others: dict[int, bytes | Exception]) -> None:
         self.labels, self.content, self.others = np.zeros(count, np.int64), content, others
-
-    def __len__(self) -> int:
-        return self.labels.size
-
-    def label(self, sample: int) -> int:
-        return 0
 
     def read(self, sample: int) -> NDArray[np.uint8]:
         found = self.others.get(sample, self.content)

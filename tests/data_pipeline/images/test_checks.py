@@ -10,24 +10,17 @@ from PIL import Image
 from data_pipeline.images.checks import decoding_problem, image_problem, kind_of
 from data_pipeline.images.headers import image_header
 from data_pipeline.loader.image_loader import ImageFormat, sequential_batches
+from data_pipeline.source import Source
 
 JPEG, PNG = FORMATS["JPEG"][1], FORMATS["PNG"][1]
 every_format = pytest.mark.parametrize(("name", "content"), FORMATS.values(), ids=FORMATS)
 
 
-class Images:
+class Images(Source):
     """A source of one class."""
-
-    num_classes = 1
 
     def __init__(self, images: list[bytes]) -> None:
         self.images, self.labels = images, np.zeros(len(images), np.int64)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def label(self, sample: int) -> int:
-        return 0
 
     def read(self, sample: int) -> np.ndarray:
         return np.frombuffer(self.images[sample], np.uint8)

@@ -5,24 +5,16 @@ import pytest
 from numpy.typing import NDArray
 
 from data_pipeline.sets.noisy import NoisyLabels
-from data_pipeline.source import NamedSource, Source
+from data_pipeline.source import Source
 
 NUM_CLASSES, IMAGES_EACH = 11, 2000
 
 
-class Bytes:
+class Bytes(Source):
     """Images that are their own number, in classes of IMAGES_EACH."""
-
-    num_classes = NUM_CLASSES
 
     def __init__(self) -> None:
         self.labels = np.arange(NUM_CLASSES * IMAGES_EACH, dtype=np.int64) // IMAGES_EACH
-
-    def __len__(self) -> int:
-        return self.labels.size
-
-    def label(self, sample: int) -> int:
-        return int(self.labels[sample])
 
     def read(self, sample: int) -> NDArray[np.uint8]:
         return np.frombuffer(str(sample).encode(), np.uint8)
@@ -90,7 +82,6 @@ def test_images_number_and_classes_are_those_of_the_source() -> None:
 
 def test_the_place_of_an_image_is_passed_on_where_the_source_knows_it() -> None:
     named: Source = NoisyLabels(NamedBytes(), 0.5, seed=0)
-    assert isinstance(named, NamedSource)
     assert named.name(4) == "drawer 4"
     assert NoisyLabels(Bytes(), 0.5, seed=0).name(4) == "sample 4"
 

@@ -11,7 +11,6 @@ from tiny import HELD_OUT, IMAGES_PER_IDENTITY, SIZE, TRAINED, Tree, tree, write
 from torch import nn
 
 from data_pipeline.checking.quarantine import QuarantineWriter
-from data_pipeline.source import NamedSource
 from launch import assembly
 from launch.assembly.data import _quarantine
 from launch.config.loading import ConfigError, load_config
@@ -40,8 +39,6 @@ def config_of(data: Path, tmp_path: Path, /, **sections: Tree | str | int) -> Co
 def test_a_set_is_named_by_its_file_or_by_its_folder(data: Path) -> None:
     by_folder, by_file = (assembly.open_records(path) for path in (data / "heldout", data / "heldout" / "train.rec"))
     assert len(by_folder) == len(by_file) == len(HELD_OUT) * IMAGES_PER_IDENTITY
-    assert isinstance(by_folder, NamedSource)
-    assert isinstance(by_file, NamedSource)
     assert by_folder.name(0) == by_file.name(0)
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from data_pipeline.formats.folders import folder
 from data_pipeline.formats.folders.folder import FolderSource
-from data_pipeline.source import NamedSource
 
 
 def written(root: Path, images: dict[str, bytes]) -> Path:
@@ -30,7 +29,6 @@ def test_labels_and_images_come_in_the_order_of_their_names(tmp_path: Path) -> N
     assert source.identities is not None
     assert list(source.identities) == ["Bob", "ann", "zoe"]
     assert (len(source), source.num_classes, source.labels.dtype.name) == (4, 3, "int64")
-    assert isinstance(source, NamedSource)
     assert source.name(2) == str(tmp_path / "ann" / "b.PNG")
 
 

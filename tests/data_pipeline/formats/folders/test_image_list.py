@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.formats.folders.image_list import ListSource
-from data_pipeline.source import NamedSource
 
 IMAGES = {"a.jpg": b"A", "b c.jpg": b"BC", "deep/d.jpg": b"D"}
 
@@ -91,7 +90,6 @@ def _expected(source: ListSource) -> list[int]:
 
 def test_the_place_of_an_image_is_its_list_line_and_path(tmp_path: Path) -> None:
     source = listed(tmp_path, "\na.jpg 0\n\n\nb c.jpg 1\n")
-    assert isinstance(source, NamedSource)
     assert source.name(0) == f"{tmp_path / 'train.txt'}, line 2: {tmp_path / 'a.jpg'}"
     assert source.name(1) == f"{tmp_path / 'train.txt'}, line 5: {tmp_path / 'b c.jpg'}"
 

@@ -10,7 +10,6 @@ import pytest
 from data_pipeline.formats.recordio.index import index_entries
 from data_pipeline.formats.recordio.source import RecordSource
 from data_pipeline.formats.recordio.writer import RecordWriter
-from data_pipeline.source import NamedSource
 
 MAGIC = bytes.fromhex("0a23d7ce")
 PAYLOADS_WITH_MAGICS = {
@@ -133,7 +132,6 @@ def test_insightface_header_and_identities_are_not_images(tmp_path: Path) -> Non
     )
     source = RecordSource(path)
     assert contents(source) == [(0, b"a"), (1, b"b")]
-    assert isinstance(source, NamedSource)
     assert source.name(1) == f"{path} key 2"
 
 

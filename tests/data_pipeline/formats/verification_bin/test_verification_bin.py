@@ -21,7 +21,7 @@ from data_pipeline.formats.verification_bin import source as verification_bin
 from data_pipeline.formats.verification_bin.pair_identities import joined_labels
 from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.formats.verification_bin.writer import write_bin
-from data_pipeline.source import NamedSource, Source
+from data_pipeline.source import Source
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00'\"\\\n\r\t\x1a\x80\xc3\xa9 \\x41"
 IMAGES = [JPEG, b"\x89PNG\r\n\x1a\n" + bytes(range(256)), JPEG + b"\xff\xd9" * 200, b"'", b'"', b"one"]
@@ -164,7 +164,6 @@ def test_a_set_is_a_source_whose_labels_are_derived_from_its_pairs(tmp_path: Pat
     source: Source = BinSource(path)
     assert source.labels.tolist() == [0, 0, 1, 2, 3, 3]
     assert (len(source), source.num_classes, source.label(5)) == (6, 4, 3)
-    assert isinstance(source, NamedSource)
     assert source.name(3) == f"{path} image 3 (pair 1, byte {path.read_bytes().index(IMAGES[2]) + len(IMAGES[2]) + 6})"
 
 
