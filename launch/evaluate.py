@@ -11,6 +11,7 @@ from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.sets.identities import identity_names
 from data_pipeline.source import Source
 from launch import assembly
+from launch.assembly.run_folder import RunFolder
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
 from launch.errors import reported
@@ -58,15 +59,16 @@ def forwarded(arguments: argparse.Namespace) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate what ``arguments`` name."""
-    config = load_config(arguments.run_dir / "config.yaml")
+    folder, out = RunFolder(arguments.run_dir), RunFolder(arguments.out or arguments.run_dir)
+    config = load_config(folder.config)
     source, pairs = _opened(config, arguments)  # what cannot be used is refused before there is a process group
-    weights = arguments.weights or latest_checkpoint(arguments.run_dir / "checkpoints")
+    weights = arguments.weights or latest_checkpoint(folder.checkpoints)
     backbone = assembly.backbone(config, weights)
-    device, out = local_device(), arguments.out or arguments.run_dir
+    device = local_device()
     with process_group() as world:
         backbone = backbone.to(device)
         if isinstance(source, BinSource):
-            path = out / f"evaluation-{arguments.pairs.stem}.json"
+            path = out.evaluation_of(arguments.pairs)
             of_pairs = evaluate_pair_set(config, backbone, source, world, device, path=path, flip=arguments.flip)
             if world.rank == 0:
                 print_pair_results(of_pairs, arguments.pairs, path)
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
             source,
             world,
             device,
-            run_dir=arguments.run_dir,
+            metrics=folder.metrics,
             out=out,
             flip=arguments.flip,
             pairs=pairs,
@@ -94,7 +96,7 @@ def _opened(config: Config, arguments: argparse.Namespace) -> tuple[Source, Pair
         return BinSource(arguments.pairs), None
     held_out = arguments.data or config.data.evaluate
     if held_out is None:
-        raise ConfigError(f"{arguments.run_dir}/config.yaml names no data.evaluate: give --data PATH")
+        raise ConfigError(f"{RunFolder(arguments.run_dir).config} names no data.evaluate: give --data PATH")
     source = assembly.open_records(held_out, config)
     return source, arguments.pairs and read_pairs(arguments.pairs, source.labels, identity_names(source, held_out))
 

@@ -15,6 +15,7 @@ from torch import nn
 from data_pipeline.source import Source
 from launch import assembly
 from launch.assembly.bad_images import agreed_bad_images
+from launch.assembly.run_folder import RunFolder
 from launch.config.loading import load_config, resolved_yaml
 from launch.config.run import Config
 from launch.errors import reported
@@ -56,13 +57,14 @@ def run(config: Config) -> None:
     """Train as ``config`` says, save the model, and evaluate it where held-out identities are given."""
     keep_freed_memory()
     torch.manual_seed(config.seed)
+    folder = RunFolder(config.run_dir)
     source = assembly.open_training_data(config)
     held_out = None if config.data.evaluate is None else assembly.open_records(config.data.evaluate, config)
     device = local_device()
     backbone = assembly.backbone(config, config.backbone.weights)  # before its weights may be set aside with their run
     with process_group() as world, ExitStack() as open_sinks:
-        if world.rank == 0 and (aside := assembly.set_earlier_run_aside(config.run_dir)) is not None:
-            print(f"the earlier run in {config.run_dir} is kept as {aside}", flush=True)
+        if world.rank == 0 and (aside := folder.set_aside()) is not None:
+            print(f"the earlier run in {folder.path} is kept as {aside}", flush=True)
         world.barrier()
         backbone = backbone.to(device)
         head = assembly.head(config, source.num_classes, world).to(device)
@@ -72,10 +74,10 @@ def run(config: Config) -> None:
         batches = assembly.loader(config, source, world, device)
         bad_images = partial(agreed_bad_images, batches, config.data.most_bad_images, world, device)
         facts = {"config": config.model_dump(mode="json"), "num_images": len(source)}
-        save = partial(_save, config.run_dir / "checkpoints", backbone=backbone, head=head, world=world, facts=facts)
+        save = partial(_save, folder.checkpoints, backbone=backbone, head=head, world=world, facts=facts)
         sinks = [open_sinks.enter_context(closing(sink)) for sink in assembly.sinks(config, world, source.num_classes)]
         if world.rank == 0:
-            (config.run_dir / "config.yaml").write_text(resolved_yaml(config))
+            folder.config.write_text(resolved_yaml(config))
             print(_summary(config, source, backbone, total_steps, world, device), flush=True)
         train(
             range(total_steps),
@@ -97,10 +99,10 @@ def run(config: Config) -> None:
         open_sinks.close()
         if held_out is not None:
             evaluation = evaluate_backbone(
-                config, backbone, held_out, world, device, run_dir=config.run_dir, out=config.run_dir
+                config, backbone, held_out, world, device, metrics=folder.metrics, out=folder
             )
             if world.rank == 0:
-                print_results(evaluation, config.run_dir)
+                print_results(evaluation, folder)
 
 
 def _save(

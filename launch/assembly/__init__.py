@@ -4,7 +4,6 @@ from launch.assembly.bad_images import agreed_bad_images
 from launch.assembly.data import batch_shares, image_format, loader, open_records, open_training_data
 from launch.assembly.model import autocast, backbone, compiled, head, replicated
 from launch.assembly.optimizer import optimizer, rate_setter
-from launch.assembly.run_folder import set_earlier_run_aside
 from launch.assembly.sinks import sinks
 
 __all__ = [
@@ -21,6 +20,5 @@ __all__ = [
     "optimizer",
     "rate_setter",
     "replicated",
-    "set_earlier_run_aside",
     "sinks",
 ]

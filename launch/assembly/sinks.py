@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import partial_fc
+from launch.assembly.run_folder import RunFolder
 from launch.config.run import Config
 from partial_fc import World
 from partial_fc.reports.json_lines import JsonLinesSink
@@ -16,10 +17,11 @@ from partial_fc.world import local_rank
 
 def sinks(config: Config, world: World, num_classes: int) -> Iterator[Sink]:
     """Screen and ``metrics.jsonl`` on rank 0; a Prometheus endpoint on every rank. Each is opened when asked for."""
-    config.run_dir.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(config.run_dir)
+    folder.path.mkdir(parents=True, exist_ok=True)
     if world.rank == 0:
         yield TerminalSink()
-        yield JsonLinesSink(config.run_dir / "metrics.jsonl")
+        yield JsonLinesSink(folder.metrics)
     if config.report.prometheus:
         yield PrometheusSink(
             run=config.run_dir.name,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.source import Source
+from launch.assembly.run_folder import RunFolder
 from launch.config.loading import resolved_yaml
 from launch.config.run import Config
 from launch.evaluation.embeddings import embeddings
@@ -28,28 +29,28 @@ def evaluate_backbone(
     world: World,
     device: torch.device,
     *,
-    run_dir: Path,
-    out: Path,
+    metrics: Path,
+    out: RunFolder,
     flip: bool = False,
     pairs: PairList | None = None,
 ) -> Evaluation:
-    """The measures of ``backbone`` on ``source``; rank 0 writes ``evaluation.json`` and ``report.html`` into ``out``.
+    """The measures of ``backbone`` on ``source``; rank 0 writes them and the report into ``out``.
 
-    Each rank embeds its share of the images; all ranks hold all embeddings afterwards. ``run_dir`` is where the run's
-    own ``metrics.jsonl`` lies, for the report's curves.
+    Each rank embeds its share of the images; all ranks hold all embeddings afterwards. ``metrics`` are the run's own,
+    for the report's curves.
     """
     unit_ND, labels_N = embeddings(config, backbone, source, world, device, flip=flip)
     evaluation = evaluate(unit_ND, labels_N, world, *(pairs or ()))
     if world.rank == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "evaluation.json").write_text(json.dumps(evaluation.to_json(), indent=1) + "\n")
+        out.path.mkdir(parents=True, exist_ok=True)
+        out.evaluation.write_text(json.dumps(evaluation.to_json(), indent=1) + "\n")
         identities = f"{evaluation.counts['identities']:,} unseen identities"
         write_report(
-            out / "report.html",
+            out.report,
             evaluation,
             title=f"{config.run_dir.name}: {config.objective.name} on {identities}",
             config=resolved_yaml(config),
-            metrics=_records(run_dir / "metrics.jsonl"),
+            metrics=_records(metrics),
             pairs=_pictures(unit_ND, labels_N, source, evaluation.operating_threshold),
         )
     return evaluation

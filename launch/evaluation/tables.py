@@ -7,10 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from launch.assembly.run_folder import RunFolder
 from partial_fc.evaluation import Evaluation, PairEvaluation
 
 
-def print_results(evaluation: Evaluation, out: Path) -> None:
+def print_results(evaluation: Evaluation, out: RunFolder) -> None:
     """The measures as a table, and where the rest is."""
     counts = evaluation.counts
     table = _table(f"{counts['images']:,} images of {counts['identities']:,} identities not seen in training")
@@ -20,9 +21,15 @@ def print_results(evaluation: Evaluation, out: Path) -> None:
         table.add_row("accuracy on the list of pairs", _with_deviation(evaluation.kfold_accuracy))
     console = Console()
     console.print(table)
-    for name, what in _WRITTEN.items():
-        if (out / name).exists():
-            console.print(f"{out / name}  {what}", highlight=False, soft_wrap=True)
+    for path, what in (
+        (out.report, "open this one: curves, ROC, right and wrong pairs"),
+        (out.evaluation, "the same figures for programs"),
+        (out.metrics, "the course of training, a line per interval"),
+        (out.config, "the whole configuration of the run"),
+        (out.checkpoints, "backbone.pt and the head, by step"),
+    ):
+        if path.exists():
+            console.print(f"{path}  {what}", highlight=False, soft_wrap=True)
 
 
 def print_pair_results(evaluation: PairEvaluation, pairs: Path, path: Path) -> None:
@@ -53,12 +60,3 @@ def _add_rates(table: Table, evaluation: Evaluation | PairEvaluation) -> None:
 def _with_deviation(figure: tuple[float, float]) -> str:
     mean, deviation = figure
     return f"{mean:.4f} ± {deviation:.4f}"
-
-
-_WRITTEN = {
-    "report.html": "open this one: curves, ROC, right and wrong pairs",
-    "evaluation.json": "the same figures for programs",
-    "metrics.jsonl": "the course of training, a line per interval",
-    "config.yaml": "the whole configuration of the run",
-    "checkpoints": "backbone.pt and the head, by step",
-}

@@ -13,6 +13,7 @@ from torch import nn
 from data_pipeline.checking.quarantine import QuarantineWriter
 from launch import assembly
 from launch.assembly.data import _quarantine
+from launch.assembly.run_folder import RunFolder
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
 from partial_fc import AdaCos, RowSGD, World
@@ -196,13 +197,13 @@ def test_the_first_rank_speaks_and_writes_and_every_rank_is_scraped(data: Path, 
 
 def test_an_earlier_run_in_the_folder_is_set_aside_whole(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    assert assembly.set_earlier_run_aside(run_dir) is None
+    assert RunFolder(run_dir).set_aside() is None
     run_dir.mkdir()
-    assert assembly.set_earlier_run_aside(run_dir) is None  # an empty folder is no run
+    assert RunFolder(run_dir).set_aside() is None  # an empty folder is no run
     for text in ("first", "second"):
         (run_dir / "checkpoints").mkdir(parents=True)
         (run_dir / "metrics.jsonl").write_text(text)
-        aside = assembly.set_earlier_run_aside(run_dir)
+        aside = RunFolder(run_dir).set_aside()
         assert aside is not None
         assert not run_dir.exists()
         assert (aside / "metrics.jsonl").read_text() == text
