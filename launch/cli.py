@@ -18,7 +18,8 @@ from launch.processes import run_ranks
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code (``launch/errors.py`` lists them)."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parser().parse_args(words, argparse.Namespace(words=words))
     with errors.reported() as outcome:
         outcome.exit_code = arguments.act(arguments)
     return outcome.exit_code
@@ -34,14 +35,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"partial-fc {partial_fc.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    training = commands.add_parser("train", help="train on a config, then evaluate on its held-out identities")
+    training = commands.add_parser(
+        "train", parents=[_launcher()], help="train on a config, then evaluate on its held-out identities"
+    )
     train.add_arguments(training)
-    training.add_argument("--nproc", type=_processes, default="auto", help=_NPROC_HELP)
     training.set_defaults(act=_train)
 
-    evaluation = commands.add_parser("evaluate", help="evaluate a run's last checkpoint on held-out identities")
+    evaluation = commands.add_parser(
+        "evaluate", parents=[_launcher()], help="evaluate a run's last checkpoint on held-out identities"
+    )
     evaluate.add_arguments(evaluation)
-    evaluation.add_argument("--nproc", type=_processes, default="auto", help=_NPROC_HELP)
     evaluation.set_defaults(act=_evaluate)
 
     planning = commands.add_parser("plan", help="say what a config needs: memory, classes that fit, a step's time")
@@ -64,20 +67,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_NPROC_HELP = "ranks on this machine; auto: one per GPU, or two on CPUs"
+def _launcher() -> argparse.ArgumentParser:
+    """The arguments of the command that starts ranks: all the others are the ranks' own."""
+    parser = argparse.ArgumentParser(add_help=False)
+    help_text = "ranks on this machine; auto: one per GPU, or two on CPUs"
+    parser.add_argument("--nproc", type=_processes, default="auto", help=help_text)
+    return parser
+
+
+def _words_for_ranks(arguments: argparse.Namespace) -> list[str]:
+    """The words of the command line as they came, without the subcommand and the launcher's own."""
+    return _launcher().parse_known_args(arguments.words[1:])[1]
 
 
 def _train(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)  # refuse a bad one before any process starts
     if arguments.nproc > 1:
-        return run_ranks("launch.train", train.forwarded(arguments), arguments.nproc)
+        return run_ranks("launch.train", _words_for_ranks(arguments), arguments.nproc)
     train.run(config)
     return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.nproc > 1:
-        return run_ranks("launch.evaluate", evaluate.forwarded(arguments), arguments.nproc)
+        return run_ranks("launch.evaluate", _words_for_ranks(arguments), arguments.nproc)
     evaluate.run(arguments)
     return 0
 

@@ -50,13 +50,6 @@ _PAIRS_HELP = (
 )
 
 
-def forwarded(arguments: argparse.Namespace) -> list[str]:
-    """The arguments again, for the ranks."""
-    options = {name: vars(arguments)[name[2:]] for name in ("--data", "--weights", "--pairs", "--out")}
-    words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    return [str(arguments.run_dir), *words, *(["--flip"] if arguments.flip else [])]
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate what ``arguments`` name."""
     folder, out = RunFolder(arguments.run_dir), RunFolder(arguments.out or arguments.run_dir)

@@ -48,11 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def forwarded(arguments: argparse.Namespace) -> list[str]:
-    """The arguments again, for the ranks."""
-    return [str(arguments.config), *(word for override in arguments.set for word in ("--set", override))]
-
-
 def run(config: Config) -> None:
     """Train as ``config`` says, save the model, and evaluate it where held-out identities are given."""
     keep_freed_memory()

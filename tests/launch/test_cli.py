@@ -10,6 +10,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -96,15 +97,39 @@ def test_a_command_line_that_makes_no_sense_is_refused(
     assert said in capsys.readouterr().err
 
 
-def test_ranks_are_told_what_the_command_was_told() -> None:
-    parser = cli._parser()
-    words = ["train", "c.yaml", "--set", "a.b=1", "--set", "c=x y", "--nproc", "3"]
-    assert train.forwarded(parser.parse_args(words)) == ["c.yaml", "--set", "a.b=1", "--set", "c=x y"]
-    options = ["--data", "d.rec", "--weights", "w.pt", "--pairs", "p.txt", "--out", "o", "--flip"]
-    words = ["evaluate", "run", *options, "--nproc", "2"]
-    again = parser.parse_args(["evaluate", *evaluate.forwarded(parser.parse_args(words)), "--nproc", "2"])
-    assert again == parser.parse_args(words)
-    assert evaluate.forwarded(parser.parse_args(["evaluate", "run"])) == ["run"]
+@pytest.mark.parametrize("nproc", [["--nproc", "3"], ["--nproc=3"], ["--np", "3"]])
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", ["c.yaml", "--set", "a.b=1", "--set", "c=x y", "--set=d=--nproc"]),
+        ("evaluate", ["run", "--da", "d.rec", "--weights", "w.pt", "--pairs=p.txt", "--out", "o", "--flip"]),
+        ("evaluate", ["--", "-run"]),
+    ],
+)
+def test_ranks_are_given_the_words_of_the_command_but_the_launchers_own(
+    command: str, words: list[str], nproc: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks_words: list[list[str]] = []
+
+    def run_ranks(module: str, given: list[str], number: int) -> int:
+        ranks_words.append([module, *given])
+        return number
+
+    monkeypatch.setattr(cli, "load_config", lambda path, overrides: None)
+    monkeypatch.setattr(cli, "run_ranks", run_ranks)
+    assert cli.main([command, *nproc, *words]) == 3
+    if "--" not in words:
+        assert cli.main([command, *words, *nproc]) == 3
+    assert all(given == [f"launch.{command}", *words] for given in ranks_words)
+
+
+@pytest.mark.processes
+def test_an_option_added_to_the_arguments_of_a_run_reaches_its_ranks_by_itself(tmp_path: Path, config: Path) -> None:
+    words = [sys.executable, "-m", "added_option", "train", str(config), "--added", str(tmp_path), "--nproc", "2"]
+    path = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])}
+    ended = subprocess.run(words, env={**tiny.environment(), **path}, capture_output=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert {file.name for file in tmp_path.glob("rank-*")} == {"rank-0", "rank-1"}
 
 
 # Exit codes of one process
