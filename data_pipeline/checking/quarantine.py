@@ -14,7 +14,6 @@ bytes of some images spread evenly over it, which also tell a set from the same 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.files.whole_file import WholeFile
 from data_pipeline.sets.fingerprint import fingerprint
 from data_pipeline.source import Source
 
@@ -81,13 +81,13 @@ class QuarantineWriter:
     """
 
     def __init__(self, path: Path, source: Source) -> None:
-        self.path, self._source, self._count, self._last = path, source, 0, -1
+        self._source, self._count, self._last = source, 0, -1
         if path.exists() and not _is_list(path):
             raise FileExistsError(f"{path} exists and is no quarantine list: choose another name")
-        self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        self._file = self._partial.open("w", encoding="utf-8", errors="surrogateescape", newline="\n")
-        self._file.write(f"# partial-fc quarantine of {len(source)} images, fingerprint {fingerprint(source)}\n")
-        self._file.write(f"{COLUMNS}\n")
+        head = f"# partial-fc quarantine of {len(source)} images, fingerprint {fingerprint(source)}"
+        self._list = WholeFile(path)
+        self._write(head)
+        self._write(COLUMNS)
 
     def append(self, sample: int, reason: str) -> None:
         """Adds one sample, above all before it."""
@@ -96,7 +96,7 @@ class QuarantineWriter:
         if not reason:
             raise ValueError(f"sample {sample}: expected a reason to leave it out")
         cells = (str(sample), self._source.name(sample), reason)
-        self._file.write("\t".join(cell.translate(CONTROLS) for cell in cells) + "\n")
+        self._write("\t".join(cell.translate(CONTROLS) for cell in cells))
         self._count, self._last = self._count + 1, sample
 
     def __enter__(self) -> QuarantineWriter:
@@ -105,15 +105,14 @@ class QuarantineWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._file as file:
-            if kind is None:
-                file.write(f"# {self._count} listed\n")
-                file.flush()
-                os.fsync(file.fileno())
-        if kind is None:
-            self._partial.replace(self.path)
-        else:
-            self._partial.unlink(missing_ok=True)
+        if kind is not None:
+            self._list.discard()
+            return
+        with self._list:
+            self._write(f"# {self._count} listed")
+
+    def _write(self, line: str) -> None:
+        self._list.file.write(f"{line}\n".encode(errors="surrogateescape"))
 
 
 def _is_list(path: Path) -> bool:

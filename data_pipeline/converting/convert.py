@@ -25,7 +25,7 @@ from data_pipeline.checking.checksums import CHECKSUMS, DTYPE
 from data_pipeline.converting.conversion import Conversion, Form, description, planned
 from data_pipeline.converting.parts import Encode, PartWriter, encoded_anew
 from data_pipeline.converting.work_folder import WorkFolder, refuse_existing
-from data_pipeline.files.whole_file import whole_file
+from data_pipeline.files.whole_file import WholeFile
 from data_pipeline.formats.recordio.layout import fits_insightface, identity_records, index_lines
 from data_pipeline.formats.table.columns import GUESSED, Columns
 from data_pipeline.sets.identities import label_names, write_identities, write_property
@@ -151,7 +151,7 @@ def _finish_records(conversion: Conversion, folder: WorkFolder) -> None:
             added.append(file.tell())
             file.write(record)
     offsets = chain(_offsets(conversion, folder), added)
-    with whole_file(folder.set / "train.idx") as file:
+    with WholeFile(folder.set / "train.idx") as file:
         file.writelines(map(str.encode, index_lines(offsets, images + len(added), has_header=has_header)))
 
 

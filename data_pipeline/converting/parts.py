@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.converting.conversion import Conversion
 from data_pipeline.converting.work_folder import COLUMNS, Done, WorkFolder
-from data_pipeline.files.whole_file import whole_file
+from data_pipeline.files.whole_file import WholeFile
 from data_pipeline.formats.recordio.layout import image_record
 from data_pipeline.formats.tar.writer import TarWriter
 from data_pipeline.images.jpeg import REFUSALS, reencoded
@@ -124,7 +124,7 @@ def _encoded_or_reason(image: bytes, size: int, quality: int) -> bytes | str:
 @contextmanager
 def _records(folder: WorkFolder, part: int, places: range) -> Iterator[Append]:
     keys = count(places.start + 1)
-    with whole_file(folder.records(part)) as file:
+    with WholeFile(folder.records(part)) as file:
         yield lambda label, image: file.write(image_record(label, next(keys), image))
 
 

@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.converting.conversion import Description
-from data_pipeline.files.whole_file import whole_file
+from data_pipeline.files.whole_file import WholeFile
 
 COLUMNS = np.dtype([("record_bytes", "<i8"), ("crc32", "<u4")])
-SPARE = {"lock", "conversion.json.partial"}  # what a run leaves that was killed before it began
 
 
 class Done(NamedTuple):
@@ -46,7 +45,7 @@ class WorkFolder:
         self.parts, self.set = self.path / "parts", self.path / "set"
         refuse_existing(out)
         conversion = self.path / "conversion.json"
-        if self.path.exists() and not conversion.exists() and set(os.listdir(self.path)) - SPARE:
+        if self.path.exists() and not conversion.exists() and any(map(_is_foreign, self.path.iterdir())):
             raise FileExistsError(
                 f"{self.path} exists and is no unfinished conversion: remove it or choose another --out"
             )
@@ -57,7 +56,7 @@ class WorkFolder:
             if conversion.exists():
                 self._check(json.loads(conversion.read_text(encoding="utf-8")), description)
             else:
-                with whole_file(conversion) as file:
+                with WholeFile(conversion) as file:
                     file.write(json.dumps(description, indent=1).encode())
             if not self.set.exists():  # it has its name, or had: what is left here is of no use
                 shutil.rmtree(self.parts, ignore_errors=True)
@@ -80,9 +79,9 @@ class WorkFolder:
     def keep(self, part: int, columns: NDArray[np.void]) -> Done:
         """Notes that a part is written."""
         done = Done(columns.size, int(columns["record_bytes"].sum()))
-        with whole_file(self._file(part, "npy")) as file:
+        with WholeFile(self._file(part, "npy")) as file:
             np.save(file, columns)
-        with whole_file(self._file(part, "json")) as file:
+        with WholeFile(self._file(part, "json")) as file:
             file.write(json.dumps(done._asdict()).encode())
         return done
 
@@ -131,6 +130,11 @@ class WorkFolder:
                 f"{self.path} holds an unfinished conversion of another set, or of this one as it was, or by other "
                 f"options ({told}): give the same command again, or remove that folder to begin anew"
             )
+
+
+def _is_foreign(entry: Path) -> bool:
+    """Whether a folder's entry is none of those that a run leaves which was killed before it began."""
+    return entry.name != "lock" and not (entry.name.startswith("conversion.json.") and entry.suffix == ".partial")
 
 
 def refuse_existing(out: Path) -> None:

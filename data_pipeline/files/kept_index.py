@@ -5,14 +5,15 @@ A seal says what the index was made of; one with another seal, cut short, or of 
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from data_pipeline.files.whole_file import WholeFile
 
 
 def kept_index(path: Path, seal: NDArray[Any]) -> dict[str, NDArray[Any]] | None:
@@ -28,13 +29,6 @@ def kept_index(path: Path, seal: NDArray[Any]) -> dict[str, NDArray[Any]] | None
 
 def keep_index(path: Path, seal: NDArray[Any], arrays: Mapping[str, Any]) -> None:
     """Keeps the arrays in `path`, which is whole or not there, if its folder can be written to."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-    try:
-        with partial.open("xb") as file:
-            np.savez(file, seal=seal, **arrays)
-        partial.replace(path)
-    except OSError:  # a folder that cannot be written to, a full disk: the next opening looks again
-        try:
-            partial.unlink(missing_ok=True)
-        except OSError:
-            return
+    # A folder that cannot be written to, a full disk: the next opening looks again.
+    with suppress(OSError), WholeFile(path) as file:
+        np.savez(file, seal=seal, **arrays)

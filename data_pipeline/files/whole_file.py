@@ -3,22 +3,59 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file that appears under its name, in place of any other, when the block ends, or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+class WholeFile:
+    """A new file, open for writing, that appears under its name when its `with` block ends, or not at all.
+
+    Until then it grows in a `.partial` beside it, another one for each process and thread. The file takes the place of
+    any other of its name; unless `replaces`: then FileExistsError, at the beginning and at the end.
+    """
+
+    def __init__(self, path: Path, *, replaces: bool = True) -> None:
+        self.path, self._replaces = path, replaces
+        self._refuse_to_replace()
+        self._partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+        self.file: BinaryIO = self._partial.open("wb")
+
+    def keep(self) -> None:
+        """Gives the file its name; on any error removes it."""
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            self._refuse_to_replace()
+            self._partial.replace(self.path)
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Removes what was written so far."""
+        self.file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> BinaryIO:
+        return self.file
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.keep()
+        else:
+            self.discard()
+
+    def _refuse_to_replace(self) -> None:
+        if not self._replaces:
+            refuse_existing(self.path)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises FileExistsError if there is a file at `path`."""
+    if path.exists():
+        raise FileExistsError(f"{path} exists and is never overwritten: remove it or choose another name")

@@ -5,13 +5,13 @@ may hold. A file that is damaged somewhere has no index after that place, so it 
 would train on a part of the data and say nothing.
 """
 
-import os
 from array import array
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.files.whole_file import WholeFile, refuse_existing
 from data_pipeline.formats.recordio.record_file import (
     FIRST,
     IMAGE_HEAD,
@@ -51,20 +51,12 @@ def write_index(path_rec: Path) -> Path:
     Appears whole or not at all; where several processes write it at once, one wins and all are content.
     """
     path_idx = path_rec.with_suffix(".idx")
-    if path_idx.exists():
-        raise FileExistsError(f"{path_idx} exists and is never overwritten: remove it, or use it")
+    refuse_existing(path_idx)
     entries = np.stack(scanned_entries(RecordFile(path_rec)), axis=1)
-    partial = path_idx.with_name(f"{path_idx.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="ascii", newline="\n") as file:
-            for first in range(0, len(entries), LINES_AT_A_TIME):
-                rows = entries[first : first + LINES_AT_A_TIME].tolist()
-                file.writelines(f"{key}\t{offset}\n" for key, offset in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path_idx)
-    finally:
-        partial.unlink(missing_ok=True)
+    with WholeFile(path_idx) as file:
+        for first in range(0, len(entries), LINES_AT_A_TIME):
+            rows = entries[first : first + LINES_AT_A_TIME].tolist()
+            file.writelines(b"%d\t%d\n" % (key, offset) for key, offset in rows)
     return path_idx
 
 

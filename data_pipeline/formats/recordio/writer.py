@@ -1,11 +1,10 @@
 """Writes `.rec` and `.idx`."""
 
-import os
 from array import array
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
+from data_pipeline.files.whole_file import WholeFile, refuse_existing
 from data_pipeline.formats.recordio.layout import (
     fits_insightface,
     identity_records,
@@ -27,11 +26,8 @@ class RecordWriter:
         self.path_idx = self.path_rec.with_suffix(".idx")
         if self.path_idx == self.path_rec:
             raise ValueError(f"{self.path_rec}: that name belongs to the index; expected one such as train.rec")
-        self._refuse_existing()
-        self._partial_rec, self._partial_idx = (
-            path.with_name(f"{path.name}.{os.getpid()}.partial") for path in (self.path_rec, self.path_idx)
-        )
-        self._rec: BinaryIO = self._partial_rec.open("wb")
+        refuse_existing(self.path_idx)
+        self._rec, self._idx = (WholeFile(path, replaces=False) for path in (self.path_rec, self.path_idx))
         self._offsets = array("q")
         self._runs: list[tuple[int, int]] = []  # label and first image key of each row of equal labels
 
@@ -44,24 +40,16 @@ class RecordWriter:
 
     def close(self) -> None:
         """Completes both files and gives them their names; on any error removes them."""
-        try:
+        with self._idx as idx, self._rec:  # the .rec gets its name first: it can be read without the .idx
             has_header = self._write_identities()
-            self._write_index(has_header)
-            self._rec.flush()
-            os.fsync(self._rec.fileno())
-            self._rec.close()
-            self._refuse_existing()
-            self._partial_rec.rename(self.path_rec)
-            self._partial_idx.rename(self.path_idx)
-        except BaseException:
-            self.discard()
-            raise
+            lines = index_lines(self._offsets, len(self._offsets), has_header=has_header)
+            idx.writelines(map(str.encode, lines))
+            refuse_existing(self.path_idx)
 
     def discard(self) -> None:
         """Removes what was written so far."""
-        self._rec.close()
-        self._partial_rec.unlink(missing_ok=True)
-        self._partial_idx.unlink(missing_ok=True)
+        self._rec.discard()
+        self._idx.discard()
 
     def __enter__(self) -> "RecordWriter":
         return self
@@ -73,11 +61,6 @@ class RecordWriter:
             self.close()
         else:
             self.discard()
-
-    def _refuse_existing(self) -> None:
-        for path in (self.path_rec, self.path_idx):
-            if path.exists():
-                raise FileExistsError(f"{path} exists and is never overwritten: remove it or choose another name")
 
     def _write_identities(self) -> bool:
         """Writes what the InsightFace layout adds to the images; False, and nothing, where it could not be true."""
@@ -91,12 +74,6 @@ class RecordWriter:
             self._write(record)
         return True
 
-    def _write_index(self, has_header: bool) -> None:
-        with self._partial_idx.open("w", encoding="ascii", newline="\n") as idx:
-            idx.writelines(index_lines(self._offsets, len(self._offsets), has_header=has_header))
-            idx.flush()
-            os.fsync(idx.fileno())
-
     def _write(self, record: bytes) -> None:
-        self._offsets.append(self._rec.tell())
-        self._rec.write(record)
+        self._offsets.append(self._rec.file.tell())
+        self._rec.file.write(record)

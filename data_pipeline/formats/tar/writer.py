@@ -1,12 +1,11 @@
 """Writes tar shards as WebDataset reads them."""
 
 import operator
-import os
 import tarfile
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
+from data_pipeline.files.whole_file import WholeFile, refuse_existing
 from data_pipeline.formats.tar.index import LARGEST_IMAGE_BYTES, MOST_LABEL_DIGITS
 from data_pipeline.formats.tar.members import BLOCK_BYTES
 
@@ -43,8 +42,8 @@ class TarWriter:
         self._first_shard, self._first_key = first_shard, first_key
         self._key, self._first_of_shard = first_key, first_key
         self.shards: list[Path] = []
-        self._file: BinaryIO | None = None
-        self._refuse_existing(self._next_path())
+        self._shard: WholeFile | None = None
+        refuse_existing(self._next_path())
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def append(self, label: int, image: bytes) -> None:
@@ -59,16 +58,14 @@ class TarWriter:
                 f"image {self._key} fills {len(entry)} bytes of a tar, more than a shard of {self._bytes_per_shard} "
                 "bytes has room for: allow larger shards"
             )
-        file = self._file
-        if file is not None and (
+        if self._shard is not None and (
             self._key - self._first_of_shard == self._images_per_shard
-            or file.tell() + len(entry) + len(END) > self._bytes_per_shard
+            or self._shard.file.tell() + len(entry) + len(END) > self._bytes_per_shard
         ):
-            self._finish_shard(file)
-            file = None
-        if file is None:
-            file = self._open_shard()
-        file.write(entry)
+            self._finish_shard(self._shard)
+        if self._shard is None:
+            self._shard, self._first_of_shard = WholeFile(self._next_path(), replaces=False), self._key
+        self._shard.file.write(entry)
         self._key += 1
 
     def close(self) -> None:
@@ -76,18 +73,17 @@ class TarWriter:
         try:
             if self._key == self._first_key:
                 raise ValueError(f"{self._folder}: no image was appended; a shard needs at least one")
-            if self._file is not None:
-                self._finish_shard(self._file)
+            if self._shard is not None:
+                self._finish_shard(self._shard)
         except BaseException:
             self.discard()
             raise
 
     def discard(self) -> None:
         """Removes what was written so far."""
-        if self._file is not None:
-            self._file.close()
-            self._partial().unlink(missing_ok=True)
-            self._file = None
+        if self._shard is not None:
+            self._shard.discard()
+            self._shard = None
         while self.shards:
             self.shards.pop().unlink(missing_ok=True)
 
@@ -105,30 +101,11 @@ class TarWriter:
     def _next_path(self) -> Path:
         return self._folder / f"shard-{self._first_shard + len(self.shards):06d}.tar"
 
-    def _partial(self) -> Path:
-        path = self._next_path()
-        return path.with_name(f"{path.name}.{os.getpid()}.partial")
-
-    def _open_shard(self) -> BinaryIO:
-        self._refuse_existing(self._next_path())
-        self._file, self._first_of_shard = self._partial().open("wb"), self._key
-        return self._file
-
-    def _finish_shard(self, file: BinaryIO) -> None:
-        file.write(END)
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        path = self._next_path()
-        self._refuse_existing(path)
-        self._partial().rename(path)
-        self._file = None
-        self.shards.append(path)
-
-    @staticmethod
-    def _refuse_existing(path: Path) -> None:
-        if path.exists():
-            raise FileExistsError(f"{path} exists and is never overwritten: remove it or choose another folder")
+    def _finish_shard(self, shard: WholeFile) -> None:
+        with shard as file:
+            file.write(END)
+        self._shard = None
+        self.shards.append(shard.path)
 
 
 def _extension(image: bytes, key: int) -> str:
