@@ -24,9 +24,9 @@ from torch.utils.dlpack import from_dlpack
 
 from data_pipeline.augment.augmentation import Augmentation
 from data_pipeline.augment.draws import Draws
-from data_pipeline.augment.geometry import geometry_columns
+from data_pipeline.augment.geometry import geometry_parameters
 from data_pipeline.loader.dali_graph import ImageFormat, normalised, pipeline, tensors
-from data_pipeline.loader.image_loader import BATCHES_AHEAD, Batch, ImageLoader, Order
+from data_pipeline.loader.image_loader import BATCHES_AHEAD, Batch, BatchPlan, ImageLoader
 from data_pipeline.order.shuffled import rank_positions, samples_at
 from data_pipeline.source import Source
 
@@ -50,10 +50,10 @@ class Task:
         """What every image becomes."""
         return ImageFormat(self.side, self.side, channels_last=True)
 
-    def order(self, step: int) -> Order:
+    def order(self, step: int) -> BatchPlan:
         """The samples of a batch, and which of them are mirrored."""
         epochs, samples = samples_at(rank_positions(step, self.batch, 0, 1), len(self.source), self.seed)
-        return Order(samples, geometry_columns(MIRROR, Draws(epochs, samples, self.seed), self.side, self.side))
+        return BatchPlan(samples, geometry_parameters(MIRROR, Draws(epochs, samples, self.seed), self.side, self.side))
 
 
 Contender = Callable[[Task, int], Iterator[Batch]]
@@ -99,12 +99,12 @@ def dali_graph(task: Task, count: int, *, exec_dynamic: bool) -> Iterator[Batch]
     def columns(info: Any) -> list[Any]:
         order = task.order(info.iteration)
         images = tensors([task.source.read(sample) for sample in order.samples.tolist()])
-        return [images, is_other_size, *order.columns.values()]
+        return [images, is_other_size, *order.parameters.values()]
 
     graph = pipeline(
         columns,
         task.form,
-        task.order(0).columns,
+        task.order(0).parameters,
         batch_size=task.batch,
         num_threads=task.workers,
         device_id=None,
@@ -123,7 +123,7 @@ def data_loader(task: Task, count: int, pixels: Callable[[NDArray[np.uint8], boo
     Workers are forked, as on Linux by default up to Python 3.13: spawned ones take 2.5 s of CPU each to start.
     """
     orders = (task.order(step) for step in range(count))
-    steps = [list(zip(order.samples.tolist(), order.columns["flip"].tolist(), strict=True)) for order in orders]
+    steps = [list(zip(order.samples.tolist(), order.parameters["flip"].tolist(), strict=True)) for order in orders]
     loader = DataLoader(
         _Decoded(task.source, pixels),
         batch_sampler=steps,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.hashing import bits, fractions, key
 
-Columns = dict[str, NDArray[Any]]
+Parameters = dict[str, NDArray[Any]]
 """Parameters of the images of a batch by name, each (n, ...): what the DALI graph is told beside bytes and labels."""
 
 AUGMENT_STREAM = 2  # apart from every other use of the same seed

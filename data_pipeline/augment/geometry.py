@@ -11,26 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.augment.augmentation import Augmentation
-from data_pipeline.augment.draws import CHANCE, Change, Columns, Draws, between, signed
+from data_pipeline.augment.draws import CHANCE, Change, Draws, Parameters, between, signed
 
 MIRROR, ANGLE, FACTOR, SHEAR, SHIFT_X, SHIFT_Y = range(6)
 AREA, ASPECT, BOX_Y, BOX_X = range(CHANCE + 1, CHANCE + 5)
 
 
-def geometry_columns(augmentation: Augmentation, draws: Draws, height: int, width: int) -> Columns:
+def geometry_parameters(augmentation: Augmentation, draws: Draws, height: int, width: int) -> Parameters:
     """What the graph must know to move the images: `crop` with `crop_start` and `crop_end`; `matrix`, the mirror
     included, and `warp` where not all images are warped; `flip` where some are mirrored without a warp."""
-    columns: Columns = {}
+    parameters: Parameters = {}
     if augmentation.crop:
-        columns["crop"] = draws.of(Change.CROP)[:, CHANCE] < augmentation.crop
-        columns["crop_start"], columns["crop_end"] = crop_boxes(augmentation, draws)
+        parameters["crop"] = draws.of(Change.CROP)[:, CHANCE] < augmentation.crop
+        parameters["crop_start"], parameters["crop_end"] = crop_boxes(augmentation, draws)
     if augmentation.warps:
-        columns["matrix"] = affine_matrices(augmentation, draws, height, width)
+        parameters["matrix"] = affine_matrices(augmentation, draws, height, width)
         if augmentation.warp < 1.0:
-            columns["warp"] = draws.of(Change.WARP)[:, CHANCE] < augmentation.warp
+            parameters["warp"] = draws.of(Change.WARP)[:, CHANCE] < augmentation.warp
     if augmentation.mirrors and not (augmentation.warps and augmentation.warp == 1.0):
-        columns["flip"] = mirrored(augmentation, draws).astype(np.int32)
-    return columns
+        parameters["flip"] = mirrored(augmentation, draws).astype(np.int32)
+    return parameters
 
 
 def mirrored(augmentation: Augmentation, draws: Draws) -> NDArray[np.bool_]:

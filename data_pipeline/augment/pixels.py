@@ -3,7 +3,7 @@
 import numpy as np
 
 from data_pipeline.augment.augmentation import BEST_JPEG_QUALITY, Augmentation
-from data_pipeline.augment.draws import CHANCE, Change, Columns, Draws, between, signed
+from data_pipeline.augment.draws import CHANCE, Change, Draws, Parameters, between, signed
 from data_pipeline.augment.geometry import boxes
 
 FIRST, SECOND, THIRD, FOURTH = range(CHANCE + 1, CHANCE + 5)
@@ -12,25 +12,25 @@ SMALLEST_BOX = 0.1  # of the largest
 BOX_ASPECT = 3.0
 
 
-def pixel_columns(augmentation: Augmentation, draws: Draws, height: int, width: int) -> Columns:
+def pixel_parameters(augmentation: Augmentation, draws: Draws, height: int, width: int) -> Parameters:
     """What the graph must know of the changes that are switched on: for each a flag per image, and its parameters."""
-    columns: Columns = {}
+    parameters: Parameters = {}
     if augmentation.colour:
-        columns |= colours(augmentation, draws)
+        parameters |= colours(augmentation, draws)
     if augmentation.grey:
-        columns["grey"] = draws.of(Change.GREY)[:, CHANCE] < augmentation.grey
+        parameters["grey"] = draws.of(Change.GREY)[:, CHANCE] < augmentation.grey
     if augmentation.blur:
-        columns |= blurs(augmentation, draws)
+        parameters |= blurs(augmentation, draws)
     if augmentation.low_resolution:
-        columns |= low_resolutions(augmentation, draws, height, width)
+        parameters |= low_resolutions(augmentation, draws, height, width)
     if augmentation.jpeg:
-        columns |= jpeg_qualities(augmentation, draws)
+        parameters |= jpeg_qualities(augmentation, draws)
     if augmentation.erase:
-        columns |= erased_boxes(augmentation, draws, height, width)
-    return columns
+        parameters |= erased_boxes(augmentation, draws, height, width)
+    return parameters
 
 
-def colours(augmentation: Augmentation, draws: Draws) -> Columns:
+def colours(augmentation: Augmentation, draws: Draws) -> Parameters:
     """`colour`, and its three factors and one angle."""
     numbers = draws.of(Change.COLOUR)
     change = signed(numbers)
@@ -43,14 +43,14 @@ def colours(augmentation: Augmentation, draws: Draws) -> Columns:
     }
 
 
-def blurs(augmentation: Augmentation, draws: Draws) -> Columns:
+def blurs(augmentation: Augmentation, draws: Draws) -> Parameters:
     """`blur`, and `blur_pixels`: the standard deviation."""
     numbers = draws.of(Change.BLUR)
     pixels = between(numbers[:, FIRST], MILDEST_BLUR * augmentation.blur_pixels, augmentation.blur_pixels)
     return {"blur": numbers[:, CHANCE] < augmentation.blur, "blur_pixels": pixels.astype(np.float32)}
 
 
-def low_resolutions(augmentation: Augmentation, draws: Draws, height: int, width: int) -> Columns:
+def low_resolutions(augmentation: Augmentation, draws: Draws, height: int, width: int) -> Parameters:
     """`low_resolution`, and `low_resolution_size`: whole height and width on the way, at least one pixel."""
     numbers = draws.of(Change.LOW_RESOLUTION)
     shares = between(numbers[:, FIRST], augmentation.low_resolution_share, 1.0)
@@ -61,14 +61,14 @@ def low_resolutions(augmentation: Augmentation, draws: Draws, height: int, width
     }
 
 
-def jpeg_qualities(augmentation: Augmentation, draws: Draws) -> Columns:
+def jpeg_qualities(augmentation: Augmentation, draws: Draws) -> Parameters:
     """`jpeg`, and `jpeg_quality`."""
     numbers = draws.of(Change.JPEG)
     qualities = between(numbers[:, FIRST], augmentation.jpeg_quality, BEST_JPEG_QUALITY + 1)
     return {"jpeg": numbers[:, CHANCE] < augmentation.jpeg, "jpeg_quality": np.floor(qualities).astype(np.int32)}
 
 
-def erased_boxes(augmentation: Augmentation, draws: Draws, height: int, width: int) -> Columns:
+def erased_boxes(augmentation: Augmentation, draws: Draws, height: int, width: int) -> Parameters:
     """`erase`, and the box in whole pixels (y, x): `erase_start`, and `erase_size` of at least one pixel."""
     numbers = draws.of(Change.ERASE)
     starts, ends = boxes(numbers, SMALLEST_BOX * augmentation.erase_area, augmentation.erase_area, BOX_ASPECT)

@@ -1,8 +1,8 @@
 """The DALI graph: encoded bytes to augmented pixels (height, width, 3), and their normalisation, x / 127.5 - 1.
 
-It draws nothing itself: each image's changes come as columns beside its bytes. DALI rewrites an `if` over such a column
-to part the batch, so that an image that did not draw a blur is not blurred. A column that is missing is decided once,
-when the graph is made: what is switched off costs nothing.
+The graph draws nothing itself: each image's changes come as parameters beside its bytes. DALI rewrites an `if` over
+such a parameter to part the batch, so that an image that did not draw a blur is not blurred. Which parameters there are
+is decided once, when the graph is made: what is switched off costs nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +19,13 @@ from nvidia.dali.tensors import TensorCPU
 from nvidia.dali.types import DALIDataType, DALIImageType
 from torch import Tensor
 
-from data_pipeline.augment.draws import Columns
+from data_pipeline.augment.draws import Parameters
 from data_pipeline.images.headers import ImageHeader
 
 CPU = "cpu"
 HALF_RANGE = 127.5
 FLOATS = (torch.float32, torch.float16)
-COLUMN_TYPES = {
+PARAMETER_TYPES = {
     np.dtype(np.float32): DALIDataType.FLOAT,
     np.dtype(np.int32): DALIDataType.INT32,
     np.dtype(np.bool_): DALIDataType.BOOL,
@@ -63,17 +63,17 @@ class ImageFormat:
         return np.array([header.height != self.height or header.width != self.width for header in headers])
 
 
-def is_mirrored_by_torch(columns: Columns, form: ImageFormat) -> bool:
-    """Whether `mirror` does what the columns ask for: on a CPU, where nothing else changes the images.
+def is_mirrored_by_torch(parameters: Parameters, form: ImageFormat) -> bool:
+    """Whether `mirror` does what the parameters ask for: on a CPU, where nothing else changes the images.
 
     DALI takes 12 to 15 us an image, half of them mirrored, torch 5.
     """
-    return form.device == CPU and columns.keys() == {"flip"}
+    return form.device == CPU and parameters.keys() == {"flip"}
 
 
-def graph_columns(columns: Columns, form: ImageFormat) -> Columns:
-    """What of a batch's columns its graph is told."""
-    return {} if is_mirrored_by_torch(columns, form) else columns
+def graph_parameters(parameters: Parameters, form: ImageFormat) -> Parameters:
+    """What of a batch's parameters its graph is told."""
+    return {} if is_mirrored_by_torch(parameters, form) else parameters
 
 
 def mirror(pixels: Tensor, flip: NDArray[np.int32]) -> None:
@@ -101,21 +101,21 @@ def tensors(arrays: Sequence[NDArray[Any]]) -> list[TensorCPU]:
     return [TensorCPU(array, "") for array in arrays]
 
 
-def _graph(columns: Callable[[Any], list[Any]], form: ImageFormat, example: Columns) -> DataNode:
-    """Images, from a source of [bytes, is_other_size, *columns]; `example` shows the columns that will come."""
-    kinds = [COLUMN_TYPES[column.dtype] for column in example.values()]
-    encoded, is_other_size, *parameters = fn.external_source(
-        source=columns,
+def _graph(inputs: Callable[[Any], list[Any]], form: ImageFormat, example: Parameters) -> DataNode:
+    """Images, from a source of [bytes, is_other_size, *parameters]; `example` shows the parameters that will come."""
+    kinds = [PARAMETER_TYPES[values.dtype] for values in example.values()]
+    encoded, is_other_size, *drawn = fn.external_source(
+        source=inputs,
         num_outputs=2 + len(example),
         batch=True,
         batch_info=True,
         dtype=[DALIDataType.UINT8, DALIDataType.BOOL, *kinds],
-        ndim=[1, 0, *(column.ndim - 1 for column in example.values())],
+        ndim=[1, 0, *(values.ndim - 1 for values in example.values())],
     )
-    given = {name: parameters[number] for number, name in enumerate(example)}  # DALI rewrites zip, and badly
-    images = _sized(encoded, is_other_size, form, given)
-    images = _moved(images, form, given)
-    images = _changed(images, form, given)
+    nodes = {name: drawn[number] for number, name in enumerate(example)}  # DALI rewrites zip, and badly
+    images = _sized(encoded, is_other_size, form, nodes)
+    images = _moved(images, form, nodes)
+    images = _changed(images, form, nodes)
     result: DataNode = images if form.device == CPU else float_images(images)
     return result
 
@@ -130,56 +130,56 @@ def float_images(images: Any) -> Any:
     )
 
 
-def _sized(encoded: DataNode, is_other_size: DataNode, form: ImageFormat, given: Mapping[str, DataNode]) -> Any:
+def _sized(encoded: DataNode, is_other_size: DataNode, form: ImageFormat, nodes: Mapping[str, DataNode]) -> Any:
     """Decoded images, whole or cropped, in one size."""
     decoder = "cpu" if form.device == CPU else "mixed"
     images: Any = fn.decoders.image(encoded, device=decoder, output_type=DALIImageType.RGB)
     size = [form.height, form.width]
-    if given.get("crop"):
+    if nodes.get("crop"):
         images = fn.resize(
-            images, size=size, roi_start=given["crop_start"], roi_end=given["crop_end"], roi_relative=True
+            images, size=size, roi_start=nodes["crop_start"], roi_end=nodes["crop_end"], roi_relative=True
         )
     elif is_other_size:
         images = fn.resize(images, size=size)
     return images
 
 
-def _moved(images: Any, form: ImageFormat, given: Mapping[str, DataNode]) -> Any:
+def _moved(images: Any, form: ImageFormat, nodes: Mapping[str, DataNode]) -> Any:
     """Mirrored and warped images; a warp's matrix holds the mirror."""
-    if "warp" in given:
-        if given["warp"]:
-            images = fn.warp_affine(images, matrix=given["matrix"], fill_value=form.fill)
-        elif "flip" in given:
-            images = fn.flip(images, horizontal=given["flip"])
-    elif "matrix" in given:
-        images = fn.warp_affine(images, matrix=given["matrix"], fill_value=form.fill)
-    elif "flip" in given:
-        images = fn.flip(images, horizontal=given["flip"])
+    if "warp" in nodes:
+        if nodes["warp"]:
+            images = fn.warp_affine(images, matrix=nodes["matrix"], fill_value=form.fill)
+        elif "flip" in nodes:
+            images = fn.flip(images, horizontal=nodes["flip"])
+    elif "matrix" in nodes:
+        images = fn.warp_affine(images, matrix=nodes["matrix"], fill_value=form.fill)
+    elif "flip" in nodes:
+        images = fn.flip(images, horizontal=nodes["flip"])
     return images
 
 
-def _changed(images: Any, form: ImageFormat, given: Mapping[str, DataNode]) -> Any:
+def _changed(images: Any, form: ImageFormat, nodes: Mapping[str, DataNode]) -> Any:
     """Images in other light, blurred, coarser, compressed, partly hidden: in this order, in bytes."""
-    if given.get("colour"):
+    if nodes.get("colour"):
         images = fn.color_twist(
             images,
-            brightness=given["brightness"],
-            contrast=given["contrast"],
-            saturation=given["saturation"],
-            hue=given["hue_degrees"],
+            brightness=nodes["brightness"],
+            contrast=nodes["contrast"],
+            saturation=nodes["saturation"],
+            hue=nodes["hue_degrees"],
         )
-    if given.get("grey"):  # exactly equal channels, as grey files have: color_twist at saturation 0 misses by a level
+    if nodes.get("grey"):  # exactly equal channels, as grey files have: color_twist at saturation 0 misses by a level
         images = fn.color_space_conversion(images, image_type=DALIImageType.RGB, output_type=DALIImageType.GRAY)
         images = fn.color_space_conversion(images, image_type=DALIImageType.GRAY, output_type=DALIImageType.RGB)
-    if given.get("blur"):
-        images = fn.gaussian_blur(images, sigma=given["blur_pixels"])
-    if given.get("low_resolution"):
-        images = fn.resize(images, size=given["low_resolution_size"])
+    if nodes.get("blur"):
+        images = fn.gaussian_blur(images, sigma=nodes["blur_pixels"])
+    if nodes.get("low_resolution"):
+        images = fn.resize(images, size=nodes["low_resolution_size"])
         images = fn.resize(images, size=[form.height, form.width])
-    if given.get("jpeg"):
-        images = fn.jpeg_compression_distortion(images, quality=given["jpeg_quality"])
-    if given.get("erase"):
-        images = fn.erase(images, anchor=given["erase_start"], shape=given["erase_size"], fill_value=form.fill)
+    if nodes.get("jpeg"):
+        images = fn.jpeg_compression_distortion(images, quality=nodes["jpeg_quality"])
+    if nodes.get("erase"):
+        images = fn.erase(images, anchor=nodes["erase_start"], shape=nodes["erase_size"], fill_value=form.fill)
     return images
 
 

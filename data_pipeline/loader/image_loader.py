@@ -1,8 +1,8 @@
 """Decoded, augmented, normalised batches, by DALI.
 
-DALI decodes in threads of its own while the model trains. Which images it decodes, and how they are changed, it is told
-batch by batch from `order`, `damage` and the `augment` files, so it holds no state: a run goes on from one integer, the
-step. Labels travel beside the images as int64.
+DALI decodes in threads of its own while the model trains. Which images it decodes, and how they are changed, follows
+batch by batch from the step alone (`order`, `augment`, `bad_images`): the step is the whole state of a run's loader.
+Labels travel beside the images as int64.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,17 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from data_pipeline.augment.augmentation import Augmentation
 from data_pipeline.augment.draws import Draws
-from data_pipeline.augment.geometry import geometry_columns
-from data_pipeline.augment.pixels import pixel_columns
+from data_pipeline.augment.geometry import geometry_parameters
+from data_pipeline.augment.pixels import pixel_parameters
 from data_pipeline.images.checks import checked_header
+from data_pipeline.loader.bad_images import BadImages
 from data_pipeline.loader.dali_graph import ImageFormat
-from data_pipeline.loader.damage import Damage
-from data_pipeline.loader.decoded_batches import BATCHES_AHEAD, Batch, DecodedBatches, Encoded, Order
+from data_pipeline.loader.decoded_batches import Batch, DecodedBatches
+from data_pipeline.loader.feed import BATCHES_AHEAD, BatchPlan, EncodedBatch
 from data_pipeline.order.shuffled import SampleOrder, ShuffledOrder, rank_positions
 from data_pipeline.read_ahead import IMAGES_AHEAD, ReadAhead
 from data_pipeline.source import Source
 
-__all__ = ["BATCHES_AHEAD", "Batch", "ImageFormat", "ImageLoader", "Order", "sequential_batches"]
+__all__ = ["BATCHES_AHEAD", "Batch", "BatchPlan", "ImageFormat", "ImageLoader", "sequential_batches"]
 
 MOST_NAMED = 8  # bad images in one message
 Drawn = tuple[NDArray[np.int64], NDArray[np.int64]]  # epochs and samples, as the order has them
@@ -36,8 +37,8 @@ class ImageLoader:
     image at most and keep their sizes. An image is changed by what (seed, epoch, sample) draw, on any rank.
 
     An image in `quarantine`, or one that cannot be read or decoded, is replaced by another with that one's label and
-    changes (see `damage`). `images` counts what was handed out, `replaced` those of it that stand for an image of the
-    second kind. One that only the decoder refuses costs a pipeline, made anew from that step on, when it first comes
+    changes (see `bad_images`). `images` counts the images handed out, `replaced` those among them that stand for one
+    that could not be read or decoded. An image that only the decoder refuses costs a new pipeline when it first comes
     up: some tenths of a second.
     ValueError where nothing can take an image's place, up to `BATCHES_AHEAD` steps early; no use after that.
     """
@@ -63,20 +64,20 @@ class ImageLoader:
         self._augmentation = augmentation or Augmentation()
         self._global_batch, self._rank, self._size = global_batch, rank, size
         self._sample_order = sample_order or ShuffledOrder(len(source), seed)
-        self._damage = Damage(source, seed, quarantine)
+        self._bad_images = BadImages(source, seed, quarantine)
         self._read_ahead, self._ahead = ReadAhead(source), dict[int, Drawn]()
         self.images = self.replaced = 0
-        self._batches = DecodedBatches(form, source.labels, self._encoded, self._condemn, start_step, num_threads)
+        self._batches = DecodedBatches(form, source.labels, self, start_step, num_threads)
 
     @property
     def step(self) -> int:
         """The step the next batch belongs to."""
-        return self._batches.number
+        return self._batches.step
 
-    def order(self, step: int) -> Order:
+    def plan(self, step: int) -> BatchPlan:
         """Which images of an undamaged set this rank sees in a step, and how they are changed."""
         (drawn,) = self._drawn([step])
-        return self._order(*drawn)
+        return self._plan(*drawn)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -87,11 +88,20 @@ class ImageLoader:
         self.replaced += batch.replaced
         return batch
 
-    def _encoded(self, step: int) -> Encoded:
+    def encoded(self, step: int) -> EncodedBatch:
+        """The encoded images of a step, bad ones replaced; DALI's thread calls this, up to `BATCHES_AHEAD` steps early.
+
+        Has the images of later steps read ahead.
+        """
         epochs, samples = self._ahead.pop(step) if step in self._ahead else self._drawn([step])[0]
         self._hint(range(step + 1, step + 1 + -(-IMAGES_AHEAD // samples.size)))
-        sound = self._damage.sound_images(epochs, samples)
-        return Encoded(self._order(epochs, sound.samples), sound.encoded, sound.headers, sound.replaced)
+        usable = self._bad_images.usable_images(epochs, samples)
+        return EncodedBatch(self._plan(epochs, usable.samples), usable.encoded, usable.headers, usable.replaced)
+
+    def mark_bad(self, step: int, problems: dict[int, str]) -> None:
+        """Has the samples that DALI cannot decode replaced from now on."""
+        for sample, reason in problems.items():
+            self._bad_images.mark(sample, reason)
 
     def _hint(self, steps: range) -> None:
         """Asks for the images of these steps, where that was not done before, and keeps what was drawn for them.
@@ -109,13 +119,9 @@ class ImageLoader:
         epochs, samples = (np.split(numbers, np.cumsum([part.size for part in positions[:-1]])) for numbers in drawn)
         return list(zip(epochs, samples, strict=True))
 
-    def _order(self, epochs: NDArray[np.int64], samples: NDArray[np.int64]) -> Order:
+    def _plan(self, epochs: NDArray[np.int64], samples: NDArray[np.int64]) -> BatchPlan:
         drawn = (self._augmentation, Draws(epochs, samples, self._seed), self._form.height, self._form.width)
-        return Order(samples, {**geometry_columns(*drawn), **pixel_columns(*drawn)})
-
-    def _condemn(self, step: int, problems: dict[int, str]) -> None:
-        for sample, reason in problems.items():
-            self._damage.condemn(sample, reason)
+        return BatchPlan(samples, {**geometry_parameters(*drawn), **pixel_parameters(*drawn)})
 
 
 def sequential_batches(
@@ -129,22 +135,29 @@ def sequential_batches(
     if batch < 1:
         raise ValueError(f"batches of {batch} images: expected at least 1")
     chosen = np.asarray(samples, np.int64)
+    feed = _InSequence(source, chosen, batch)
+    return DecodedBatches(form, source.labels, feed, 0, num_threads) if chosen.size else iter(())
 
-    def encoded(number: int) -> Encoded | None:
-        part = chosen[number * batch : (number + 1) * batch]
-        images = [source.read(sample) for sample in part.tolist()]
+
+class _InSequence:
+    """A feed of chosen images, which refuses bad ones."""
+
+    def __init__(self, source: Source, chosen: NDArray[np.int64], batch: int) -> None:
+        self._source, self._chosen, self._batch = source, chosen, batch
+
+    def encoded(self, step: int) -> EncodedBatch | None:
+        part = self._chosen[step * self._batch : (step + 1) * self._batch]
+        images = [self._source.read(sample) for sample in part.tolist()]
         found = [checked_header(image.tobytes()) for image in images]
         if bad := {sample: each for sample, each in zip(part.tolist(), found, strict=True) if isinstance(each, str)}:
-            refuse(number, bad)
+            self.mark_bad(step, bad)
         headers = [each for each in found if not isinstance(each, str)]
-        return Encoded(Order(part), images, headers) if part.size else None
+        return EncodedBatch(BatchPlan(part), images, headers) if part.size else None
 
-    def refuse(number: int, problems: dict[int, str]) -> None:
-        named = [f"{source.name(sample)}: {reason}" for sample, reason in problems.items()]
-        of = min(batch, chosen.size - number * batch)
+    def mark_bad(self, step: int, problems: dict[int, str]) -> None:
+        named = [f"{self._source.name(sample)}: {reason}" for sample, reason in problems.items()]
+        of = min(self._batch, self._chosen.size - step * self._batch)
         raise ValueError(
-            f"batch {number}: {len(named)} of {of} images cannot be used: {'; '.join(named[:MOST_NAMED])}"
+            f"batch {step}: {len(named)} of {of} images cannot be used: {'; '.join(named[:MOST_NAMED])}"
             f"{'; ...' if len(named) > MOST_NAMED else ''}. Repair them or leave them out of the data set"
         )
-
-    return DecodedBatches(form, source.labels, encoded, refuse, 0, num_threads) if chosen.size else iter(())

@@ -47,7 +47,7 @@ def expected(task: Task) -> list[Batch]:
         order = task.order(step)
         pixels = [
             pillow_pixels(task.source.read(sample), is_mirrored)
-            for sample, is_mirrored in zip(order.samples.tolist(), order.columns["flip"].tolist(), strict=True)
+            for sample, is_mirrored in zip(order.samples.tolist(), order.parameters["flip"].tolist(), strict=True)
         ]
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float()
         batches.append(Batch((images - 127.5) / 127.5, torch.from_numpy(task.source.labels[order.samples])))
@@ -67,7 +67,7 @@ def test_every_contender_makes_the_same_batches(name: str, task: Task, expected:
 
 
 def test_half_of_the_images_are_mirrored(task: Task) -> None:
-    flips = np.concatenate([task.order(step).columns["flip"] for step in range(40)])
+    flips = np.concatenate([task.order(step).parameters["flip"] for step in range(40)])
     assert 0.4 < flips.mean() < 0.6
 
 

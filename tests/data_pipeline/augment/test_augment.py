@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from data_pipeline.augment.augmentation import BOUNDS, Augmentation
-from data_pipeline.augment.draws import CHANCE, Change, Columns, Draws
-from data_pipeline.augment.geometry import affine_matrices, boxes, geometry_columns, mirrored
-from data_pipeline.augment.pixels import pixel_columns
+from data_pipeline.augment.draws import CHANCE, Change, Draws, Parameters
+from data_pipeline.augment.geometry import affine_matrices, boxes, geometry_parameters, mirrored
+from data_pipeline.augment.pixels import pixel_parameters
 
 SEED = 5
 HEIGHT, WIDTH = 40, 30
@@ -38,9 +38,11 @@ EVERY_CHANGE = replace(
 )
 
 
-def columns(augmentation: Augmentation, draws: Draws = DRAWS, height: int = HEIGHT, width: int = WIDTH) -> Columns:
+def parameters(
+    augmentation: Augmentation, draws: Draws = DRAWS, height: int = HEIGHT, width: int = WIDTH
+) -> Parameters:
     drawn = (augmentation, draws, height, width)
-    return geometry_columns(*drawn) | pixel_columns(*drawn)
+    return geometry_parameters(*drawn) | pixel_parameters(*drawn)
 
 
 def only(name: str, value: float) -> Augmentation:
@@ -70,7 +72,7 @@ def assert_uniform(values: NDArray[np.float64], low: float, high: float) -> None
 def test_nothing_set_is_the_identity() -> None:
     np.testing.assert_array_equal(matrices(Augmentation()), np.broadcast_to(np.eye(3), (len(SAMPLES), 3, 3)))
     assert not mirrored(Augmentation(), DRAWS).any()
-    assert columns(Augmentation()) == {}
+    assert parameters(Augmentation()) == {}
 
 
 def test_a_mirror_image_needs_no_interpolation_but_a_turn_does() -> None:
@@ -123,8 +125,8 @@ def test_draws_depend_on_seed_epoch_and_sample_and_on_nothing_else() -> None:
     some = np.array([17, 3, 12345])
     few = Draws(EPOCHS[:3], some, SEED)
     np.testing.assert_array_equal(draw[some], affine_matrices(EVERYTHING, few, HEIGHT, WIDTH))
-    everywhere = columns(EVERY_CHANGE)
-    for name, column in columns(EVERY_CHANGE, few).items():
+    everywhere = parameters(EVERY_CHANGE)
+    for name, column in parameters(EVERY_CHANGE, few).items():
         np.testing.assert_array_equal(column, everywhere[name][some], err_msg=name)
     others = [
         Draws(EPOCHS, SAMPLES, SEED + 1),
@@ -155,35 +157,35 @@ def test_each_kind_of_change_is_drawn_by_itself() -> None:
 
 
 def test_switching_a_change_on_alters_no_other() -> None:
-    together = columns(EVERY_CHANGE)
+    together = parameters(EVERY_CHANGE)
     for name in CHANGES:
         others: dict[str, Any] = dict.fromkeys({*CHANGES, "warp", "mirror"} - {name}, 0.0)
-        for column, values in columns(replace(EVERY_CHANGE, **others)).items():
+        for column, values in parameters(replace(EVERY_CHANGE, **others)).items():
             np.testing.assert_array_equal(together[column], values, err_msg=column)
 
 
 @pytest.mark.parametrize("chance", [0.3, 1.0])
 @pytest.mark.parametrize("name", CHANGES)
 def test_changes_come_as_often_as_asked(name: str, chance: float) -> None:
-    drawn = columns(only(name, chance))[name]
+    drawn = parameters(only(name, chance))[name]
     assert drawn.dtype == np.bool_
     assert abs(drawn.mean() - chance) < 0.02
     assert drawn.all() == (chance == 1.0)
 
 
 def test_warps_come_as_often_as_asked_and_mirrors_without_them() -> None:
-    assert set(columns(EVERYTHING)) == {"matrix"}
-    found = columns(replace(EVERYTHING, warp=0.3))
+    assert set(parameters(EVERYTHING)) == {"matrix"}
+    found = parameters(replace(EVERYTHING, warp=0.3))
     assert set(found) == {"matrix", "warp", "flip"}
     assert abs(found["warp"].mean() - 0.3) < 0.02
-    np.testing.assert_array_equal(found["matrix"], columns(EVERYTHING)["matrix"])
+    np.testing.assert_array_equal(found["matrix"], parameters(EVERYTHING)["matrix"])
     np.testing.assert_array_equal(found["flip"], mirrored(EVERYTHING, DRAWS))
-    assert set(columns(replace(EVERYTHING, warp=0.0))) == {"flip"}
-    assert set(columns(replace(EVERYTHING, warp=0.3, mirror=0.0))) == {"matrix", "warp"}
+    assert set(parameters(replace(EVERYTHING, warp=0.0))) == {"flip"}
+    assert set(parameters(replace(EVERYTHING, warp=0.3, mirror=0.0))) == {"matrix", "warp"}
 
 
 def test_strengths_are_uniform_in_their_ranges() -> None:
-    found = {name: column.astype(np.float64) for name, column in columns(EVERY_CHANGE).items()}
+    found = {name: column.astype(np.float64) for name, column in parameters(EVERY_CHANGE).items()}
     for name in ("brightness", "contrast", "saturation"):
         reach = getattr(EVERY_CHANGE, name)
         assert_uniform(found[name], 1 - reach, 1 + reach)
@@ -215,7 +217,7 @@ def test_boxes_lie_inside_with_even_areas_and_bounded_aspects(smallest: float, l
 
 @pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (3, 3), (1, 8)])
 def test_an_erased_box_is_whole_pixels_inside_the_image(height: int, width: int) -> None:
-    found = columns(Augmentation(erase=1.0, erase_area=0.3), height=height, width=width)
+    found = parameters(Augmentation(erase=1.0, erase_area=0.3), height=height, width=width)
     starts, sizes = found["erase_start"], found["erase_size"]
     for values in (starts, sizes):
         np.testing.assert_array_equal(values, np.rint(values))

@@ -70,9 +70,9 @@ class Made:
 def made(augmentation: Augmentation, form: ImageFormat = FORM, source: Pictures | None = None) -> list[Made]:
     source = source or Pictures()
     batches = ImageLoader(source, form, global_batch=COUNT, rank=0, size=1, seed=3, augmentation=augmentation)
-    order, batch = batches.order(0), next(batches)
+    order, batch = batches.plan(0), next(batches)
     levels = batch.images.permute(0, 2, 3, 1).double().cpu().numpy() * 127.5 + 127.5
-    rows = [{name: column[row] for name, column in order.columns.items()} for row in range(COUNT)]
+    rows = [{name: column[row] for name, column in order.parameters.items()} for row in range(COUNT)]
     return [
         Made(source.pictures[sample], after, given)
         for sample, after, given in zip(order.samples, levels, rows, strict=True)
@@ -228,7 +228,7 @@ def test_nothing_switched_on_gives_the_plain_pixels_bitwise() -> None:
     mirrored = ImageLoader(
         source, FORM, global_batch=COUNT, rank=0, size=1, seed=3, augmentation=Augmentation(mirror=0.5)
     )
-    flips = torch.from_numpy(mirrored.order(0).columns["flip"]).bool()
+    flips = torch.from_numpy(mirrored.plan(0).parameters["flip"]).bool()
     found, originals = next(mirrored).images, plain.images[batch.labels]
     assert torch.equal(found, torch.where(flips[:, None, None, None], originals.flip(3), originals))
 

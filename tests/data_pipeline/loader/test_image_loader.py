@@ -32,7 +32,8 @@ from data_pipeline.formats.recordio.source import RecordSource
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.images.headers import ImageHeader
 from data_pipeline.loader.dali_graph import float_images, normalised
-from data_pipeline.loader.decoded_batches import DecodedBatches, Encoded, Order
+from data_pipeline.loader.decoded_batches import DecodedBatches
+from data_pipeline.loader.feed import BatchPlan, EncodedBatch
 from data_pipeline.loader.image_loader import Batch, ImageFormat, sequential_batches
 
 
@@ -110,7 +111,7 @@ def test_a_batch_kept_is_not_overwritten_by_later_ones(source: RecordSource) -> 
 @pytest.mark.parametrize("fill", [0, 127, 255])
 def test_warped_pixels_are_those_of_the_slow_twin(source: RecordSource, fill: int) -> None:
     batches = loader(source, ImageFormat(HEIGHT, WIDTH, fill=fill), augmentation=EVERYTHING)
-    matrices = batches.order(0).columns["matrix"]
+    matrices = batches.plan(0).parameters["matrix"]
     batch = next(batches)
     for found, number, matrix in zip(pixels(batch), numbers(batch), matrices, strict=True):
         assert np.abs(found - warped(picture(number), matrix, fill)).max() < 0.51  # DALI rounds to whole levels
@@ -126,7 +127,7 @@ def test_mirror_images_are_exact_with_and_without_a_warp(source: RecordSource, a
 @pytest.mark.parametrize("grey", [0.0, 1e-12], ids=["mirrored by torch", "mirrored by DALI"])
 def test_mirror_flags_are_those_of_the_order(source: RecordSource, grey: float) -> None:
     batches = loader(source, augmentation=Augmentation(mirror=0.5, grey=grey), global_batch=COUNT)
-    flips = batches.order(0).columns["flip"]
+    flips = batches.plan(0).parameters["flip"]
     assert 5 < flips.sum() < 25
     batch = next(batches)
     for found, number, flip in zip(pixels(batch), numbers(batch), flips, strict=True):
@@ -155,21 +156,22 @@ def test_only_images_of_another_size_are_resized(tmp_path: Path) -> None:
     assert np.abs(found[1] - pillow).max() <= 1.01
 
 
-def test_an_image_that_is_not_as_large_as_its_header_says_is_condemned() -> None:
+def test_an_image_that_is_not_as_large_as_its_header_says_is_marked_bad() -> None:
     """No file is known whose header fools us and not DALI; a batch of two sizes would end the training."""
-    side, condemned = 16, dict[int, str]()
+    side, marked = 16, dict[int, str]()
     right, wrong = (np.frombuffer(encoded(picture(0, each, each)), np.uint8) for each in (side, 2 * side))
 
-    def contents(number: int) -> Encoded:
-        images = [right, right if 1 in condemned else wrong, right]
-        return Encoded(Order(np.arange(3)), images, [ImageHeader("PNG", side, side)] * 3)
+    class Lying:
+        def encoded(self, step: int) -> EncodedBatch:
+            images = [right, right if 1 in marked else wrong, right]
+            return EncodedBatch(BatchPlan(np.arange(3)), images, [ImageHeader("PNG", side, side)] * 3)
 
-    def condemn(number: int, problems: dict[int, str]) -> None:
-        condemned.update(problems)
+        def mark_bad(self, step: int, problems: dict[int, str]) -> None:
+            marked.update(problems)
 
-    batches = DecodedBatches(ImageFormat(side, side), np.arange(3), contents, condemn, 0, num_threads=1)
+    batches = DecodedBatches(ImageFormat(side, side), np.arange(3), Lying(), 0, num_threads=1)
     assert next(batches).images.shape == (3, 3, side, side)
-    assert condemned == {1: f"false header: {wrong.size:,} bytes, first 89504e47"}
+    assert marked == {1: f"false header: {wrong.size:,} bytes, first 89504e47"}
 
 
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (30, 30)])

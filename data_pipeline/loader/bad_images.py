@@ -8,6 +8,7 @@ it was met in training or known before it began.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -16,14 +17,18 @@ from numpy.typing import ArrayLike, NDArray
 from data_pipeline.hashing import bits, key
 from data_pipeline.images.checks import checked_header
 from data_pipeline.images.headers import ImageHeader
+from data_pipeline.loader.dali_graph import ImageFormat
+from data_pipeline.loader.feed import BatchPlan, EncodedBatch, InFlight, started_pipeline
 from data_pipeline.source import Source
 
 SUBSTITUTE_STREAM = 3  # apart from every other use of the same seed
+BLACK_PIXEL = np.frombuffer(b"P6 1 1 255\n\0\0\0", np.uint8)
+ANY_SIZE = ImageHeader("", 0, 0)
 MOST_SUBSTITUTES = 64  # all of them bad by chance: one image in 2**64 where half of the set is
 _log = logging.getLogger(__name__)
 
 
-class SoundImages(NamedTuple):
+class UsableImages(NamedTuple):
     """The samples (n,) that a batch shows, their encoded bytes and headers, and how many stand for one newly bad."""
 
     samples: NDArray[np.int64]
@@ -56,7 +61,48 @@ def image_or_problem(source: Source, sample: int) -> tuple[NDArray[np.uint8], Im
     return header if isinstance(header, str) else (encoded, header)
 
 
-class Damage:
+def undecodable_places(images: list[NDArray[np.uint8]], form: ImageFormat) -> list[int]:
+    """The places of the images that do not decode by themselves; none where nothing does, for want of memory, say.
+
+    A millisecond or so for each image, and a pipeline for each one found.
+    """
+    bad, first = list[int](), 0
+    if not _num_decodable([BLACK_PIXEL], form):
+        return []
+    while first < len(images):
+        place = first + _num_decodable(images[first:], form)
+        if place < len(images):
+            bad.append(place)
+        first = place + 1
+    return bad
+
+
+def _num_decodable(images: list[NDArray[np.uint8]], form: ImageFormat) -> int:
+    """How many images decode, one after another, up to the first that does not: a pipeline that failed is no use."""
+    alone, count = started_pipeline(InFlight(_OneByOne(images), form, 0), num_threads=1), 0
+    with suppress(RuntimeError):
+        while count < len(images):
+            alone.run()
+            count += 1
+    return count
+
+
+class _OneByOne:
+    """A feed of one image a batch, unchanged."""
+
+    def __init__(self, images: list[NDArray[np.uint8]]) -> None:
+        self._images = images
+
+    def encoded(self, step: int) -> EncodedBatch | None:
+        if step >= len(self._images):
+            return None
+        return EncodedBatch(BatchPlan(np.zeros(1, np.int64)), [self._images[step]], [ANY_SIZE])
+
+    def mark_bad(self, step: int, problems: dict[int, str]) -> None:
+        raise NotImplementedError  # nothing asks for an image again
+
+
+class BadImages:
     """What one rank knows to be bad of a set: what `quarantine` lists, and what it finds.
 
     An image once found bad stays so while the process lives, and is logged once, as a warning. Holds 8 bytes for each
@@ -72,7 +118,7 @@ class Damage:
             )
         self._found: set[int] = set()
 
-    def sound_images(self, epochs: NDArray[np.int64], samples: NDArray[np.int64]) -> SoundImages:
+    def usable_images(self, epochs: NDArray[np.int64], samples: NDArray[np.int64]) -> UsableImages:
         """Some samples in their epochs, both (n,), those known or now found to be bad replaced, and their bytes.
 
         ValueError where all that could take an image's place are bad as well: the set is mostly damaged, or gone.
@@ -87,9 +133,9 @@ class Damage:
                 shown[place], image = self._substitute(epoch, sample)
             encoded.append(image[0])
             headers.append(image[1])
-        return SoundImages(shown, encoded, headers, replaced)
+        return UsableImages(shown, encoded, headers, replaced)
 
-    def condemn(self, sample: int, reason: str) -> None:
+    def mark(self, sample: int, reason: str) -> None:
         """Counts a sample among the bad ones from now on."""
         if sample not in self._found:
             self._found.add(sample)
@@ -100,7 +146,7 @@ class Damage:
             return None
         image = image_or_problem(self._source, sample)
         if isinstance(image, str):
-            self.condemn(sample, image)
+            self.mark(sample, image)
             return None
         return image
 

@@ -29,10 +29,10 @@ from pictures import (
 
 from data_pipeline.augment.augmentation import Augmentation
 from data_pipeline.augment.draws import Draws
-from data_pipeline.augment.geometry import geometry_columns
+from data_pipeline.augment.geometry import geometry_parameters
 from data_pipeline.formats.recordio.source import RecordSource
 from data_pipeline.images.checks import image_problem
-from data_pipeline.loader.damage import MOST_SUBSTITUTES, Damage, image_or_problem, substitutes
+from data_pipeline.loader.bad_images import MOST_SUBSTITUTES, BadImages, image_or_problem, substitutes
 from data_pipeline.loader.image_loader import Batch, ImageLoader, sequential_batches
 from data_pipeline.read_ahead import ReadAhead
 from data_pipeline.sets.joined import JoinedSource
@@ -99,20 +99,20 @@ def test_damage_met_on_the_way_changes_no_tensor_of_a_run_that_had_it_quarantine
     found = batches_of(unaware)
     assert_same(found, batches_of(warned))
     assert unaware.images == warned.images == 63
-    hit = sum(int(np.isin(unaware.order(step).samples, list(DAMAGE)).sum()) for step in range(9))
+    hit = sum(int(np.isin(unaware.plan(step).samples, list(DAMAGE)).sum()) for step in range(9))
     assert (unaware.replaced, warned.replaced) == (hit, 0)
     assert sum(batch.replaced for batch in found) == hit > 14  # each time one comes up, which is once an epoch
 
 
 def test_a_substitute_brings_its_own_pixels_label_and_changes(damaged: RecordSource) -> None:
     batches = loader(damaged, augmentation=EVERYTHING, global_batch=COUNT)
-    drawn, batch = batches.order(0).samples, next(batches)
+    drawn, batch = batches.plan(0).samples, next(batches)
     shown = numbers(batch)
     assert not set(shown.tolist()) & set(DAMAGE)
     assert set(drawn[shown != drawn].tolist()) == set(DAMAGE)
     for found, number in zip(pixels(batch), shown, strict=True):
         draws = Draws(np.zeros(1, np.int64), np.array([number]), 3)
-        matrix = geometry_columns(EVERYTHING, draws, HEIGHT, WIDTH)["matrix"][0]
+        matrix = geometry_parameters(EVERYTHING, draws, HEIGHT, WIDTH)["matrix"][0]
         assert np.abs(found - warped(picture(int(number)), matrix, 0)).max() < 0.51
 
 
@@ -199,8 +199,8 @@ def test_a_substitute_that_is_bad_too_gives_way_to_the_next() -> None:
     for sample in bad:
         source.contents[sample] = b"?"
     expected = next(sample for sample in drawn if sample not in bad)
-    damage = Damage(source, seed=5, quarantine=[drawn[0]])
-    found = damage.sound_images(np.array([2, 2]), np.array([7, expected]))
+    bad_images = BadImages(source, seed=5, quarantine=[drawn[0]])
+    found = bad_images.usable_images(np.array([2, 2]), np.array([7, expected]))
     assert found.samples.tolist() == [expected, expected]
     assert [image.tobytes() for image in found.encoded] == [source.contents[expected]] * 2
     assert found.replaced == 1
@@ -222,23 +222,23 @@ def test_whatever_a_source_raises_about_an_image_is_a_reason() -> None:
 
 def test_an_image_found_bad_is_not_read_again() -> None:
     source = Contents([b"?", encoded(picture(0))])
-    damage = Damage(source, seed=0)
+    bad_images = BadImages(source, seed=0)
     for _ in range(3):
-        assert damage.sound_images(np.array([0]), np.array([0])).samples.tolist() == [1]
+        assert bad_images.usable_images(np.array([0]), np.array([0])).samples.tolist() == [1]
     assert source.asked.count(0) == 1
 
 
 @pytest.mark.parametrize("listed", [[-1], [0, 2]])
 def test_a_quarantine_of_samples_that_are_none_is_refused(listed: list[int]) -> None:
     with pytest.raises(ValueError, match=r"quarantined samples -?\d to -?\d: expected 0 to 1"):
-        Damage(Contents([b"", b""]), seed=0, quarantine=listed)
+        BadImages(Contents([b"", b""]), seed=0, quarantine=listed)
 
 
 def test_images_are_asked_for_before_they_are_read(source_of_hints: HintedContents) -> None:
     batches = loader(source_of_hints, global_batch=300)  # type: ignore[arg-type]
     next(batches)
     batches._read_ahead._thread.shutdown()
-    expected = [sample for step in range(1, 5) for sample in batches.order(step).samples.tolist()]
+    expected = [sample for step in range(1, 5) for sample in batches.plan(step).samples.tolist()]
     assert source_of_hints.hinted[: len(expected)] == expected
 
 
