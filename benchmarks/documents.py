@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.results import write_json
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def with_part(document: str, name: str, body: str) -> str:
@@ -29,7 +32,7 @@ def publish(result: Mapping[str, Any], name: str, body: str, *, kept: Path | Non
     """Print `body`, what a reader is told of `result`; write the result to `kept` and the body into `document`."""
     print(body)
     if kept is not None:
-        kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(result, kept)
     if document is not None:
         write_part(document, name, body)
 

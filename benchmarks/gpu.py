@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.documents import DOCS
 from benchmarks.machine import this_machine
 from benchmarks.performance import __main__ as performance
 
 TESTS = (sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rA", "--durations=10")
 
 
-def main(docs: Path = performance.DOCS) -> int:
+def main(docs: Path = DOCS) -> int:
     """The worse of both exit codes; 2 on a machine without a CUDA device."""
     if not torch.cuda.is_available():
         print("gpu: this machine has no CUDA device", file=sys.stderr)
@@ -38,7 +39,7 @@ def exit_code_of_tests(log: Path, heading: str, command: tuple[str, ...] = TESTS
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
         print(f"{heading}\n{' '.join(command[1:])}\n", file=file, flush=True)
-        return subprocess.run(command, cwd=performance.DOCS.parent, stdout=file, stderr=subprocess.STDOUT).returncode
+        return subprocess.run(command, cwd=DOCS.parent, stdout=file, stderr=subprocess.STDOUT).returncode
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from typing import Protocol
 
 import torch
 
-STATUS, CLEAR_REFS, MEMINFO = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
+from benchmarks.processes import kibibytes, status_bytes
+
+CLEAR_REFS, MEMINFO = Path("/proc/self/clear_refs"), Path("/proc/meminfo")
 RESET_HIGH_WATER_MARK = "5"  # man 5 proc, clear_refs
 SAMPLE_SECONDS = 0.001
 
@@ -36,64 +38,51 @@ class HighWaterMark:
         self.begin()
 
     def now_bytes(self) -> int:
-        """See :class:`PeakMemory`."""
-        return _status_bytes("VmRSS")
+        return status_bytes("VmRSS")
 
     def begin(self) -> None:
-        """See :class:`PeakMemory`."""
         CLEAR_REFS.write_text(RESET_HIGH_WATER_MARK)
 
     def peak_bytes(self) -> int:
-        """See :class:`PeakMemory`."""
-        return _status_bytes("VmHWM")
+        return status_bytes("VmHWM")
 
 
 class SampledResident:
     """The resident set, looked at every millisecond by a thread: a buffer that lives shorter may be missed."""
 
     def __init__(self) -> None:
-        self._peak_bytes = 0
         self._lock = threading.Lock()
         self.begin()
         threading.Thread(target=self._watch, name="resident-memory", daemon=True).start()
 
     def now_bytes(self) -> int:
-        """See :class:`PeakMemory`."""
-        return _status_bytes("VmRSS")
+        return status_bytes("VmRSS")
 
     def begin(self) -> None:
-        """See :class:`PeakMemory`."""
         with self._lock:
             self._peak_bytes = self.now_bytes()
 
     def peak_bytes(self) -> int:
-        """See :class:`PeakMemory`."""
-        self._look()
-        return self._peak_bytes
-
-    def _look(self) -> None:
         with self._lock:
             self._peak_bytes = max(self._peak_bytes, self.now_bytes())
+            return self._peak_bytes
 
     def _watch(self) -> None:
         pause = threading.Event()
         while not pause.wait(SAMPLE_SECONDS):
-            self._look()
+            self.peak_bytes()
 
 
 class AllocatedOnGpu:
     """What PyTorch's allocator has handed out on the current CUDA device; its unused cache is not counted."""
 
     def now_bytes(self) -> int:
-        """See :class:`PeakMemory`."""
         return torch.cuda.memory_allocated()
 
     def begin(self) -> None:
-        """See :class:`PeakMemory`."""
         torch.cuda.reset_peak_memory_stats()
 
     def peak_bytes(self) -> int:
-        """See :class:`PeakMemory`."""
         return torch.cuda.max_memory_allocated()
 
 
@@ -109,16 +98,4 @@ def peak_memory(device: torch.device) -> PeakMemory:
 
 def available_bytes(device: torch.device) -> int:
     """What one more process could have: the free memory of the GPU, or the kernel's estimate for the machine."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    return _kibibytes(MEMINFO.read_text(), "MemAvailable") * 1024
-
-
-def _status_bytes(field: str) -> int:
-    return _kibibytes(STATUS.read_text(), field) * 1024
-
-
-def _kibibytes(text: str, field: str) -> int:
-    """The figure of a `Field:   123 kB` line."""
-    line = next(line for line in text.splitlines() if line.startswith(f"{field}:"))
-    return int(line.split()[1])
+    return torch.cuda.mem_get_info()[0] if device.type == "cuda" else kibibytes(MEMINFO.read_text(), "MemAvailable")

@@ -22,7 +22,9 @@ def rooms(package: str, *names: str) -> set[str]:
 
 
 LIBRARIES = {"partial_fc", "data_pipeline"}
-MEASURING = rooms("benchmarks", "documents", "machine", "memory", "plot_style")  # what every benchmark may use
+MEASURING = rooms(  # what every benchmark may use
+    *("benchmarks", "arguments", "documents", "machine", "memory", "plot_style", "processes", "results", "workers"),
+)
 LAYERS = {  # a package, and the project's packages that it may import; the longest name that fits a module holds
     "partial_fc.functional": {"partial_fc.functional"},
     "partial_fc.backbones": {"partial_fc.backbones"},
@@ -88,7 +90,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "pyarrow": {"data_pipeline.formats.table", "benchmarks.opening"},
     "PIL": {"data_pipeline.images", "data_pipeline.checking", "data_pipeline.packing", "launch.pages", "benchmarks"},
     "matplotlib": {"launch.figure_style", "launch.pages.figures", "launch.planning.figure", "benchmarks"},
-    "pydantic": {"launch.config"},
+    "pydantic": {"launch.config", "benchmarks.results"},
     "yaml": {"launch.config.loading"},
 }
 LONGEST_FILE = 250  # lines

@@ -1,19 +1,23 @@
-"""What one benchmark of the classifier measures: sizes, numbers' formats, and whom it is compared with."""
+"""What one benchmark of the classifier measures: sizes, numbers' formats, and what it is compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import torch
 
-from benchmarks.classifier.floors import Work
+from benchmarks.classifier.ceilings import Work
 from partial_fc.objectives import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
 
 OURS, DENSE = "ours", "dense"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ROW_OPTIMIZERS = ("sgd", "adamw", "none")
 DEVICES = ("cpu", "cuda")
+COSINES = ("auto", "keep", "recompute")
+GRAM = ("auto", "always", "never")
 OBJECTIVES: dict[str, Callable[[int], Objective]] = {
     "p2sgrad": lambda num_classes: P2SGrad(),
     "adacos": lambda num_classes: AdaCos(num_classes),
@@ -22,62 +26,41 @@ OBJECTIVES: dict[str, Callable[[int], Objective]] = {
     "arcface": lambda num_classes: ArcFace(64.0, 0.5),
     "cosine_softmax": lambda num_classes: CosineSoftmax(64.0),
 }
-CHOICES = {
-    "objective": tuple(OBJECTIVES),
-    "dtype": tuple(DTYPES),
-    "weight_dtype": tuple(DTYPES),
-    "state_dtype": tuple(DTYPES),
-    "against_dtype": tuple(DTYPES),
-    "device": DEVICES,
-    "cosines": ("auto", "keep", "recompute"),
-    "gram": ("auto", "always", "never"),
-    "row_optimizer": ROW_OPTIMIZERS,
-}
 
 
 @dataclass(frozen=True)
 class Case:
     """One comparison, or one measurement where `against` is None. `batch` is the global one, over all ranks.
 
-    `dtype` is that of the big products, `weight_dtype` that of the rows, `state_dtype` that of the row optimizer's
-    moments. `against` is "dense", "PATH:CLASS", or "ours" again over `against_num_classes`; its own rate is
-    `against_sample_rate`, by default ours.
+    Each field is an option of the command line: its choices, where they are few, and its help stand beside its type.
+    ValueError for what cannot be measured.
     """
 
-    objective: str
-    num_classes: int
-    embedding_dim: int = 512
-    batch: int = 512
-    sample_rate: float = 1.0
-    world: int = 1
-    device: str = "cpu"
-    dtype: str = "float32"
-    weight_dtype: str = "float32"
-    cosines: str = "auto"
-    gram: str = "auto"
-    row_optimizer: str = "sgd"
-    momentum: float = 0.9
-    state_dtype: str = "float32"
-    steps: int = 5
-    warm_up: int = 1
-    steps_per_turn: int = 1
-    against: str | None = None
-    against_num_classes: int | None = None
-    against_sample_rate: float | None = None
-    against_dtype: str = "float32"
+    objective: Annotated[str, OBJECTIVES, "the loss of our classifier"]
+    num_classes: Annotated[int, "C, over all ranks"]
+    embedding_dim: Annotated[int, "D"] = 512
+    batch: Annotated[int, "N, the global batch: each rank brings N / world rows"] = 512
+    sample_rate: Annotated[float, "the share of classes that a step looks at"] = 1.0
+    world: Annotated[int, "ranks: processes over gloo on CPUs, whose threads they share; NCCL on GPUs"] = 1
+    device: Annotated[str, DEVICES, "where"] = "cpu"
+    dtype: Annotated[str, DTYPES, "of the big products"] = "float32"
+    weight_dtype: Annotated[str, DTYPES, "of the rows; bfloat16 is rounded stochastically"] = "float32"
+    cosines: Annotated[str, COSINES, "kept between the sweeps, made again, or as the memory allows"] = "auto"
+    gram: Annotated[str, GRAM, "whether P2SGrad goes without cosines; auto: where that is less work"] = "auto"
+    row_optimizer: Annotated[str, ROW_OPTIMIZERS, "in the sweep of the gradient; none: torch's SGD"] = "sgd"
+    momentum: Annotated[float, "of SGD, for every contender; 0: no state"] = 0.9
+    state_dtype: Annotated[str, DTYPES, "of the row optimizer's moments"] = "float32"
+    steps: Annotated[int, "measured steps of each contender"] = 5
+    warm_up: Annotated[int, "steps before those, not measured; their memory is"] = 1
+    steps_per_turn: Annotated[int, "how many steps a contender makes before the other's turn"] = 1
+    against: Annotated[str | None, "dense, PATH:CLASS, or ours over another number of classes"] = None
+    against_num_classes: Annotated[int | None, "of the other, where it is ours"] = None
+    against_sample_rate: Annotated[float | None, "the other's rate (default: ours)"] = None
+    against_dtype: Annotated[str, DTYPES, "of the dense contender's big products"] = "float32"
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
-        counts = ("num_classes", "embedding_dim", "batch", "world", "steps", "warm_up", "steps_per_turn")
-        for name in (*counts, *(["against_num_classes"] if self.against_num_classes is not None else [])):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name in ("sample_rate", "against_sample_rate"):
-            rate = getattr(self, name)
-            if rate is not None and not 0.0 < rate <= 1.0:
-                raise ValueError(f"{name}={rate}: expected 0 < {name} <= 1")
+        for name, option in options().items():
+            option.check(name, getattr(self, name))
         if self.batch % self.world:
             raise ValueError(f"batch={self.batch}: expected a multiple of world={self.world}; it is the global batch")
         if self.against not in (None, DENSE, OURS) and ":" not in str(self.against):
@@ -103,7 +86,7 @@ class Case:
     @property
     def work(self) -> Work:
         """One of our steps, as far as its floors depend on it."""
-        element_bytes = {name: dtype.itemsize for name, dtype in DTYPES.items()}
+        moments = 2 if self.row_optimizer == "adamw" else int(self.momentum > 0)
         return Work(
             is_quadratic=self.objective == "p2sgrad",
             num_rows=self.batch,
@@ -111,14 +94,9 @@ class Case:
             embedding_dim=self.embedding_dim,
             sample_rate=self.sample_rate,
             product_dtype=self.dtype,
-            weight_bytes=element_bytes[self.weight_dtype],
-            state_bytes=self.moments * element_bytes[self.state_dtype],
+            weight_bytes=DTYPES[self.weight_dtype].itemsize,
+            state_bytes=moments * DTYPES[self.state_dtype].itemsize,
         )
-
-    @property
-    def moments(self) -> int:
-        """How many numbers the row optimizer keeps for each element of the weights."""
-        return 2 if self.row_optimizer == "adamw" else int(self.momentum > 0)
 
     @property
     def needed_bytes(self) -> float:
@@ -139,9 +117,34 @@ class Case:
 
     def command(self) -> str:
         """The command line that measures this, with what is not the default."""
-        words = ["python -m benchmarks.classifier"]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                words.append(f"--{field.name.replace('_', '-')} {value}")
-        return " ".join(words)
+        values = {option: getattr(self, option.name) for option in fields(self)}
+        words = [f"--{o.name.replace('_', '-')} {value}" for o, value in values.items() if value != o.default]
+        return " ".join(["python -m benchmarks.classifier", *words])
+
+
+class Option(NamedTuple):
+    """What a field of a case may be, and a line of help."""
+
+    kind: type
+    choices: tuple[str, ...] | None
+    help: str
+
+    def check(self, name: str, value: Any) -> None:
+        """ValueError where `value` cannot be that of the field `name`."""
+        if self.choices is not None and value not in self.choices:
+            raise ValueError(f"{name}={value!r}: expected one of {', '.join(self.choices)}")
+        if self.kind is int and value is not None and value < 1:
+            raise ValueError(f"{name}={value}: expected at least 1")
+        if name.endswith("rate") and value is not None and not 0.0 < value <= 1.0:
+            raise ValueError(f"{name}={value}: expected 0 < {name} <= 1")
+
+
+@cache
+def options() -> dict[str, Option]:
+    """The fields of a case, each an option of the command line."""
+    found = {}
+    for name, hint in get_type_hints(Case, include_extras=True).items():
+        kind, *choices, help_text = get_args(hint)
+        kinds = get_args(kind) or (kind,)  # `int | None` is an int where it is given
+        found[name] = Option(kinds[0], tuple(choices[0]) if choices else None, help_text)
+    return found

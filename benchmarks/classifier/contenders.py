@@ -31,7 +31,8 @@ class Contender(NamedTuple):
         """The loss of one whole step: forward, backward, and the rows moved."""
         loss = self.module(embeddings, labels, **self.known)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise ValueError(f"{type(self.module).__name__} returned {_kind(loss)}: expected the loss, a scalar tensor")
+            found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"{type(self.module).__name__} returned {found}: expected the loss, a scalar tensor")
         loss.backward()  # type: ignore[no-untyped-call]
         if self.optimizer is not None:
             self.optimizer.step()
@@ -41,14 +42,14 @@ class Contender(NamedTuple):
     @property
     def weight_bytes(self) -> int:
         """The size of the parameters here."""
-        return sum(_size_bytes(parameter) for parameter in self.module.parameters())
+        return sum(parameter.nbytes for parameter in self.module.parameters())
 
     @property
     def state_bytes(self) -> int:
         """The size of what the optimizer, of ours or of torch, keeps beside them."""
         kept = [] if self.optimizer is None else self.optimizer.state.values()
         tensors = [value for state in kept for value in state.values() if isinstance(value, Tensor)]
-        return sum(map(_size_bytes, [*self.module.buffers(), *tensors]))
+        return sum(tensor.nbytes for tensor in [*self.module.buffers(), *tensors])
 
 
 def contender(name: str, case: Case, world: World, device: torch.device) -> Contender:
@@ -82,22 +83,26 @@ def foreign_class(name: str) -> type[nn.Module]:
     source = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(Path(path).resolve().parent))  # its neighbours are its to import, as if it were run
     spec.loader.exec_module(source)
-    found = getattr(source, class_name, None)
-    if not isinstance(found, type) or not issubclass(found, nn.Module):
-        classes = {key: value for key, value in vars(source).items() if isinstance(value, type)}
-        modules = ", ".join(key for key, value in classes.items() if issubclass(value, nn.Module)) or "none"
-        raise ValueError(f"{name}: {path} has no torch.nn.Module {class_name!r}; it has {modules}")
-    return found
+    modules = {k: v for k, v in vars(source).items() if isinstance(v, type) and issubclass(v, nn.Module)}
+    if class_name not in modules:
+        has = ", ".join(modules) or "none"
+        raise ValueError(f"{name}: {path} has no torch.nn.Module {class_name!r}; it has {has}")
+    return modules[class_name]
 
 
 def _ours(case: Case, world: World) -> nn.Module:
+    state_dtype = DTYPES[case.state_dtype]
+    optimizers = {
+        "sgd": RowSGD(LEARNING_RATE, case.momentum, state_dtype=state_dtype),
+        "adamw": RowAdamW(LEARNING_RATE, state_dtype=state_dtype),
+    }
     return ShardedClassifier(
         case.num_classes,
         case.embedding_dim,
         OBJECTIVES[case.objective](case.num_classes),
         world=world,
         sample_rate=case.sample_rate,
-        row_optimizer=_row_optimizer(case),
+        row_optimizer=optimizers.get(case.row_optimizer),
         cosines=case.cosines,
         gram=case.gram,
         product_dtype=None if case.dtype == "float32" else DTYPES[case.dtype],
@@ -105,36 +110,24 @@ def _ours(case: Case, world: World) -> nn.Module:
     )
 
 
-def _row_optimizer(case: Case) -> RowSGD | RowAdamW | None:
-    state_dtype = DTYPES[case.state_dtype]
-    if case.row_optimizer == "sgd":
-        return RowSGD(LEARNING_RATE, case.momentum, state_dtype=state_dtype)
-    if case.row_optimizer == "adamw":
-        return RowAdamW(LEARNING_RATE, state_dtype=state_dtype)
-    return None
-
-
 def _dense(case: Case, world: World) -> nn.Module:
+    dtype = DTYPES[case.against_dtype]
     return DenseClassifier(
-        case.num_classes,
-        case.embedding_dim,
-        sample_rate=case.rate_against,
-        product_dtype=DTYPES[case.against_dtype],
-        world=world,
+        case.num_classes, case.embedding_dim, sample_rate=case.rate_against, product_dtype=dtype, world=world
     )
 
 
 def _foreign(name: str, case: Case) -> nn.Module:
     """`CLASS(num_classes=, embedding_dim=)` where its signature takes that, else the field's four in their order."""
-    found = foreign_class(name)
+    found, rate = foreign_class(name), case.rate_against
     signature = inspect.signature(found)
     ours: dict[str, Any] = {"num_classes": case.num_classes, "embedding_dim": case.embedding_dim}
     if "sample_rate" in signature.parameters:
-        ours["sample_rate"] = case.rate_against
-    field = (CosFaceLogits(), case.embedding_dim, case.num_classes, case.rate_against)
+        ours["sample_rate"] = rate
+    field = (CosFaceLogits(), case.embedding_dim, case.num_classes, rate)
     if _takes(signature, **ours):
-        if case.rate_against < 1.0 and "sample_rate" not in ours:
-            raise ValueError(f"{name} takes no sample_rate: expected a rate of 1, got {case.rate_against}")
+        if rate < 1.0 and "sample_rate" not in ours:
+            raise ValueError(f"{name} takes no sample_rate: expected a rate of 1, got {rate}")
         return found(**ours)
     if _takes(signature, *field):
         return found(*field)
@@ -150,11 +143,3 @@ def _takes(signature: inspect.Signature, *positional: object, **named: object) -
     except TypeError:
         return False
     return True
-
-
-def _size_bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _kind(value: object) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -2,108 +2,43 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from datetime import datetime, timezone
 
 import torch
 
 from benchmarks.classifier.case import DENSE, OURS, Case
+from benchmarks.classifier.ceilings import measured_ceilings, step_floors
 from benchmarks.classifier.contenders import check_foreign_file
-from benchmarks.classifier.floors import measured_rates, step_floors
-from benchmarks.classifier.ranks import Footprint
+from benchmarks.classifier.ranks import rank_processes
 from benchmarks.classifier.records import Measurement, Record
-from benchmarks.classifier.teams import Team, TeamError
 from benchmarks.machine import this_machine
+from benchmarks.workers import WorkerError
+
+Measuring = Generator[None, None, Measurement]
 
 
 def measured(case: Case, progress: Callable[[str], None] = lambda line: None) -> Record:
-    """The record of `case`. TeamError where a contender fails, but for another that finds too little memory.
+    """The record of `case`. WorkerError where a contender fails, but for another that finds too little memory.
 
-    The machine's rates are measured before and after, and the better ones kept.
+    The machine's ceilings are measured before and after, and the better ones kept.
     """
     device = torch.device(case.device)
-    rates = measured_rates(device)
+    ceilings = measured_ceilings(device)
     contenders = [(OURS, case), *([] if case.against is None else [(case.against, case.case_against)])]
-    with ExitStack() as stack:
-        scores = [_Score(stack.enter_context(Team(name, its_case)), its_case) for name, its_case in contenders]
-        failure = _contest(scores, _acts(case, progress))
-    rates = rates.or_better(measured_rates(device))
-    measurements = [score.measurement() for score in scores]
+    found, failure = _in_turns([_measuring(name, its_case, progress) for name, its_case in contenders])
+    ceilings = ceilings.or_better(measured_ceilings(device))
     return Record(
         case=case,
-        ours=measurements[0],
-        against=measurements[1] if len(measurements) == 2 else None,
+        ours=found[0],
+        against=found[1] if len(found) == 2 else None,
         against_failure=failure,
-        rates=rates,
-        floors=step_floors(case.work, rates, devices=case.world if case.device == "cuda" else 1),
+        rates=ceilings,
+        floors=step_floors(case.work, ceilings, devices=case.world if case.device == "cuda" else 1),
         machine=this_machine(case.device),
         date=datetime.now(timezone.utc).date().isoformat(),
     )
-
-
-class _Score:
-    """One team and what it has shown so far."""
-
-    def __init__(self, team: Team, case: Case) -> None:
-        self.team = team
-        self.case = case
-        self.making_seconds = 0.0
-        self.seconds: list[float] = []
-        self.loss = float("nan")
-        self.ranks: list[Footprint] = []
-
-    def make(self) -> None:
-        """Wait for the classifier."""
-        self.making_seconds = self.team.making_seconds()
-
-    def warm_up(self) -> None:
-        """Steps that do not count."""
-        self.team.turn(self.case.warm_up)
-
-    def play(self) -> None:
-        """One turn."""
-        turn = self.team.turn(min(self.case.steps_per_turn, self.case.steps - len(self.seconds)))
-        self.seconds += turn.seconds
-        self.loss = turn.loss
-
-    def end(self) -> None:
-        """Ask what it all took."""
-        self.ranks = self.team.footprints()
-
-    def measurement(self) -> Measurement:
-        """All of it, when it is over."""
-        return Measurement(self.team.name, self.seconds, self.making_seconds, self.loss, self.ranks)
-
-
-def _acts(case: Case, progress: Callable[[str], None]) -> list[Callable[[_Score], None]]:
-    """What every contender does, in order; each act is one of ours, then the other's."""
-
-    def play(score: _Score) -> None:
-        score.play()
-        progress(f"{score.team.name}: {len(score.seconds)}/{case.steps}, {score.seconds[-1]:.4f} s")
-
-    turns = -(-case.steps // case.steps_per_turn)
-    return [_Score.make, _Score.warm_up, *[play] * turns, _Score.end]
-
-
-def _contest(scores: list[_Score], acts: Sequence[Callable[[_Score], None]]) -> str | None:
-    """Let the `scores` take turns through all `acts`. One that lacks memory, unless it is ours, is struck off them, and
-    the answer says why.
-    """
-    failure = None
-    for act in acts:
-        for score in list(scores):
-            try:
-                act(score)
-            except TeamError as error:  # noqa: PERF203, each act runs for seconds
-                if score is scores[0] or not error.is_out_of_memory:
-                    raise
-                failure = str(error)
-                score.team.end()
-                scores.remove(score)
-    return failure
 
 
 def check_machine(case: Case) -> None:
@@ -114,5 +49,41 @@ def check_machine(case: Case) -> None:
         check_foreign_file(str(case.against))
 
 
-def print_progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _measuring(name: str, case: Case, progress: Callable[[str], None]) -> Measuring:
+    """The measurement of one contender, in stages: the classifier is made, warmed up, and steps turn by turn."""
+    with rank_processes(name, case) as ranks:
+        making_seconds = max(ranks.answers())
+        yield
+        ranks.ask(case.warm_up)
+        yield
+        seconds: list[float] = []
+        while len(seconds) < case.steps:
+            turns = ranks.ask(min(case.steps_per_turn, case.steps - len(seconds)))
+            seconds += [max(of_ranks) for of_ranks in zip(*(turn.seconds for turn in turns), strict=True)]
+            progress(f"{name}: {len(seconds)}/{case.steps}, {seconds[-1]:.4f} s")
+            yield
+        return Measurement(name, seconds, making_seconds, turns[0].loss, ranks.ask(0))
+
+
+def _in_turns(measurings: Sequence[Measuring]) -> tuple[list[Measurement], str | None]:
+    """What comes out when each goes on by a stage, then the next. One that lacks memory, unless it is the first, is
+    left out, and the second answer says why.
+    """
+    found: list[Measurement] = []
+    failure, going = None, list(measurings)
+    with ExitStack() as stack:
+        for measuring in measurings:
+            stack.enter_context(closing(measuring))
+        while going:
+            for measuring in list(going):
+                try:
+                    next(measuring)
+                    continue
+                except StopIteration as end:
+                    found.append(end.value)
+                except WorkerError as error:
+                    if measuring is measurings[0] or not error.is_out_of_memory:
+                        raise
+                    failure = str(error)
+                going.remove(measuring)
+    return found, failure

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
-import traceback
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +13,7 @@ from torch import Tensor
 from benchmarks.classifier.case import Case
 from benchmarks.classifier.contenders import Contender, contender
 from benchmarks.memory import peak_memory
+from benchmarks.workers import Serving, Workers
 from partial_fc.world import World, process_group
 
 REHEARSAL_CLASSES = 256
@@ -38,68 +37,46 @@ class Footprint:
     state_bytes: int
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What a rank says instead of an answer when it cannot go on, in one line."""
+def rank_processes(name: str, case: Case) -> Workers:
+    """The processes of the contender `name`, one for each rank."""
+    threads = max(1, torch.get_num_threads() // case.world)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    return Workers(name, rank_worker, name, case, port, threads, count=case.world)
 
-    message: str
-    is_out_of_memory: bool
+
+def rank_worker(rank: int, name: str, case: Case, port: int, threads: int) -> Serving:
+    """Answers with the seconds of the making; then a `Turn` to each number of steps; to 0 with a `Footprint`."""
+    os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{case.world}"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+    if case.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else the ranks would meet over NCCL
+    torch.set_num_threads(threads)
+    with process_group() as world:
+        yield from _measured(name, case, world, torch.device(case.device))
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """What every process of a contender is told at its start; `run` is the life of one."""
-
-    name: str
-    case: Case
-    port: int
-    threads: int
-
-    def run(self, rank: int, connection: Connection[Any, Any]) -> None:
-        """Answer with the seconds of the making; then a `Turn` to each number of steps; to None with a `Footprint`."""
-        os.environ.update(
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-            WORLD_SIZE=str(self.case.world),
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(self.port),
-        )
-        if self.case.device == "cpu":
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else the ranks would meet over NCCL
-        torch.set_num_threads(self.threads)
-        try:
-            with process_group() as world:
-                self._serve(world, connection)
-        except (EOFError, BrokenPipeError, KeyboardInterrupt):
-            return  # the other end is gone: nobody waits for an answer
-        except Exception as error:
-            failure = Failure(_one_line(error), _is_out_of_memory(error))
-            if not isinstance(error, ValueError) and not failure.is_out_of_memory:
-                traceback.print_exc()
-            connection.send(failure)
-
-    def _serve(self, world: World, connection: Connection[Any, Any]) -> None:
-        device = torch.device(self.case.device)
-        self._rehearse(world, device)
-        memory = peak_memory(device)
-        start_bytes = memory.now_bytes()
-        memory.begin()
-        began = time.perf_counter()
-        classifier = contender(self.name, self.case, world, device)
-        connection.send(time.perf_counter() - began)
-        making_peak_bytes = memory.peak_bytes() - start_bytes
-        memory.begin()
-        first = 0
-        while (steps := connection.recv()) is not None:
-            connection.send(_turn(classifier, self.case, world, device, range(first, first + steps)))
-            first += steps
-        peak_bytes = memory.peak_bytes() - start_bytes
-        connection.send(Footprint(peak_bytes, making_peak_bytes, classifier.weight_bytes, classifier.state_bytes))
-
-    def _rehearse(self, world: World, device: torch.device) -> None:
-        """One step of a small twin: what a process loads and starts but once is not the classifier's memory."""
-        small = replace(self.case, num_classes=max(REHEARSAL_CLASSES, world.size))
-        _turn(contender(self.name, small, world, device), small, world, device, range(1))
+def _measured(name: str, case: Case, world: World, device: torch.device) -> Serving:
+    small = replace(
+        case, num_classes=max(REHEARSAL_CLASSES, world.size)
+    )  # what loads but once is no classifier's memory
+    _turn(contender(name, small, world, device), small, world, device, range(1))
+    memory = peak_memory(device)
+    start_bytes = memory.now_bytes()
+    memory.begin()
+    began = time.perf_counter()
+    classifier = contender(name, case, world, device)
+    making_seconds = time.perf_counter() - began
+    making_peak_bytes = memory.peak_bytes() - start_bytes
+    memory.begin()
+    steps, first = (yield making_seconds), 0
+    while steps:
+        turn = _turn(classifier, case, world, device, range(first, first + steps))
+        first += steps
+        steps = yield turn
+    peak_bytes = memory.peak_bytes() - start_bytes
+    yield Footprint(peak_bytes, making_peak_bytes, classifier.weight_bytes, classifier.state_bytes)
 
 
 def random_batch(case: Case, rank: int, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -129,12 +106,3 @@ def _turn(classifier: Contender, case: Case, world: World, device: torch.device,
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-
-
-def _one_line(error: BaseException) -> str:
-    first = str(error).strip().partition("\n")[0]
-    return first if isinstance(error, ValueError) else f"{type(error).__name__}: {first}"

@@ -1,21 +1,17 @@
-"""What is kept of one benchmark: a JSON file, whole or not there, from which every table and picture is made."""
+"""What is kept of one benchmark of the classifier."""
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.classifier.case import OURS, Case
-from benchmarks.classifier.floors import Floors, Rates
+from benchmarks.classifier.ceilings import Ceilings, Floors
 from benchmarks.classifier.ranks import Footprint
 from benchmarks.machine import Machine
-
-DERIVED = "derived"  # for readers of the file; made from the rest, so not read back
+from benchmarks.results import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -54,16 +50,22 @@ class Measurement:
         return max(rank.peak_bytes / (rank.weight_bytes + rank.state_bytes) for rank in self.ranks)
 
     def derived(self, case: Case) -> dict[str, float]:
-        """What a reader wants to see of it."""
+        """What a reader of the file wants to see of it."""
         return {
             "median_seconds": self.median_seconds,
-            "min_seconds": min(self.seconds),
-            "max_seconds": max(self.seconds),
             "images_per_second": case.batch / self.median_seconds,
             "peak_bytes": self.peak_bytes,
             "weights_and_state_bytes": self.held_bytes,
             "peak_over_weights_and_state": self.peak_over_held,
         }
+
+    def summary(self, case: Case) -> str:
+        """A line for people."""
+        return (
+            f"  {self.short_name[:11]:11} {self.median_seconds:9.4f} s "
+            f"({min(self.seconds):.4f} to {max(self.seconds):.4f}), {case.batch / self.median_seconds:7.0f} images/s, "
+            f"peak {self.peak_bytes / 1e9:.3f} GB, {self.peak_over_held:.2f} x weights and state"
+        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Record:
     ours: Measurement
     against: Measurement | None
     against_failure: str | None
-    rates: Rates
+    rates: Ceilings
     floors: Floors
     machine: Machine
     date: str
@@ -111,81 +113,39 @@ class Record:
         return self.ours.median_seconds / self.case.num_classes
 
     def derived(self) -> dict[str, Any]:
-        """What a reader of the file wants to see first."""
+        """What a reader of the file wants to see first; made from the rest, so not read back."""
+        ratios = ("times_faster", "share_of_memory", "times_per_class", "time_over_floor")
         return {
             "command": self.case.command(),
-            "times_faster": self.times_faster,
-            "share_of_memory": self.share_of_memory,
-            "times_per_class": self.times_per_class,
-            "time_over_floor": self.time_over_floor,
+            **{ratio: getattr(self, ratio) for ratio in ratios},
             "ours": self.ours.derived(self.case),
             "against": None if self.against is None else self.against.derived(self.case),
         }
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Keep `record` at `path`: the file appears under its name when all of it is on the disk."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump({DERIVED: record.derived(), **asdict(record)}, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def read_record(path: Path) -> Record:
-    """The record at `path`. ValueError if the file holds something else."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        expected = {DERIVED, *(field.name for field in fields(Record))}
-        if not isinstance(values, dict) or values.keys() != expected:
-            raise ValueError(f"expected an object of {sorted(expected)}")
-        return Record(
-            case=Case(**values["case"]),
-            ours=_measurement(values["ours"]),
-            against=None if values["against"] is None else _measurement(values["against"]),
-            against_failure=values["against_failure"],
-            rates=Rates(**values["rates"]),
-            floors=Floors(**values["floors"]),
-            machine=Machine(**values["machine"]),
-            date=values["date"],
-        )
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is no record of a benchmark ({error}): remove it to measure again") from error
+    """Keep `record` at `path`."""
+    write_json({"derived": record.derived(), **asdict(record)}, path)
 
 
 def read_records(folder: Path) -> dict[str, Record]:
-    """Every record in `folder` by the name of its file, without those that a killed run left half-written."""
-    return {path.stem: read_record(path) for path in sorted(folder.glob("*.json"))}
+    """Every record in `folder` by the name of its file. ValueError for a file that is none."""
+    return {path.stem: read_json(path, Record) for path in sorted(folder.glob("*.json"))}
 
 
-def told(record: Record) -> Sequence[str]:
+def summary(record: Record) -> str:
     """The record in a few lines for people."""
-    lines = [record.case.command(), *(_told(m, record.case) for m in (record.ours, record.against) if m is not None)]
     floors = record.floors
-    lines.append(
+    lines = [
+        record.case.command(),
+        *(found.summary(record.case) for found in (record.ours, record.against) if found is not None),
         f"  floor       {floors.seconds:9.4f} s ({floors.compute_seconds:.4f} s of products, "
-        f"{floors.traffic_seconds:.4f} s of memory): ours takes {record.time_over_floor:.2f} x as long"
-    )
+        f"{floors.traffic_seconds:.4f} s of memory): ours takes {record.time_over_floor:.2f} x as long",
+    ]
     if record.times_faster is not None and record.share_of_memory is not None:
         lines.append(f"  ours is {record.times_faster:.2f} x as fast, in {record.share_of_memory:.3f} of the memory")
     if record.times_per_class is not None:
         lines.append(f"  a class takes {record.times_per_class:.2f} x as long as it does over the other's classes")
     if record.against_failure is not None:
         lines.append(f"  no figures of the other: {record.against_failure}")
-    return lines
-
-
-def _told(measurement: Measurement, case: Case) -> str:
-    return (
-        f"  {measurement.short_name[:11]:11} {measurement.median_seconds:9.4f} s "
-        f"({min(measurement.seconds):.4f} to {max(measurement.seconds):.4f}), "
-        f"{case.batch / measurement.median_seconds:7.0f} images/s, peak {measurement.peak_bytes / 1e9:.3f} GB, "
-        f"{measurement.peak_over_held:.2f} x weights and state"
-    )
-
-
-def _measurement(values: dict[str, Any]) -> Measurement:
-    return Measurement(**{**values, "ranks": [Footprint(**rank) for rank in values["ranks"]]})
+    return "\n".join(lines)

@@ -19,17 +19,19 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.arguments import parser
 from benchmarks.classifier.case import DEVICES, Case
 from benchmarks.classifier.measure import check_machine, measured
-from benchmarks.classifier.records import Record, read_record, read_records, told, write_record
-from benchmarks.classifier.teams import TeamError
-from benchmarks.documents import write_part
+from benchmarks.classifier.records import Record, read_records, summary, write_record
+from benchmarks.documents import DOCS, write_part
 from benchmarks.machine import this_machine
 from benchmarks.memory import available_bytes
 from benchmarks.performance.cases import SIZES, cases
+from benchmarks.performance.plots import drawn
 from benchmarks.performance.tables import machine_part
+from benchmarks.results import read_json
+from benchmarks.workers import WorkerError
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 PART = "performance"
 NO_RESULTS = "No results yet."
 
@@ -40,10 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("performance: this machine has no CUDA device", file=sys.stderr)
         return 2
-    planned = cases(SIZES[arguments.device])
     folder = arguments.docs / PART / this_machine(arguments.device).name
     try:
-        chosen = _chosen(planned, arguments.only)
+        chosen = _chosen(cases(SIZES[arguments.device]), arguments.only)
         waiting = unfinished(chosen, folder)
         if arguments.list:
             print_plan(chosen, waiting)
@@ -67,8 +68,8 @@ def unfinished(planned: Mapping[str, Case], folder: Path) -> dict[str, Case]:
         path = folder / f"{name}.json"
         if not path.exists():
             waiting[name] = case
-        elif read_record(path).case != case:
-            raise ValueError(f"{path} is of another case ({read_record(path).case.command()}): remove it")
+        elif (there := read_json(path, Record).case) != case:
+            raise ValueError(f"{path} is of another case ({there.command()}): remove it")
     return waiting
 
 
@@ -84,13 +85,12 @@ def measure(waiting: Mapping[str, Case], folder: Path) -> int:
             record = measured(case)
         except ValueError as error:
             print(f"    left out: {error}", flush=True)
-            continue
-        except TeamError as error:
+        except WorkerError as error:
             print(f"performance: {name}: {error}", file=sys.stderr, flush=True)
             failures += 1
-            continue
-        write_record(record, folder / f"{name}.json")
-        print("\n".join([*told(record), f"  in {time.perf_counter() - began:.0f} s"]), flush=True)
+        else:
+            write_record(record, folder / f"{name}.json")
+            print(f"{summary(record)}\n  in {time.perf_counter() - began:.0f} s", flush=True)
     return 1 if failures else 0
 
 
@@ -115,39 +115,28 @@ def print_plan(planned: Mapping[str, Case], waiting: Mapping[str, Case]) -> None
 
 
 def _machine_part(folder: Path, docs: Path) -> str:
-    from benchmarks.performance.plots import drawn
-
-    records = _in_order(read_records(folder))
-    device = next(iter(records.values())).case.device
-    paths = [path.relative_to(docs).as_posix() for path in drawn(records, folder, device)]
-    return machine_part(records, paths)
-
-
-def _in_order(records: Mapping[str, Record]) -> dict[str, Record]:
-    """`records` as the table of cases has them, those it no longer has at the end."""
+    """The part of one machine: its records as the table of cases has them, those it no longer has at the end."""
+    records = read_records(folder)
     place = {name: number for sizes in SIZES.values() for number, name in enumerate(cases(sizes))}
-    return dict(sorted(records.items(), key=lambda item: (place.get(item[0], len(place)), item[0])))
+    records = {name: records[name] for name in sorted(records, key=lambda name: (place.get(name, len(place)), name))}
+    device = next(iter(records.values())).case.device
+    return machine_part(records, [path.relative_to(docs).as_posix() for path in drawn(records, folder, device)])
 
 
 def _chosen(planned: Mapping[str, Case], only: Sequence[str] | None) -> dict[str, Case]:
-    unknown = sorted(set(only or ()) - planned.keys())
-    if unknown:
+    if unknown := sorted(set(only or ()) - planned.keys()):
         raise ValueError(f"there is no case {', '.join(unknown)}; --list names them")
     return {name: case for name, case in planned.items() if only is None or name in only}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.performance",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these cases only")
-    parser.add_argument("--list", action="store_true", help="tell what is planned and what is there; measure nothing")
-    parser.add_argument("--write", action="store_true", help="write the tables and the pictures; measure nothing")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="holds performance.md and performance/")
-    return parser
+    arguments = parser("performance", __doc__)
+    arguments.add_argument("--device", choices=DEVICES, default="cpu", help="where (default: %(default)s)")
+    arguments.add_argument("--only", nargs="+", metavar="NAME", help="these cases only")
+    arguments.add_argument("--list", action="store_true", help="tell what is planned and what is there")
+    arguments.add_argument("--write", action="store_true", help="write the tables and the pictures; measure nothing")
+    arguments.add_argument("--docs", type=Path, default=DOCS, help="holds performance.md and performance/")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from benchmarks.performance.cases import BATCH, SIZES
 from benchmarks.plot_style import FAMILIES, figure_at
 from launch.figure_style import MUTED
 
-GIGABYTE = 1e9
+NAMES = {"p2sgrad": "P2SGrad", "adacos": "AdaCos", "cosface": "CosFace", "arcface": "ArcFace"}
 DOTS = (0, (1, 2))
-GREYS = FAMILIES["cosine_softmax"]
+GREY = "cosine_softmax"
 
 
 class Picture(NamedTuple):
@@ -41,26 +41,26 @@ class Point(NamedTuple):
 
 def pictures(device: str) -> list[Picture]:
     """What is drawn of the cases on `device`."""
-    sizes = SIZES[device]
-    C, C_over_batches = sizes.classes, sizes.classes_over_batches
+    C, C_over_batches = SIZES[device].classes, SIZES[device].classes_over_batches
+    classes, batch = f"One step of N = {BATCH}", f"One step over C = {C_over_batches:,} classes"
     return [
         Picture(
             "classes",
-            f"One step of N = {BATCH}, against the number of classes",
+            f"{classes}, against the number of classes",
             "classes C",
             lambda case: case.num_classes,
-            lambda case: case.batch == BATCH and case.sample_rate == 1.0 and _is_plain(case),
+            lambda case: case.batch == BATCH and _is_plain(case),
         ),
         Picture(
             "batch",
-            f"One step over C = {C_over_batches:,} classes, against the batch",
+            f"{batch}, against the batch",
             "batch N",
             lambda case: case.batch,
-            lambda case: case.num_classes == C_over_batches and case.sample_rate == 1.0 and _is_plain(case),
+            lambda case: case.num_classes == C_over_batches and _is_plain(case),
         ),
         Picture(
             "rate",
-            f"One step of N = {BATCH} over C = {C:,} classes, against the share of classes sampled",
+            f"{classes} over C = {C:,} classes, against the share of classes sampled",
             "sampling rate",
             lambda case: case.sample_rate,
             lambda case: case.num_classes == C and case.objective == "cosface",
@@ -72,11 +72,9 @@ def drawn(records: Mapping[str, Record], folder: Path, device: str) -> list[Path
     """Draw every picture that has a line; the paths of those."""
     paths = []
     for picture in pictures(device):
-        lines = lines_of(picture, records.values())
-        if lines:
-            path = folder / f"{picture.name}.svg"
-            _draw(picture, lines, path)
-            paths.append(path)
+        if lines := lines_of(picture, records.values()):
+            paths.append(folder / f"{picture.name}.svg")
+            _draw(picture, lines, paths[-1])
     return paths
 
 
@@ -94,39 +92,27 @@ def lines_of(picture: Picture, records: Iterable[Record]) -> dict[str, list[Poin
                 place = picture.place(record.case)
                 line = lines.setdefault(_label(picture, record.case, measurement), {})
                 line.setdefault(place, _point(place, measurement))
-    return {
-        label: [points[place] for place in sorted(points)] for label, points in sorted(lines.items()) if len(points) > 1
-    }
+    return {label: sorted(points.values()) for label, points in sorted(lines.items()) if len(points) > 1}
 
 
 def _is_plain(case: Case) -> bool:
     """Whether nothing but what a picture shows is unusual about it; bfloat16 moments and no momentum take less."""
-    return case.world == 1 and case.row_optimizer == "sgd" and case.weight_dtype == "float32"
+    is_full = case.sample_rate == 1.0 and case.world == 1
+    return is_full and case.row_optimizer == "sgd" and case.weight_dtype == "float32"
 
 
 def _label(picture: Picture, case: Case, measurement: Measurement) -> str:
     if measurement.contender == DENSE:
         is_sampled = case.rate_against < 1.0 and picture.name != "rate"
         return f"dense, {case.rate_against:.0%} of classes".replace("%", " %") if is_sampled else "dense"
-    names = {"p2sgrad": "P2SGrad", "adacos": "AdaCos", "cosface": "CosFace", "arcface": "ArcFace"}
-    name = names.get(case.objective, case.objective)
-    words = [name, *(["bfloat16"] if case.dtype == "bfloat16" else []), *_moments(case)]
-    return ", ".join(words)
-
-
-def _moments(case: Case) -> list[str]:
+    words = [NAMES[case.objective], *(["bfloat16"] if case.dtype == "bfloat16" else [])]
     if case.momentum == 0.0:
-        return ["no momentum"]
-    return ["momentum in bfloat16"] if case.state_dtype == "bfloat16" else []
+        return ", ".join([*words, "no momentum"])
+    return ", ".join([*words, *(["momentum in bfloat16"] if case.state_dtype == "bfloat16" else [])])
 
 
 def _point(place: float, measurement: Measurement) -> Point:
-    return Point(
-        place,
-        measurement.median_seconds,
-        measurement.peak_bytes / GIGABYTE,
-        measurement.held_bytes / GIGABYTE,
-    )
+    return Point(place, measurement.median_seconds, measurement.peak_bytes / 1e9, measurement.held_bytes / 1e9)
 
 
 def _draw(picture: Picture, lines: Mapping[str, list[Point]], path: Path) -> None:
@@ -147,18 +133,16 @@ def _draw(picture: Picture, lines: Mapping[str, list[Point]], path: Path) -> Non
 
 def _numeral(value: float, place: int) -> str:
     """1e6 as 1M, 2e5 as 200k, 0.05 as it is."""
-    for size, letter in ((1e6, "M"), (1e4, "k")):
-        if value >= size:
-            return f"{value / (1e3 if letter == 'k' else size):g}{letter}"
-    return f"{value:g}"
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"
 
 
 def _colours(lines: Mapping[str, list[Point]]) -> dict[str, str]:
     """A shade for each line, of its loss's family; the dense ones are grey."""
     shades = {name: iter(family) for name, family in FAMILIES.items()}
-    names = {"P2SGrad": "p2sgrad", "AdaCos": "adacos", "CosFace": "cosface", "ArcFace": "arcface"}
-    families = {label: names.get(label.partition(",")[0], "cosine_softmax") for label in lines}
-    return {label: next(shades[family], GREYS[-1]) for label, family in families.items()}
+    families = {name: family for family, name in NAMES.items()}
+    return {label: next(shades[families.get(label.partition(",")[0], GREY)], FAMILIES[GREY][-1]) for label in lines}
 
 
 def _finish(axes: Axes, places: Sequence[float], across: str, title: str) -> None:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 from benchmarks.classifier.case import OURS
+from benchmarks.classifier.ceilings import Ceilings
 from benchmarks.classifier.records import Measurement, Record
 from benchmarks.documents import table
-from benchmarks.performance.cases import (
-    LARGEST_PEAK_OVER_HELD,
-    LARGEST_SPREAD_PER_CLASS,
-    SIZES,
-    Aim,
-    aims,
-    over_classes,
-)
+from benchmarks.performance.cases import CURVE_AIM, PEAK_AIM, SIZES, Aim, aims, over_classes
 
 NOTHING = "–"
-GIGABYTE = 1e9
 Records = Mapping[str, Record]
 
 
@@ -29,7 +23,7 @@ def machine_part(records: Records, pictures: Sequence[str]) -> str:
     shown = "\n\n".join(f"![{path.rpartition('/')[2].removesuffix('.svg')}]({path})" for path in pictures)
     parts = [
         f"### {title}",
-        f"{machine.description}. Measured until {newest.date}. {_rates(records)}",
+        f"{machine.description}. Measured until {newest.date}. {_best(records)}",
         f"#### The aims\n\n{aims_table(records)}",
         f"#### Time per class\n\n{per_class_table(records)}",
         *([shown] if shown else []),
@@ -40,49 +34,49 @@ def machine_part(records: Records, pictures: Sequence[str]) -> str:
 
 def aims_table(records: Records) -> str:
     """What was aimed at, what was measured, and whether that will do."""
-    rows = [_aim_row(aim, records.get(aim.case)) for aim in aims()]
+    rows = []
+    for aim in aims():
+        record = records.get(aim.case)
+        rows.append(_judged(aim, aim.case, None if record is None else getattr(record, aim.figure)))
+    rows += [_judged(PEAK_AIM, *_worst_peak(records)), _judged(CURVE_AIM, *_spread_over_curve(records))]
+    return table(("aim", "case", "wanted", "measured", "met"), rows, text_columns=2)
+
+
+def _judged(aim: Aim, case: str, measured: float | None) -> list[str]:
+    wanted = f"at {'least' if aim.is_least else 'most'} {aim.wanted:g} x"
+    if measured is None:
+        return [aim.text, case, wanted, "not measured", NOTHING]
+    return [aim.text, case, wanted, f"{measured:.3g} x", "yes" if aim.is_met(measured) else "**no**"]
+
+
+def _worst_peak(records: Records) -> tuple[str, float | None]:
     peaks = {name: record.ours.peak_over_held for name, record in records.items() if is_held_to_peak(record)}
     worst = max(peaks, key=peaks.__getitem__, default="")
-    rows.append(
-        _judged(
-            "peak memory of any full step over the aims' number of classes or more, over weights and state",
-            worst,
-            f"at most {LARGEST_PEAK_OVER_HELD:g} x",
-            peaks.get(worst),
-            peaks.get(worst, 0.0) <= LARGEST_PEAK_OVER_HELD,
-        )
-    )
-    curve = [ratio for name in _curve(records) if (ratio := records[name].times_per_class) is not None]
-    spread = max(curve) / min(curve) if len(curve) > 1 else None
-    rows.append(
-        _judged(
-            "time per class over the curve, longest over shortest",
-            " to ".join([*_curve(records)][:: max(len(curve) - 1, 1)]),
-            f"at most {LARGEST_SPREAD_PER_CLASS:g} x",
-            spread,
-            (spread or 0.0) <= LARGEST_SPREAD_PER_CLASS,
-        )
-    )
-    return table(("aim", "case", "wanted", "measured", "met"), rows, text_columns=2)
+    return worst, peaks.get(worst)
+
+
+def _spread_over_curve(records: Records) -> tuple[str, float | None]:
+    names = _curve(records)
+    ratios = [ratio for name in names if (ratio := records[name].times_per_class) is not None]
+    ends = " to ".join(names[:: max(len(ratios) - 1, 1)])
+    return ends, max(ratios) / min(ratios) if len(ratios) > 1 else None
 
 
 def per_class_table(records: Records) -> str:
     """The cases over which the time per class should not change."""
-    rows = []
-    for name in _curve(records):
-        record = records[name]
-        rows.append(
-            (
-                f"{record.case.num_classes:,}",
-                f"{record.ours.median_seconds:.3g}",
-                f"{record.seconds_per_class * 1e9:.0f}",
-                NOTHING if record.times_per_class is None else f"{record.times_per_class:.2f}",
-                f"{record.ours.peak_bytes / GIGABYTE:.2f}",
-                f"{record.ours.peak_over_held:.3f}",
-                f"{record.time_over_floor:.2f}",
-            )
-        )
     columns = ("C", "s a step", "ns a class", "x that of one C", "peak GB", "x weights and state", "x floor")
+    rows = [
+        (
+            f"{record.case.num_classes:,}",
+            f"{record.ours.median_seconds:.3g}",
+            f"{record.seconds_per_class * 1e9:.0f}",
+            _known(record.times_per_class, ".2f"),
+            f"{record.ours.peak_bytes / 1e9:.2f}",
+            f"{record.ours.peak_over_held:.3f}",
+            f"{record.time_over_floor:.2f}",
+        )
+        for record in (records[name] for name in _curve(records))
+    ]
     return table(columns, rows, text_columns=0)
 
 
@@ -111,24 +105,11 @@ def _curve(records: Records) -> list[str]:
     return [name for device in devices for name in over_classes(SIZES[device]) if name in records]
 
 
-def _aim_row(aim: Aim, record: Record | None) -> list[str]:
-    measured = None if record is None else getattr(record, aim.figure)
-    is_met = measured is not None and aim.is_met(measured)
-    return _judged(aim.text, aim.case, f"at {'least' if aim.is_least else 'most'} {aim.wanted:g} x", measured, is_met)
-
-
-def _judged(text: str, case: str, wanted: str, measured: float | None, is_met: bool) -> list[str]:
-    if measured is None:
-        return [text, case, wanted, "not measured", NOTHING]
-    return [text, case, wanted, f"{measured:.3g} x", "yes" if is_met else "**no**"]
-
-
-def _rates(records: Records) -> str:
-    best = [record.rates for record in records.values()]
+def _best(records: Records) -> str:
+    best = reduce(Ceilings.or_better, [record.rates for record in records.values()])
     return (
-        f"At its best over all cases it did {max(r.float32_operations for r in best) / 1e9:,.0f} GFLOP/s in float32, "
-        f"{max(r.bfloat16_operations for r in best) / 1e9:,.0f} in bfloat16, and moved "
-        f"{max(r.memory_bytes for r in best) / GIGABYTE:,.0f} GB/s."
+        f"At its best over all cases it did {best.float32_operations / 1e9:,.0f} GFLOP/s in float32, "
+        f"{best.bfloat16_operations / 1e9:,.0f} in bfloat16, and moved {best.memory_bytes / 1e9:,.0f} GB/s."
     )
 
 
@@ -142,13 +123,14 @@ def _cells(record: Record) -> list[str]:
         f"{ours.median_seconds:.3g}",
         f"{min(ours.seconds):.3g} to {max(ours.seconds):.3g}",
         f"{record.case.batch / ours.median_seconds:,.0f}",
-        f"{ours.peak_bytes / GIGABYTE:.2f}",
+        f"{ours.peak_bytes / 1e9:.2f}",
         f"{ours.peak_over_held:.2f}",
         f"{record.time_over_floor:.2f}",
     ]
     if other is None:
         return [*cells, NOTHING if record.against_failure is None else "out of memory", *[NOTHING] * 4]
-    return [*cells, _contender(record, other), *_compared(record, other)]
+    cells += [_contender(record, other), f"{other.median_seconds:.3g}", f"{other.peak_bytes / 1e9:.2f}"]
+    return [*cells, _known(record.times_faster, ".3g"), _known(record.share_of_memory, ".3g")]
 
 
 def _contender(record: Record, other: Measurement) -> str:
@@ -158,9 +140,5 @@ def _contender(record: Record, other: Measurement) -> str:
     return other.short_name if rate == 1.0 else f"{other.short_name} at {rate:.3g}"
 
 
-def _compared(record: Record, other: Measurement) -> list[str]:
-    return [
-        f"{other.median_seconds:.3g}",
-        f"{other.peak_bytes / GIGABYTE:.2f}",
-        *(NOTHING if ratio is None else f"{ratio:.3g}" for ratio in (record.times_faster, record.share_of_memory)),
-    ]
+def _known(ratio: float | None, form: str) -> str:
+    return NOTHING if ratio is None else f"{ratio:{form}}"

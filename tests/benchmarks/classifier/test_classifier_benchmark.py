@@ -14,7 +14,8 @@ from benchmarks.classifier.__main__ import main
 from benchmarks.classifier.case import DENSE, OBJECTIVES, OURS, ROW_OPTIMIZERS, Case
 from benchmarks.classifier.contenders import contender
 from benchmarks.classifier.ranks import random_batch
-from benchmarks.classifier.records import read_record
+from benchmarks.classifier.records import Record
+from benchmarks.results import read_json
 from launch.planning import device_rates
 from partial_fc import ShardedClassifier
 from partial_fc.world import World
@@ -200,7 +201,7 @@ def test_two_ranks_take_turns_with_two_of_the_dense_model(tmp_path: Path, capsys
     path = tmp_path / "record.json"
     words = "--objective adacos --num-classes 2001 --embedding-dim 64 --batch 32 --world 2 --steps 3 --against dense"
     assert main([*words.split(), "--json", str(path)]) == 0
-    record = read_record(path)
+    record = read_json(path, Record)
     assert record.against is not None
     for measurement in (record.ours, record.against):
         assert len(measurement.seconds) == 3
@@ -222,7 +223,7 @@ def test_another_that_lacks_memory_is_struck_off_and_ours_goes_on(heads: Path, t
     path = tmp_path / "record.json"
     words = f"--objective p2sgrad --num-classes 2000 --embedding-dim 16 --batch 8 --steps 2 --against {heads}:Hungry"
     assert main([*words.split(), "--json", str(path)]) == 0
-    record = read_record(path)
+    record = read_json(path, Record)
     assert record.against is None
     assert record.against_failure == f"{heads}:Hungry: MemoryError: no room"
     assert len(record.ours.seconds) == 2
@@ -247,7 +248,7 @@ def test_on_a_gpu_the_peak_is_the_allocators(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     words = "--objective p2sgrad --num-classes 100000 --device cuda --steps 4 --against dense --json"
     assert main([*words.split(), str(path)]) == 0
-    record = read_record(path)
+    record = read_json(path, Record)
     assert record.against is not None
     assert record.ours.ranks[0].weight_bytes == 100_000 * 512 * 4
     assert record.ours.held_bytes < record.ours.peak_bytes < record.against.peak_bytes
@@ -261,7 +262,7 @@ def test_ours_over_two_numbers_of_classes_tells_how_the_time_per_class_changes(
     path = tmp_path / "record.json"
     both = ["--against", "ours", "--against-num-classes", "100"]
     assert classifier.main([*words.split(), *both, "--json", str(path)]) == 0
-    record = read_record(path)
+    record = read_json(path, Record)
     assert record.against is not None
     assert record.against.held_bytes * 4 == record.ours.held_bytes
     assert record.times_per_class == record.ours.median_seconds / 400 / (record.against.median_seconds / 100)

@@ -11,17 +11,18 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.classifier.case import DENSE, OURS, Case
-from benchmarks.classifier.floors import Rates, step_floors
+from benchmarks.classifier.ceilings import Ceilings, step_floors
 from benchmarks.classifier.ranks import Footprint
-from benchmarks.classifier.records import Measurement, Record, read_record, read_records, write_record
+from benchmarks.classifier.records import Measurement, Record, read_records, write_record
 from benchmarks.machine import Machine, this_machine
 from benchmarks.performance import __main__ as performance
 from benchmarks.performance.cases import CPU, CUDA, SIZES, Aim, Sizes, aims, cases, over_classes
 from benchmarks.performance.plots import lines_of, pictures
 from benchmarks.performance.tables import aims_table, cases_table, machine_part, per_class_table
+from benchmarks.results import read_json
 
 MACHINE = Machine("Some CPU", ["avx2"], 2, 2, 24, "", 0, "Linux 6.1", "3.12.1", "2.13.0", "")
-RATES = Rates(1e11, 3e11, 3e10)
+CEILINGS = Ceilings(1e11, 3e11, 3e10)
 
 
 def record(case: Case, seconds: float = 1.0, other_seconds: float = 10.0, peak: float = 1.1) -> Record:
@@ -42,8 +43,8 @@ def record(case: Case, seconds: float = 1.0, other_seconds: float = 10.0, peak: 
         ours=measured(OURS, seconds, peak * held),
         against=against,
         against_failure=None,
-        rates=RATES,
-        floors=step_floors(case.work, RATES),
+        rates=CEILINGS,
+        floors=step_floors(case.work, CEILINGS),
         machine=MACHINE,
         date="2026-01-02",
     )
@@ -88,7 +89,7 @@ def test_a_record_comes_back_from_its_file(tmp_path: Path) -> None:
 def test_a_file_that_is_no_record_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "one.json").write_text(text)
     with pytest.raises(ValueError, match=r"one\.json is no record"):
-        read_record(tmp_path / "one.json")
+        read_json(tmp_path / "one.json", Record)
 
 
 def test_what_is_there_is_not_measured_again(tmp_path: Path) -> None:
@@ -122,11 +123,11 @@ def test_a_measured_case_is_kept_and_written_into_the_document(
 ) -> None:
     small = {"small": Case("p2sgrad", 300, embedding_dim=16, batch=8, steps=2)}
     monkeypatch.setattr(performance, "cases", lambda sizes: small)
-    monkeypatch.setattr("benchmarks.classifier.floors.MATRIX_SIZE", {"cpu": 64})
+    monkeypatch.setattr("benchmarks.classifier.ceilings.MATRIX_SIZE", {"cpu": 64})
     (tmp_path / "performance.md").write_text("prose\n<!-- performance -->\n<!-- /performance -->\n")
     assert performance.main(["--docs", str(tmp_path)]) == 0
     kept = tmp_path / "performance" / this_machine("cpu").name / "small.json"
-    assert read_record(kept).case == small["small"]
+    assert read_json(kept, Record).case == small["small"]
     assert f"performance/{kept.parent.name}/small.json" in (tmp_path / "performance.md").read_text()
     assert performance.main(["--docs", str(tmp_path), "--list"]) == 0
     assert "0 of 1 to do" in capsys.readouterr().out

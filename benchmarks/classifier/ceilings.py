@@ -14,16 +14,16 @@ from launch.planning.device_rates import MATRIX_SIZE, STREAM_BYTES, product_rate
 
 
 @dataclass(frozen=True)
-class Rates:
+class Ceilings:
     """The best that this machine showed: operations of a square product, and bytes of `a += b`, each per second."""
 
     float32_operations: float
     bfloat16_operations: float
     memory_bytes: float
 
-    def or_better(self, other: Rates) -> Rates:
+    def or_better(self, other: Ceilings) -> Ceilings:
         """The better of two measurements of one machine, rate by rate: what it can do, whatever else it did."""
-        return Rates(
+        return Ceilings(
             max(self.float32_operations, other.float32_operations),
             max(self.bfloat16_operations, other.bfloat16_operations),
             max(self.memory_bytes, other.memory_bytes),
@@ -81,19 +81,19 @@ class Floors:
     held_bytes: float
 
 
-def step_floors(work: Work, rates: Rates, devices: int = 1) -> Floors:
-    """The floors of `work` on `devices` that each have these `rates`."""
-    operations = rates.bfloat16_operations if work.product_dtype == "bfloat16" else rates.float32_operations
+def step_floors(work: Work, ceilings: Ceilings, devices: int = 1) -> Floors:
+    """The floors of `work` on `devices` that each have these `ceilings`."""
+    operations = ceilings.bfloat16_operations if work.product_dtype == "bfloat16" else ceilings.float32_operations
     compute_seconds = work.operations / (operations * devices)
-    traffic_seconds = work.traffic_bytes / (rates.memory_bytes * devices)
+    traffic_seconds = work.traffic_bytes / (ceilings.memory_bytes * devices)
     seconds = max(compute_seconds, traffic_seconds)
     return Floors(work.operations, compute_seconds, work.traffic_bytes, traffic_seconds, seconds, work.held_bytes)
 
 
-def measured_rates(device: torch.device, *, matrix_size: int | None = None, stream_bytes: int | None = None) -> Rates:
+def measured_ceilings(device: torch.device, *, matrix_size: int = 0, stream_bytes: int = 0) -> Ceilings:
     """What `device` does at its best within about a second, with all the threads that this process has."""
     size = matrix_size or MATRIX_SIZE[device.type]
-    return Rates(
+    return Ceilings(
         product_rate(device, torch.float32, size),
         product_rate(device, torch.bfloat16, size),
         stream_rate(device, (stream_bytes or STREAM_BYTES[device.type]) // 8),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import memory
-from benchmarks.classifier.floors import Rates, Work, measured_rates, step_floors
+from benchmarks.classifier.ceilings import Ceilings, Work, measured_ceilings, step_floors
 from benchmarks.memory import HighWaterMark, SampledResident, available_bytes, peak_memory
 from partial_fc.rows.sampling import are_drawn
 
@@ -46,21 +46,21 @@ def test_the_drawn_classes_are_those_that_a_step_draws(rate: float) -> None:
 
 def test_the_floor_is_the_longer_of_computing_and_moving() -> None:
     work = Work(False, N, C, D)
-    fast_memory = step_floors(work, Rates(1e9, 2e9, 1e15))
-    slow_memory = step_floors(work, Rates(1e15, 1e15, 1e6))
+    fast_memory = step_floors(work, Ceilings(1e9, 2e9, 1e15))
+    slow_memory = step_floors(work, Ceilings(1e15, 1e15, 1e6))
     assert fast_memory.seconds == fast_memory.compute_seconds == work.operations / 1e9
     assert slow_memory.seconds == slow_memory.traffic_seconds == work.traffic_bytes / 1e6
-    assert step_floors(work, Rates(1e9, 2e9, 1e15), devices=4).seconds == fast_memory.seconds / 4
-    half = step_floors(Work(False, N, C, D, product_dtype="bfloat16"), Rates(1e9, 2e9, 1e15))
+    assert step_floors(work, Ceilings(1e9, 2e9, 1e15), devices=4).seconds == fast_memory.seconds / 4
+    half = step_floors(Work(False, N, C, D, product_dtype="bfloat16"), Ceilings(1e9, 2e9, 1e15))
     assert half.seconds == fast_memory.seconds / 2
 
 
 def test_the_machine_has_rates_and_the_better_of_two_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launch.planning.device_rates.MEASURING_SECONDS", 0.0)
-    rates = measured_rates(CPU, matrix_size=64, stream_bytes=MEBIBYTE)
+    rates = measured_ceilings(CPU, matrix_size=64, stream_bytes=MEBIBYTE)
     for rate in (rates.float32_operations, rates.bfloat16_operations, rates.memory_bytes):
         assert 1e5 < rate < 1e16
-    assert Rates(1, 5, 3).or_better(Rates(2, 4, 3)) == Rates(2, 5, 3)
+    assert Ceilings(1, 5, 3).or_better(Ceilings(2, 4, 3)) == Ceilings(2, 5, 3)
 
 
 def held_for_a_moment() -> None:

@@ -1,0 +1,121 @@
+"""Processes that work when told to: what is compared runs in processes of its own, and takes turns.
+
+Several groups of workers can be alive together, so that what else the machine does meets all of them. A group that
+waits computes nothing; its memory is its own processes' and shows in no other's figures.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+Serving = Generator[Any, Any, None]  # what it yields is the answer; what it is then sent is the next order
+KILLED = -9
+GOODBYE_SECONDS = 10
+
+
+class WorkerError(RuntimeError):
+    """Workers that cannot go on, in one line; `is_out_of_memory`: for want of memory."""
+
+    def __init__(self, message: str, *, is_out_of_memory: bool) -> None:
+        super().__init__(message)
+        self.is_out_of_memory = is_out_of_memory
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a worker answers when it cannot go on, in one line."""
+
+    message: str
+    is_out_of_memory: bool
+
+
+class Workers:
+    """`count` processes of `serve(number, *arguments)`, for a `with` block that ends them. `name` is for messages."""
+
+    def __init__(self, name: str, serve: Callable[..., Serving], *arguments: Any, count: int = 1) -> None:
+        self.name = name
+        self._is_stuck = False  # workers that wait for a dead one need not be waited for
+        self._connections: list[Connection[Any, Any]] = []
+        context = multiprocessing.get_context("forkserver")  # a process in which torch is loaded and has done nothing
+        context.set_forkserver_preload([serve.__module__])
+        self._processes: list[multiprocessing.context.ForkServerProcess] = []
+        for number in range(count):
+            here, there = context.Pipe()
+            process = context.Process(target=_work, args=(there, serve, number, *arguments), name=f"{name}, {number}")
+            process.start()
+            there.close()  # the child has its own: when it dies, this end hears of it
+            self._processes.append(process)
+            self._connections.append(here)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._connections:
+            connection.close()
+        for process in self._processes:
+            process.join(0 if self._is_stuck else GOODBYE_SECONDS)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+    def ask(self, order: Any) -> list[Any]:
+        """Each worker's answer to `order`, in their order. WorkerError where one fails."""
+        for number, connection in enumerate(self._connections):
+            try:
+                connection.send(order)
+            except (BrokenPipeError, ConnectionResetError):  # noqa: PERF203, as many rounds as workers
+                raise self._death(number) from None
+        return self.answers()
+
+    def answers(self) -> list[Any]:
+        """The first answers, heard as they come: a worker that fails before those that it holds up."""
+        answers: dict[int, Any] = {}
+        while len(answers) < len(self._connections):
+            waiting = {connection: n for n, connection in enumerate(self._connections) if n not in answers}
+            for connection in wait(list(waiting)):
+                assert isinstance(connection, Connection)
+                answers[waiting[connection]] = self._answer(waiting[connection])
+        return [answers[number] for number in range(len(answers))]
+
+    def _answer(self, number: int) -> Any:
+        try:
+            answer = self._connections[number].recv()
+        except (EOFError, ConnectionResetError):
+            raise self._death(number) from None
+        if isinstance(answer, Failure):
+            self._is_stuck = True
+            raise WorkerError(f"{self.name}: {answer.message}", is_out_of_memory=answer.is_out_of_memory)
+        return answer
+
+    def _death(self, number: int) -> WorkerError:
+        self._is_stuck = True
+        self._processes[number].join(GOODBYE_SECONDS)
+        code = self._processes[number].exitcode
+        why = "was killed: out of memory, most likely" if code == KILLED else f"ended with exit code {code}"
+        return WorkerError(f"{self.name}: process {number} {why}", is_out_of_memory=code == KILLED)
+
+
+def _work(connection: Connection[Any, Any], serve: Callable[..., Serving], *arguments: Any) -> None:
+    """The life of one worker: an answer, an order, an answer, ... until `serve` ends or nobody asks any more."""
+    try:
+        with closing(serve(*arguments)) as serving:
+            connection.send(next(serving))
+            while True:
+                connection.send(serving.send(connection.recv()))
+    except (StopIteration, EOFError, BrokenPipeError, KeyboardInterrupt):
+        return
+    except Exception as error:
+        is_out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error)
+        if not isinstance(error, ValueError) and not is_out_of_memory:
+            traceback.print_exc()
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        connection.send(Failure(kind + str(error).strip().partition("\n")[0], is_out_of_memory))
