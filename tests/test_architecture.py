@@ -23,7 +23,8 @@ def rooms(package: str, *names: str) -> set[str]:
 
 LIBRARIES = {"partial_fc", "data_pipeline"}
 MEASURING = rooms(  # what every benchmark may use
-    *("benchmarks", "arguments", "documents", "machine", "memory", "plot_style", "processes", "results", "workers"),
+    *("benchmarks", "arguments", "documents", "machine", "memory", "plot_style", "probes", "processes", "results"),
+    *("trainer", "workers"),
 )
 LAYERS = {  # a package, and the project's packages that it may import; the longest name that fits a module holds
     "partial_fc.functional": {"partial_fc.functional"},
@@ -222,7 +223,7 @@ def test_every_source_file_is_looked_at() -> None:
         ("data_pipeline.loader.image_loader", "from data_pipeline.formats.by_path import open_source"),
         ("data_pipeline.source", "from data_pipeline.sets import joined"),
         ("data_pipeline.converting.parts", "import pyarrow"),
-        ("benchmarks.losses.runs", "from benchmarks.scale import probes"),
+        ("benchmarks.losses.runs", "from benchmarks.scale import training"),
         ("launch.pages.report", "from launch.config.run import Config"),
         ("launch.train", "from launch.commands import plan"),
         ("launch.train", "from prometheus_client import Gauge"),

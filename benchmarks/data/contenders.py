@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any
@@ -63,28 +64,20 @@ def contenders() -> dict[str, Contender]:
     """All that can run here, by the name that the tables show."""
     found: dict[str, Contender] = {
         "ImageLoader": image_loader,
-        "its DALI graph alone, exec_dynamic=True": lambda task, count: dali_graph(task, count, exec_dynamic=True),
-        "its DALI graph alone, exec_dynamic=False": lambda task, count: dali_graph(task, count, exec_dynamic=False),
-        "DataLoader + Pillow": lambda task, count: data_loader(task, count, pillow_pixels),
+        "its DALI graph alone, exec_dynamic=True": partial(dali_graph, exec_dynamic=True),
+        "its DALI graph alone, exec_dynamic=False": partial(dali_graph, exec_dynamic=False),
+        "DataLoader + Pillow": partial(data_loader, pixels=pillow_pixels),
     }
     if find_spec("cv2"):
-        found["DataLoader + OpenCV"] = lambda task, count: data_loader(task, count, opencv_pixels)
+        found["DataLoader + OpenCV"] = partial(data_loader, pixels=opencv_pixels)
     return found
 
 
 def image_loader(task: Task, count: int) -> Iterator[Batch]:
     """Ours."""
-    batches = ImageLoader(
-        task.source,
-        task.form,
-        global_batch=task.batch,
-        rank=0,
-        size=1,
-        seed=task.seed,
-        augmentation=MIRROR,
-        num_threads=task.workers,
-    )
-    yield from islice(batches, count)
+    sizes: dict[str, Any] = {"global_batch": task.batch, "rank": 0, "size": 1, "seed": task.seed}
+    loader = ImageLoader(task.source, task.form, **sizes, augmentation=MIRROR, num_threads=task.workers)
+    yield from islice(loader, count)
 
 
 def dali_graph(task: Task, count: int, *, exec_dynamic: bool) -> Iterator[Batch]:
@@ -93,7 +86,6 @@ def dali_graph(task: Task, count: int, *, exec_dynamic: bool) -> Iterator[Batch]
     The dynamic executor gives each batch of bytes memory of its own; the static one writes the next batch over the
     last. Normalised, both have memory of their own.
     """
-
     is_other_size = np.zeros(task.batch, np.bool_)
 
     def columns(info: Any) -> list[Any]:
@@ -124,13 +116,8 @@ def data_loader(task: Task, count: int, pixels: Callable[[NDArray[np.uint8], boo
     """
     orders = (task.order(step) for step in range(count))
     steps = [list(zip(order.samples.tolist(), order.parameters["flip"].tolist(), strict=True)) for order in orders]
-    loader = DataLoader(
-        _Decoded(task.source, pixels),
-        batch_sampler=steps,
-        num_workers=task.workers,
-        multiprocessing_context="fork" if task.workers else None,
-    )
-    for images, labels in loader:
+    forked: dict[str, Any] = {"num_workers": task.workers, "multiprocessing_context": "fork"} if task.workers else {}
+    for images, labels in DataLoader(_Decoded(task.source, pixels), batch_sampler=steps, **forked):
         yield Batch(images.permute(0, 3, 1, 2), labels)
 
 
@@ -149,9 +136,7 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
 def pillow_pixels(encoded: NDArray[np.uint8], is_mirrored: bool) -> Pixels:
     """(side, side, 3), RGB, by Pillow."""
     image: Image.Image = Image.open(io.BytesIO(encoded.tobytes())).convert("RGB")
-    if is_mirrored:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.array(image)
+    return np.array(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if is_mirrored else image)
 
 
 def opencv_pixels(encoded: NDArray[np.uint8], is_mirrored: bool) -> Pixels:

@@ -3,54 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_pipeline.formats.folders.image_list import FILES_TRIED
-from data_pipeline.formats.recordio.record_file import IMAGE_HEAD, MAGIC, RECORD_HEAD
+from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.formats.tar.writer import TarWriter
 from data_pipeline.order.shuffled import permuted
 
 IMAGES_OF_EACH = 100
 IMAGE = b"\xff\xd8\xff\xe0tiny"  # what opening does not look at
-LINES_AT_A_TIME = 100_000
+PLACES_AT_A_TIME = 100_000
 MOST_OF_A_SHARD = 100_000
-RECORD = np.dtype([("head", "<u4", 2), ("flag", "<u4"), ("label", "<f4"), ("ids", "<u8", 2), ("image", "V8")])
 
 
 def records(folder: Path, images: int) -> Path:
-    """A `.rec` and its `.idx`, in im2rec's layout."""
-    assert RECORD.itemsize == RECORD_HEAD.size + IMAGE_HEAD.size + len(IMAGE)
-    rows = np.zeros(images, RECORD)
-    rows["head"] = MAGIC, IMAGE_HEAD.size + len(IMAGE)
-    rows["label"] = np.arange(images) // IMAGES_OF_EACH
-    rows["ids"][:, 0] = np.arange(images)
-    rows["image"] = np.void(IMAGE)
-    rows.tofile(folder / "train.rec")
-    _write_lines(folder / "train.idx", images, lambda at: f"{at}\t{at * RECORD.itemsize}\n")
+    """A `.rec` and its `.idx`, shuffled and so in im2rec's layout."""
+    with RecordWriter(folder / "train.rec") as writer:
+        for at in _shuffled(images):
+            writer.append(at // IMAGES_OF_EACH, IMAGE)
     return folder / "train.rec"
 
 
 def numbered_list(folder: Path, images: int) -> Path:
     """`path label`, identity after identity."""
-    return _write_list(folder / "numbers.txt", images, lambda at: f"{_path(at)} {at // IMAGES_OF_EACH}\n")
+    return _list(folder / "numbers.txt", "{path} {label}\n", images, range(images))
 
 
 def im2rec_list(folder: Path, images: int) -> Path:
     """im2rec's `key label path`, whose labels have six zeros behind the point, shuffled as im2rec does."""
-
-    def line(at: int) -> str:
-        return f"{at}\t{at // IMAGES_OF_EACH:.6f}\t{_path(at)}\n"
-
-    return _write_list(folder / "im2rec.lst", images, line, shuffled=True)
+    return _list(folder / "im2rec.lst", "{key}\t{label:.6f}\t{path}\n", images, _shuffled(images))
 
 
 def named_list(folder: Path, images: int) -> Path:
     """`path <tab> name`, shuffled: the form that takes longest."""
-    return _write_list(folder / "names.tsv", images, lambda at: f"{_path(at)}\t{_name(at)}\n", shuffled=True)
+    return _list(folder / "names.tsv", "{path}\t{name}\n", images, _shuffled(images))
 
 
 def folders(folder: Path, images: int) -> Path:
@@ -115,26 +105,24 @@ def _path(at: int) -> str:
 def _table(images: int) -> Any:
     import pyarrow
 
-    names = [_name(at) for at in range(0, images, IMAGES_OF_EACH) for _ in range(IMAGES_OF_EACH)][:images]
+    names = [_name(at) for at in range(images)]
     return pyarrow.table({"image": pyarrow.array([IMAGE] * images), "label": pyarrow.array(names)})
 
 
-def _write_list(path: Path, images: int, line: Callable[[int], str], *, shuffled: bool = False) -> Path:
-    """The list, and those of its images that are looked for when it is opened."""
-    for place in np.linspace(0, images - 1, FILES_TRIED).astype(np.int64).tolist():
-        image = path.parent / _path(next(_places(place, place + 1, images, shuffled)))
-        image.parent.mkdir(exist_ok=True)
-        image.write_bytes(IMAGE)
-    _write_lines(path, images, line, shuffled=shuffled)
-    return path
+def _shuffled(images: int) -> Iterator[int]:
+    for first in range(0, images, PLACES_AT_A_TIME):
+        places = np.arange(first, min(first + PLACES_AT_A_TIME, images), dtype=np.int64)
+        yield from permuted(places, images, 0, 0).tolist()
 
 
-def _write_lines(path: Path, images: int, line: Callable[[int], str], *, shuffled: bool = False) -> None:
+def _list(path: Path, line: str, images: int, order: Iterable[int]) -> Path:
+    """A list with such lines, and those of its images that are looked for when it is opened."""
+    tried = set(np.linspace(0, images - 1, FILES_TRIED).astype(np.int64).tolist())
     with path.open("w", encoding="ascii", newline="\n") as file:
-        for first in range(0, images, LINES_AT_A_TIME):
-            file.writelines(line(at) for at in _places(first, first + LINES_AT_A_TIME, images, shuffled))
-
-
-def _places(first: int, end: int, images: int, shuffled: bool) -> Iterator[int]:
-    places = np.arange(first, min(end, images), dtype=np.int64)
-    yield from (permuted(places, images, 0, 0) if shuffled else places).tolist()
+        for place, at in enumerate(order):
+            file.write(line.format(key=at, label=at // IMAGES_OF_EACH, name=_name(at), path=_path(at)))
+            if place in tried:
+                image = path.parent / _path(at)
+                image.parent.mkdir(exist_ok=True)
+                image.write_bytes(IMAGE)
+    return path

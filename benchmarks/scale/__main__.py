@@ -4,8 +4,8 @@
     python -m benchmarks.scale --document                        # the tables again, from what is there
 
 The set is made by `partial-fc pack synthetic` where DIR has none. Opening, the first batch and the shuffle are measured
-by processes of their own (`scale/probes.py`), training by `partial-fc train` (`scale/training.py`). A finished part is
-kept in the JSON and not measured again; `--again opening` measures it again. Let nothing else run meanwhile.
+by processes of their own (`probes.py`), training by `partial-fc train` (`scale/training.py`). A finished part is kept
+in the JSON and not measured again; `--again opening` measures it again. Let nothing else run meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -23,12 +22,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.documents import write_part
+from benchmarks.arguments import parser
+from benchmarks.documents import DOCS, write_part
 from benchmarks.machine import this_machine
+from benchmarks.probes import first_batch, opening, probed, shuffle
+from benchmarks.processes import used_cpu_seconds
+from benchmarks.results import write_json
 from benchmarks.scale.tables import document_part
-from benchmarks.scale.training import OBJECTIVES, TrainingError, training
+from benchmarks.scale.training import OBJECTIVES, training, training_settings
+from benchmarks.trainer import TrainingError
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 PART = "scale"
 PACKING = "packing.json"  # beside the set, which may be older than the figures of the rest
 PARTS = ("packing", "opening", "first_batch", "shuffle", *OBJECTIVES)
@@ -38,12 +41,13 @@ Part = Callable[[], Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is not there yet and write the tables. 0: done; 1: packing, a probe or a training failed, or the
-    set that is there is another one."""
-    parser = _parser()
-    chosen = parser.parse_args(argv)
+    set that is there is another one.
+    """
+    arguments = _parser()
+    chosen = arguments.parse_args(argv)
     if not chosen.document:
         if chosen.data is None or chosen.run_dir is None:
-            parser.error("expected --data and --run-dir, or --document alone")
+            arguments.error("expected --data and --run-dir, or --document alone")
         name = f"{chosen.identities}x{chosen.images}.json"
         path = chosen.json or chosen.docs / "performance" / this_machine("cpu").name / PART / name
         try:
@@ -57,20 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parts(chosen: argparse.Namespace) -> dict[str, Part]:
     """The measurements by name, in the order in which they are made."""
-    folder, images = chosen.data, chosen.identities * chosen.images
-    sized = {"size": chosen.size, "batch": chosen.batch}
-    found: dict[str, Part] = {
+    folder, sized = chosen.data, {"size": chosen.size, "batch": chosen.batch}
+    images, steps = chosen.identities * chosen.images, {"p2sgrad": chosen.steps, "adacos": chosen.softmax_steps}
+
+    def trained(objective: str) -> dict[str, Any]:
+        settings = training_settings(folder, objective=objective, images=images, steps=steps[objective], **sized)
+        return training(settings, chosen.run_dir / objective, ranks=chosen.nproc)
+
+    return {
         "packing": partial(packing, chosen),
-        "opening": lambda: [probed("opening", folder) for _ in range(OPENINGS)],
-        "first_batch": lambda: probed("first_batch", folder, **sized, start_seconds=time.time()),
-        "shuffle": partial(probed, "shuffle", folder),
+        "opening": lambda: [probed(opening, folder) for _ in range(OPENINGS)],
+        "first_batch": lambda: probed(first_batch, folder, **sized, start_seconds=time.time()),
+        "shuffle": partial(probed, shuffle, folder),
+        **{objective: partial(trained, objective) for objective in OBJECTIVES},
     }
-    for objective, steps in zip(OBJECTIVES, (chosen.steps, chosen.softmax_steps), strict=True):
-        run_dir = chosen.run_dir / objective
-        found[objective] = partial(
-            training, folder, run_dir, objective=objective, images=images, steps=steps, ranks=chosen.nproc, **sized
-        )
-    return found
 
 
 def measure(waiting: dict[str, Part], path: Path, *, again: Sequence[str]) -> None:
@@ -82,7 +86,7 @@ def measure(waiting: dict[str, Part], path: Path, *, again: Sequence[str]) -> No
         load, began = os.getloadavg()[0], time.perf_counter()
         result[name] = {"load": load, "date": time.strftime("%Y-%m-%d"), "figures": part()}
         result["machine"] = asdict(this_machine("cpu"))
-        _write(result, path)
+        write_json(result, path)
         print(f"{name}, in {time.perf_counter() - began:.0f} s: {json.dumps(result[name]['figures'])}", flush=True)
 
 
@@ -92,24 +96,16 @@ def packing(chosen: argparse.Namespace) -> dict[str, Any]:
     asked = {name: getattr(chosen, name) for name in ("identities", "images", "size", "quality")}
     if not (folder / "train.rec").exists():
         words = ["pack", "synthetic", "--out", str(folder), *(f"--{name}={value}" for name, value in asked.items())]
-        began, used_seconds = time.perf_counter(), _cpu_seconds_of_children()
+        began, used_seconds = time.perf_counter(), used_cpu_seconds()
         subprocess.run([sys.executable, "-m", "launch.cli", *words], check=True)
-        seconds, cpu_seconds = time.perf_counter() - began, _cpu_seconds_of_children() - used_seconds
-        (folder / PACKING).write_text(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds}) + "\n")
+        took = {"seconds": time.perf_counter() - began, "cpu_seconds": used_cpu_seconds() - used_seconds}
+        write_json(took, folder / PACKING)
     found, expected = (folder / "property").read_text(), f"{chosen.identities},{chosen.size},{chosen.size}\n"
     if found != expected:
         raise ValueError(f"{folder} has a set of {found.strip()} (identities, height, width), not {expected.strip()}")
     took = json.loads((folder / PACKING).read_text()) if (folder / PACKING).exists() else {}
     sizes = {f"{name}_bytes": (folder / f"train.{name}").stat().st_size for name in ("rec", "idx")}
     return {**asked, **took, **sizes}
-
-
-def probed(name: str, folder: Path, **options: float) -> dict[str, float]:
-    """What one probe finds, in a process of its own."""
-    words = [f"--{option.replace('_', '-')}={value}" for option, value in options.items()]
-    command = [sys.executable, "-m", "benchmarks.scale.probes", name, str(folder), *words]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
 
 
 def write_document(docs: Path) -> None:
@@ -120,37 +116,23 @@ def write_document(docs: Path) -> None:
     write_part(docs / "performance.md", PART, body)
 
 
-def _cpu_seconds_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _write(result: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f"{path.name}.partial")
-    whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    whole.replace(path)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="the set, which is made there if there is none")
-    parser.add_argument("--run-dir", type=Path, help="where the trainings write; 0.5 GB each")
-    parser.add_argument("--identities", type=int, default=1_000_000, help="(default: %(default)s)")
-    parser.add_argument("--images", type=int, default=4, help="of each (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=24, help="side in pixels (default: %(default)s)")
-    parser.add_argument("--quality", type=int, default=75, help="of the JPEGs (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=512, help="images of all ranks (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=300, help="of P2SGrad (default: %(default)s)")
-    parser.add_argument("--softmax-steps", type=int, default=100, help="of AdaCos (default: %(default)s)")
-    parser.add_argument("--nproc", type=int, default=2, help="ranks (default: %(default)s)")
-    parser.add_argument("--again", nargs="+", choices=PARTS, help="measure these once more")
-    parser.add_argument("--json", type=Path, help="(default: docs/performance/MACHINE/scale/IDENTITIESxIMAGES.json)")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="holds performance.md and performance/")
-    parser.add_argument("--document", action="store_true", help="write the tables; measure nothing")
-    return parser
+    arguments = parser("scale", __doc__)
+    arguments.add_argument("--data", type=Path, help="the set, which is made there if there is none")
+    arguments.add_argument("--run-dir", type=Path, help="where the trainings write; 0.5 GB each")
+    arguments.add_argument("--identities", type=int, default=1_000_000, help="(default: %(default)s)")
+    arguments.add_argument("--images", type=int, default=4, help="of each (default: %(default)s)")
+    arguments.add_argument("--size", type=int, default=24, help="side in pixels (default: %(default)s)")
+    arguments.add_argument("--quality", type=int, default=75, help="of the JPEGs (default: %(default)s)")
+    arguments.add_argument("--batch", type=int, default=512, help="images of all ranks (default: %(default)s)")
+    arguments.add_argument("--steps", type=int, default=300, help="of P2SGrad (default: %(default)s)")
+    arguments.add_argument("--softmax-steps", type=int, default=100, help="of AdaCos (default: %(default)s)")
+    arguments.add_argument("--nproc", type=int, default=2, help="ranks (default: %(default)s)")
+    arguments.add_argument("--again", nargs="+", choices=PARTS, help="measure these once more")
+    arguments.add_argument("--json", type=Path, help="(default: docs/performance/MACHINE/scale/IDENTITIESxIMAGES.json)")
+    arguments.add_argument("--docs", type=Path, default=DOCS, help="holds performance.md and performance/")
+    arguments.add_argument("--document", action="store_true", help="write the tables; measure nothing")
+    return arguments
 
 
 if __name__ == "__main__":

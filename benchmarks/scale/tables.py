@@ -72,11 +72,10 @@ def training_table(result: Result) -> str:
     """A row for each objective."""
     columns = ("", "steps", "images/s", "s a step", "least to most", "waiting for data")
     more = ("peak of a rank, GB", "its own, GB", "first step after", "loss, first tenth", "last tenth")
-    return table((*columns, *more), [training_row(name, result[name]["figures"]) for name in OBJECTIVES])
+    return table((*columns, *more), [_training_row(name, result[name]["figures"]) for name in OBJECTIVES])
 
 
-def training_row(name: str, found: Result) -> tuple[str, ...]:
-    """The figures of one training."""
+def _training_row(name: str, found: Result) -> tuple[str, ...]:
     return (
         f"{TITLES[name]}, batches of {found['batch']} on {len(found['peak_bytes_of_ranks'])} ranks",
         str(found["steps"]),

@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scale.probes import status_bytes
-from launch.config.loading import resolved_yaml
-from launch.config.run import Config
+from benchmarks.processes import ranks_under, status_bytes
+from benchmarks.trainer import Report, train
 
-LOOK_SECONDS = 0.25
 REPORTS = 60  # of a run
 WARMUP_STEPS = 20
 MEMORY = {"peak": "VmHWM", "own": "RssAnon"}
-RANK_COMMAND = b"launch.train"
 OBJECTIVES = ("p2sgrad", "adacos")
-Report = dict[str, Any]
 
 
-class TrainingError(RuntimeError):
-    """The trainer ended with an error, which stands in the log that the message names."""
+def training(settings: Mapping[str, Any], run_dir: Path, *, ranks: int) -> dict[str, Any]:
+    """Figures of a training with these settings on `ranks` ranks, and the most memory that each rank had.
 
+    `VmHWM` is the kernel's own mark of all that is resident; `RssAnon`, what is the process's alone and in no file, is
+    looked at four times a second. What a rank took in its last quarter of a second may be missing.
+    """
+    peaks: dict[int, dict[str, int]] = {}
 
-def training(
-    data: Path, run_dir: Path, *, objective: str, images: int, size: int, batch: int, steps: int, ranks: int
-) -> dict[str, Any]:
-    """Figures of a training of `steps` steps of `batch` images on `ranks` ranks, from `run_dir/metrics.jsonl`."""
-    config = training_config(data, run_dir, objective=objective, images=images, size=size, batch=batch, steps=steps)
-    path = run_dir.with_name(f"{run_dir.name}.yaml")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(resolved_yaml(config))
+    def look(trainer: int) -> None:
+        for rank in ranks_under(trainer):
+            peak = peaks.setdefault(rank, dict.fromkeys(MEMORY.values(), 0))
+            peak |= {field: max(most, status_bytes(field, rank)) for field, most in peak.items()}
+
     began = time.time()
-    peaks = watched_ranks(["train", str(path), "--nproc", str(ranks)], run_dir.with_name(f"{run_dir.name}.log"))
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    memory = {f"{kind}_bytes_of_ranks": [peak[field] for peak in peaks] for kind, field in MEMORY.items()}
-    return {**figures([json.loads(line) for line in lines], began), **memory}
+    reports = train(settings, run_dir, ranks=ranks, watch=look)
+    memory = {
+        f"{kind}_bytes_of_ranks": [peaks[rank][field] for rank in sorted(peaks)] for kind, field in MEMORY.items()
+    }
+    return {**figures(reports, began), **memory}
 
 
-def training_config(
-    data: Path, run_dir: Path, *, objective: str, images: int, size: int, batch: int, steps: int
-) -> Config:
+def training_settings(data: Path, *, objective: str, images: int, size: int, batch: int, steps: int) -> dict[str, Any]:
     """A narrow network, so that the classifier is most of the work, and not compiled: a compiler takes minutes beside
-    hundreds of steps. bfloat16 products, float32 rows without momentum."""
+    hundreds of steps. bfloat16 products, float32 rows without momentum.
+    """
     epochs_per_step = batch / images
-    tree = {
-        "run_dir": run_dir,
-        "data": {"train": data, "image_size": size},
+    return {
+        "data": {"train": str(data.resolve()), "image_size": size},
         "backbone": {"name": "r18", "width": 16, "embedding_dim": 128, "compile": False},
         "objective": {"name": objective},
         "classifier": {"products": "bfloat16", "learning_rate": 0.005},
@@ -63,49 +57,6 @@ def training_config(
         },
         "report": {"every_steps": max(steps // REPORTS, 1), "prometheus": False},
     }
-    return Config.model_validate(tree)
-
-
-def watched_ranks(words: list[str], log: Path) -> list[dict[str, int]]:
-    """The most that each rank of `partial-fc` with these words had in memory, in bytes, by the fields of `MEMORY`.
-
-    `VmHWM` is the kernel's own mark of all that is resident; `RssAnon`, what is the process's alone and in no file, is
-    looked at four times a second. What a rank took in its last quarter of a second may be missing.
-    """
-    peaks: dict[int, dict[str, int]] = {}
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "launch.cli", *words]
-        with subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as trainer:
-            while trainer.poll() is None:
-                for process in ranks_under(trainer.pid):
-                    peak = peaks.setdefault(process, dict.fromkeys(MEMORY.values(), 0))
-                    for field in peak:
-                        peak[field] = max(peak[field], status_bytes(process, field))
-                time.sleep(LOOK_SECONDS)
-    if trainer.returncode:
-        raise TrainingError(f"partial-fc {' '.join(words)} ended with exit code {trainer.returncode}: see {log}")
-    return [peaks[process] for process in sorted(peaks)]
-
-
-def ranks_under(process: int) -> list[int]:
-    """The processes below `process` that are ranks of a training."""
-    found = []
-    for child in children(process):
-        found += [child] if RANK_COMMAND in text_of(child, "cmdline") else ranks_under(child)
-    return found
-
-
-def children(process: int) -> list[int]:
-    """The processes that `process` started from its main thread."""
-    return [int(child) for child in text_of(process, f"task/{process}/children").split()]
-
-
-def text_of(process: int, name: str) -> bytes:
-    """A file of `/proc/PID`; nothing where the process has ended."""
-    try:
-        return Path(f"/proc/{process}/{name}").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
 
 
 def figures(reports: list[Report], began: float) -> dict[str, Any]:

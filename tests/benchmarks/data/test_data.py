@@ -17,8 +17,10 @@ import torch
 from benchmarks.data import __main__ as data
 from benchmarks.data.__main__ import document_part
 from benchmarks.data.contenders import Task, contenders, pillow_pixels
-from benchmarks.data.turns import Cost, costs, spent, used_cpu_seconds
+from benchmarks.data.costs import Cost, costs, spent
 from benchmarks.documents import with_part
+from benchmarks.processes import used_cpu_seconds
+from benchmarks.workers import WorkerError
 from data_pipeline.formats.by_path import open_source
 from data_pipeline.loader.image_loader import Batch
 from data_pipeline.packing.synthetic import pack_synthetic
@@ -124,7 +126,7 @@ def test_a_measurement_fills_the_document_and_the_file(
 
 @pytest.mark.processes
 def test_a_contender_that_ends_early_is_named(task: Task) -> None:
-    with pytest.raises(RuntimeError, match="nobody: its process ended without an answer"):
+    with pytest.raises(WorkerError, match="nobody: KeyError: 'nobody'"):
         costs(task, ["nobody"], turns=1, short=1, long=2)
 
 

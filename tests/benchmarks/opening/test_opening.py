@@ -40,6 +40,7 @@ def test_figures_are_printed_kept_and_written_into_the_document(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.json", "page.md"], "the sets are removed"
 
 
+@pytest.mark.processes
 def test_a_set_of_another_length_is_no_measurement(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has 5 images: expected 6"):
-        opening.opening(FORMS["list, numbers"](tmp_path, 5), 6)
+        opening.openings(FORMS["list, numbers"](tmp_path, 5), 6, times=1)

@@ -11,7 +11,8 @@ import pytest
 from benchmarks.machine import this_machine
 from benchmarks.scale import __main__ as scale
 from benchmarks.scale.tables import rows_of_opening
-from benchmarks.scale.training import TrainingError, figures, watched_ranks
+from benchmarks.scale.training import figures
+from benchmarks.trainer import TrainingError, train
 from data_pipeline.formats.recordio.source import RecordSource
 
 IDENTITIES, IMAGES, STEPS, BATCH, OPENINGS = 20, 4, 3, 16, 2
@@ -132,7 +133,8 @@ def test_an_opening_that_takes_too_long_is_said_to() -> None:
     assert rows[1][1] == "3 MB, 1 MB before it"
 
 
+@pytest.mark.processes
 def test_a_training_that_fails_names_its_log(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"ended with exit code 2: see .*run\.log"):
-        watched_ranks(["train", "missing.yaml", "--nproc", "1"], tmp_path / "run.log")
-    assert "missing.yaml" in (tmp_path / "run.log").read_text()
+    with pytest.raises(TrainingError, match=r"ended with exit code 3: see .*run\.log"):
+        train({"data": {"train": "missing.rec"}}, tmp_path / "run", ranks=1)
+    assert "missing.rec" in (tmp_path / "run.log").read_text()

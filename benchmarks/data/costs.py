@@ -1,4 +1,4 @@
-"""Contenders that take turns, each in a process of its own, which keeps its memory as the trainer's does.
+"""What loading costs: contenders in turns, each in a process of its own that keeps its memory as the trainer's does.
 
 Two in one process would disturb each other: DataLoader forks, and the fork of a process in which DALI has run threads
 was seen to hang.
@@ -6,15 +6,14 @@ was seen to hang.
 
 from __future__ import annotations
 
-import resource
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 
 from benchmarks.data.contenders import Contender, Task, contenders
+from benchmarks.processes import used_cpu_seconds
+from benchmarks.workers import Serving, Workers
 from launch.processes import keep_freed_memory
 
 
@@ -39,17 +38,18 @@ class Cost:
 def costs(task: Task, names: Iterable[str], *, turns: int, short: int, long: int) -> dict[str, Cost]:
     """The costs of the contenders of those names, turn by turn, after a short run each that loads what they need."""
     result = {name: Cost() for name in names}
-    with ExitStack() as processes:
-        found = {name: processes.enter_context(_process(name, task)) for name in result}
-        for name in found:
-            _turn(found[name], name, short)
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(Workers(name, loading, name, task)) for name in result}
+        for worker in workers.values():
+            worker.answers()
+            worker.ask(short)
         for turn in range(turns):
             for name, cost in result.items():
                 for batches, cpu_seconds, seconds in (
                     (short, cost.short_cpu_seconds, cost.short_seconds),
                     (long, cost.long_cpu_seconds, cost.long_seconds),
                 ):
-                    cpu, clock = _turn(found[name], name, batches)
+                    ((cpu, clock),) = workers[name].ask(batches)
                     cpu_seconds.append(cpu)
                     seconds.append(clock)
                 further = cost.cpu_microseconds((long - short) * task.batch)
@@ -57,10 +57,12 @@ def costs(task: Task, names: Iterable[str], *, turns: int, short: int, long: int
     return result
 
 
-def used_cpu_seconds() -> float:
-    """What this process and its ended children have used, in user and in system time."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+def loading(number: int, name: str, task: Task) -> Serving:
+    """The life of a contender's process: answers a number of batches with what they took."""
+    keep_freed_memory()
+    batches = yield
+    while True:
+        batches = yield spent(contenders()[name], task, batches)
 
 
 def spent(contender: Contender, task: Task, batches: int) -> tuple[float, float]:
@@ -69,38 +71,3 @@ def spent(contender: Contender, task: Task, batches: int) -> tuple[float, float]
     for batch in contender(task, batches):
         assert len(batch.images) == task.batch
     return used_cpu_seconds() - cpu, time.perf_counter() - clock
-
-
-@contextmanager
-def _process(name: str, task: Task) -> Iterator[Connection]:
-    """The near end of a connection to a contender's process, which ends with the `with` block."""
-    context = get_context("spawn")
-    near, far = context.Pipe()
-    process = context.Process(target=_serve, args=(name, task, far))
-    process.start()
-    far.close()
-    try:
-        yield near
-    finally:
-        near.close()
-        process.join()
-
-
-def _serve(name: str, task: Task, connection: Connection) -> None:
-    """Runs as many batches as it is told, as often as it is told, and answers what that took."""
-    keep_freed_memory()
-    while True:
-        try:
-            batches = connection.recv()
-        except EOFError:
-            return
-        connection.send(spent(contenders()[name], task, batches))
-
-
-def _turn(connection: Connection, name: str, batches: int) -> tuple[float, float]:
-    connection.send(batches)
-    try:
-        cpu, seconds = connection.recv()
-    except EOFError as error:
-        raise RuntimeError(f"{name}: its process ended without an answer; it says above why") from error
-    return cpu, seconds
