@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from data_pipeline.files.whole_file import whole_file
+from data_pipeline.files.whole_file import WholeFile
 
 Kind = TypeVar("Kind")
 
@@ -18,7 +18,7 @@ def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Keep `values` at `path`, a line for each of them. ValueError where a figure is no number."""
     lines = [f" {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in values.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
+    with WholeFile(path) as file:
         file.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
