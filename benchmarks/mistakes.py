@@ -24,6 +24,7 @@ from benchmarks.documents import table
 from data_pipeline.checking.contact_sheet import GAP_PIXELS, PAPER, Row, strip
 from data_pipeline.source import Source
 from launch import assembly
+from launch.assembly.run_folder import RunFolder
 from launch.config.loading import load_config
 from launch.evaluation.embeddings import embeddings
 from partial_fc import World
@@ -42,7 +43,7 @@ Mistakes = Counter[tuple[int, int]]
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, draw the picture where one is asked for, and return 0."""
     arguments = _parser().parse_args(argv)
-    source = assembly.open_records(arguments.data)
+    source = assembly.open_held_out(arguments.data)
     labels_N = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
     embedded = {str(run_dir): unit_embeddings(run_dir, source) for run_dir in arguments.run_dirs}
     embedded["all of them joined"] = normalize(torch.cat([*embedded.values()], dim=1))
@@ -59,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def unit_embeddings(run_dir: Path, source: Source) -> Tensor:
     """The unit rows `(N, D)`, float32, that the last checkpoint of a run gives the images of `source`."""
-    config, device = load_config(run_dir / "config.yaml"), local_device()
-    backbone = assembly.backbone(config, latest_checkpoint(run_dir / "checkpoints")).to(device)
+    folder, device = RunFolder(run_dir), local_device()
+    config, weights = load_config(folder.config), latest_checkpoint(folder.checkpoints)
+    backbone = assembly.backbone(config.backbone, config.data.image_size, weights).to(device)
     return embeddings(config, backbone, source, World(), device, flip=False)[0].float().cpu()
 
 

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = load_config(folder.config)
     source, pairs = _opened(config, arguments)  # what cannot be used is refused before there is a process group
     weights = arguments.weights or latest_checkpoint(folder.checkpoints)
-    backbone = assembly.backbone(config, weights)
+    backbone = assembly.backbone(config.backbone, config.data.image_size, weights)
     device = local_device()
     with process_group() as world:
         backbone = backbone.to(device)
@@ -90,7 +90,7 @@ def _opened(config: Config, arguments: argparse.Namespace) -> tuple[Source, Pair
     held_out = arguments.data or config.data.evaluate
     if held_out is None:
         raise ConfigError(f"{RunFolder(arguments.run_dir).config} names no data.evaluate: give --data PATH")
-    source = assembly.open_records(held_out, config)
+    source = assembly.open_held_out(held_out, config.data)
     return source, arguments.pairs and read_pairs(arguments.pairs, source.labels, identity_names(source, held_out))
 
 

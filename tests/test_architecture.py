@@ -61,7 +61,7 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     "launch.assembly": {"launch.assembly", "launch.config", *LIBRARIES},
     "launch.pages": rooms("launch", "pages", "units", "figure_style")
     | {"partial_fc.evaluation", "data_pipeline.checking"},
-    "launch.planning": {"partial_fc", *rooms("launch", "planning", "config", "units", "figure_style")},
+    "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
     "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages") | LIBRARIES,
     "launch.commands": rooms("launch", "commands", "assembly", "config", "pages", "planning", "processes", "units")
     | LIBRARIES,

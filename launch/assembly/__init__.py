@@ -1,13 +1,12 @@
 """A run's parts, made from its configuration."""
 
-from launch.assembly.bad_images import agreed_bad_images
-from launch.assembly.data import batch_shares, image_format, loader, open_records, open_training_data
-from launch.assembly.model import autocast, backbone, compiled, head, replicated
+from launch.assembly.data import batch_shares, image_format, loader, open_held_out, open_training_data
+from launch.assembly.model import autocast, backbone, compiled, head, network, objective, replicated, row_optimizer
 from launch.assembly.optimizer import optimizer, rate_setter
-from launch.assembly.sinks import sinks
+from launch.assembly.run import run
+from launch.assembly.sinks import open_sinks
 
 __all__ = [
-    "agreed_bad_images",
     "autocast",
     "backbone",
     "batch_shares",
@@ -15,10 +14,14 @@ __all__ = [
     "head",
     "image_format",
     "loader",
-    "open_records",
+    "network",
+    "objective",
+    "open_held_out",
+    "open_sinks",
     "open_training_data",
     "optimizer",
     "rate_setter",
     "replicated",
-    "sinks",
+    "row_optimizer",
+    "run",
 ]

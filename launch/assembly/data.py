@@ -21,87 +21,87 @@ from data_pipeline.sets.joined import Join, joined_sets
 from data_pipeline.sets.noisy import NoisyLabels
 from data_pipeline.sets.selected import SelectedSource
 from data_pipeline.source import Source
+from launch.config.data import DataConfig
 from launch.config.loading import ConfigError
-from launch.config.run import Config
 from partial_fc import World
 
 
-def image_format(config: Config, device: torch.device) -> ImageFormat:
+def image_format(section: DataConfig, device: torch.device) -> ImageFormat:
     """What an image becomes: in channels-last order, as the backbone takes it."""
-    side = config.data.image_size
     place = "cpu" if device.type == "cpu" else device.index or 0
-    return ImageFormat(side, side, device=place, channels_last=True, fill=float(config.data.fill))
+    side = section.image_size
+    return ImageFormat(side, side, device=place, channels_last=True, fill=float(section.fill))
 
 
-def batch_shares(config: Config, world: World) -> list[int]:
+def batch_shares(batch_size: int, ranks: int) -> list[int]:
     """How many images of every global batch each rank has."""
-    return [len(rank_positions(0, config.schedule.batch_size, rank, world.size)) for rank in range(world.size)]
+    return [len(rank_positions(0, batch_size, rank, ranks)) for rank in range(ranks)]
 
 
-def loader(config: Config, source: Source, world: World, device: torch.device) -> ImageLoader:
+def loader(
+    section: DataConfig, source: Source, *, batch_size: int, seed: int, world: World, device: torch.device
+) -> ImageLoader:
     """This rank's part of every global batch, endless. ConfigError when a rank would get fewer than two images."""
-    if config.schedule.batch_size < 2 * world.size:
+    if batch_size < 2 * world.size:
         raise ConfigError(
-            f"schedule.batch_size is {config.schedule.batch_size}: BatchNorm needs two images on each of "
+            f"schedule.batch_size is {batch_size}: BatchNorm needs two images on each of "
             f"{world.size} ranks, {2 * world.size} together"
         )
     return ImageLoader(
         source,
-        image_format(config, device),
-        global_batch=config.schedule.batch_size,
+        image_format(section, device),
+        global_batch=batch_size,
         rank=world.rank,
         size=world.size,
-        seed=config.seed,
-        augmentation=Augmentation(**config.data.augmentation.model_dump()),
-        quarantine=_quarantine(config, source),
-        sample_order=_sample_order(config, source),
-        num_threads=config.data.decode_threads,
+        seed=seed,
+        augmentation=Augmentation(**section.augmentation.model_dump()),
+        quarantine=_quarantine(section.quarantine, source),
+        sample_order=_sample_order(section.images_per_identity_in_batch, source, batch_size, seed),
+        num_threads=section.decode_threads,
     )
 
 
-def _quarantine(config: Config, source: Source) -> NDArray[np.int64]:
-    """The listed images, by their numbers in ``source``: a list is of the set as it lies on disk."""
-    if config.data.quarantine is None:
+def _quarantine(path: Path | None, source: Source) -> NDArray[np.int64]:
+    """The images listed in ``path``, by their numbers in ``source``: a list is of the set as it lies on disk."""
+    if path is None:
         return np.empty(0, np.int64)
     listed = source.source if isinstance(source, NoisyLabels) else source
     if isinstance(listed, SelectedSource):
-        return listed.samples_of(quarantined_samples(config.data.quarantine, listed.source))
-    return quarantined_samples(config.data.quarantine, listed)
+        return listed.samples_of(quarantined_samples(path, listed.source))
+    return quarantined_samples(path, listed)
 
 
-def _sample_order(config: Config, source: Source) -> SampleOrder | None:
+def _sample_order(images_each: int | None, source: Source, batch_size: int, seed: int) -> SampleOrder | None:
     """The order asked for, or None for the usual one. ConfigError for one that the data or the batch cannot have."""
-    images_each = config.data.images_per_identity_in_batch
     if images_each is None:
         return None
-    batch = config.schedule.batch_size
     try:
-        return BalancedOrder(source.labels, global_batch=batch, images_each=images_each, seed=config.seed)
+        return BalancedOrder(source.labels, global_batch=batch_size, images_each=images_each, seed=seed)
     except ValueError as error:
         raise ConfigError(f"data.images_per_identity_in_batch: {error}") from error
 
 
-def open_records(path: Path, config: Config | None = None) -> Source:
-    """The held-out set in ``path``, whichever form it has; ``config`` names the columns if it is a table."""
-    return _with_identities(path, "offset", _columns(config) if config else GUESSED, needs_table=False)
+def open_held_out(path: Path, section: DataConfig | None = None) -> Source:
+    """The held-out set in ``path``, whichever form it has; ``section`` names the columns if it is a table."""
+    return _with_identities(path, "offset", _columns(section) if section else GUESSED, needs_table=False)
 
 
-def open_training_data(config: Config) -> Source:
+def open_training_data(section: DataConfig, seed: int) -> Source:
     """The training set, with the wrong labels asked for. ConfigError when the config contradicts the data."""
-    paths = config.data.train
     source = _with_identities(
-        paths, config.data.join, _columns(config), needs_table=config.data.evaluate is None
+        section.train, section.join, _columns(section), needs_table=section.evaluate is None
     )  # otherwise the columns may be those of the held-out set
-    if config.data.least_images_per_identity > 1:
-        source = SelectedSource(source, least_images=config.data.least_images_per_identity)
+    if section.least_images_per_identity > 1:
+        source = SelectedSource(source, least_images=section.least_images_per_identity)
     found = {"num_classes": source.num_classes, "num_images": len(source)}
     for name, number in found.items():
-        stated = getattr(config.data, name)
+        stated = getattr(section, name)
         if stated is not None and stated != number:
             raise ConfigError(
-                f"data.{name} is {stated}, but {_named(paths)} has {number}: leave the key out, or name other data"
+                f"data.{name} is {stated}, but {_named(section.train)} has {number}: leave the key out, or name other "
+                "data"
             )
-    return NoisyLabels(source, config.data.label_noise, config.seed) if config.data.label_noise else source
+    return NoisyLabels(source, section.label_noise, seed) if section.label_noise else source
 
 
 def _with_identities(paths: Path | Sequence[Path], join: Join, columns: Columns, *, needs_table: bool) -> Source:
@@ -118,8 +118,8 @@ def _with_identities(paths: Path | Sequence[Path], join: Join, columns: Columns,
     return source
 
 
-def _columns(config: Config) -> Columns:
-    return Columns(config.data.image_column, config.data.label_column)
+def _columns(section: DataConfig) -> Columns:
+    return Columns(section.image_column, section.label_column)
 
 
 def _named(paths: Path | Sequence[Path]) -> str:

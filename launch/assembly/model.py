@@ -1,4 +1,4 @@
-"""The backbone and the head of a run, made from its configuration."""
+"""Backbone, objective and head, made from their sections of the configuration."""
 
 from __future__ import annotations
 
@@ -7,48 +7,77 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from launch.config.classifier import DTYPES
-from launch.config.run import Config
-from partial_fc import ShardedClassifier, World, sum_gradients
+from launch.config.classifier import DTYPES, ClassifierConfig
+from launch.config.objectives import ObjectiveConfig
+from launch.config.run import BackboneConfig
+from partial_fc import Objective, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World, backbones, sum_gradients
 from partial_fc.checkpoint.loading import load_backbone
+from partial_fc.objectives import OBJECTIVES
 
 
-def backbone(config: Config, weights: Path | None) -> nn.Module:
-    """The network of ``config`` on the CPU, in channels-last order, with ``weights`` loaded where some are given."""
-    network = config.backbone.build(config.data.image_size)
+def network(section: BackboneConfig, image_size: int) -> nn.Module:
+    """The network for images of ``image_size`` pixels, with first weights; it loads nothing."""
+    return backbones.backbone(
+        section.name,
+        embedding_dim=section.embedding_dim,
+        input_size=image_size,
+        width=section.width,
+        dropout=section.dropout,
+        checkpoint_activations=section.checkpoint_activations,
+    )
+
+
+def backbone(section: BackboneConfig, image_size: int, weights: Path | None = None) -> nn.Module:
+    """The network on the CPU, in channels-last order, with ``weights`` loaded where some are given."""
+    made = network(section, image_size)
     if weights is not None:
-        load_backbone(weights, network)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        load_backbone(weights, made)
+    return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def head(config: Config, num_classes: int, world: World) -> ShardedClassifier:
-    """This rank's shard of the classifier, with its objective and row optimizer."""
-    section = config.classifier
+def objective(section: ObjectiveConfig, num_classes: int) -> Objective:
+    """The loss; AdaCos alone needs the number of classes for its first scale."""
+    of_classes = {"num_classes": num_classes} if section.name == "adacos" else {}
+    return OBJECTIVES[section.name](**section.model_dump(exclude={"name"}), **of_classes)
+
+
+def row_optimizer(section: ClassifierConfig) -> RowOptimizer:
+    """SGD or AdamW of the class rows."""
+    state = DTYPES[section.state]
+    if section.optimizer == "adamw":
+        return RowAdamW(section.learning_rate, section.betas, weight_decay=section.weight_decay, state_dtype=state)
+    return RowSGD(section.learning_rate, section.momentum, section.weight_decay, state)
+
+
+def head(
+    section: ClassifierConfig, objective: Objective, num_classes: int, embedding_dim: int, *, world: World, seed: int
+) -> ShardedClassifier:
+    """This rank's shard of the classifier, with its row optimizer, on the CPU."""
     if section.products == "tf32":
         torch.set_float32_matmul_precision("high")
     return ShardedClassifier(
         num_classes,
-        config.backbone.embedding_dim,
-        config.objective.build(num_classes),
+        embedding_dim,
+        objective,
         world=world,
         sample_rate=section.sample_rate,
         block_classes=section.block_classes,
-        row_optimizer=section.build_row_optimizer(),
+        row_optimizer=row_optimizer(section),
         product_dtype=torch.bfloat16 if section.products == "bfloat16" else None,
         weight_dtype=DTYPES[section.weights],
         cosines=section.cosines,
-        seed=config.seed,
+        seed=seed,
     )
 
 
-def compiled(backbone: nn.Module, config: Config) -> nn.Module:
-    """``backbone`` through torch.compile where the config asks for it or, on ``auto``, a compiler is there."""
-    wanted = config.backbone.compile
+def compiled(backbone: nn.Module, wanted: bool | Literal["auto"]) -> nn.Module:
+    """``backbone`` through torch.compile where that is wanted or, on ``auto``, where there is a compiler."""
     if wanted == "auto":
         wanted = torch.cuda.is_available() or shutil.which("g++") is not None or shutil.which("clang++") is not None
     return torch.compile(backbone) if wanted else backbone  # type: ignore[return-value]
@@ -63,8 +92,8 @@ def replicated(backbone: nn.Module, world: World) -> nn.Module:
     return model
 
 
-def autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+def autocast(section: BackboneConfig, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
     """The precision of the backbone's products: bfloat16, or a context that changes nothing."""
-    if config.backbone.autocast == "float32":
+    if section.autocast == "float32":
         return nullcontext
     return partial(torch.autocast, device.type, torch.bfloat16)

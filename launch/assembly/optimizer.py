@@ -8,43 +8,48 @@ from functools import partial
 import torch
 from torch import nn
 
-from launch.config.run import Config, OptimizerConfig
+from launch.config.run import OptimizerConfig
 from launch.config.schedule import DecayConfig
 from partial_fc import ShardedClassifier
 from partial_fc.schedule import learning_rate_factor
 
 
-def optimizer(backbone: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def optimizer(section: OptimizerConfig, backbone: nn.Module) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW; weight decay on matrices and filters only."""
     trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": section.weight_decay},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.momentum, 0.999))
-    nesterov = config.momentum > 0
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov)
+    if section.name == "adamw":
+        return torch.optim.AdamW(groups, lr=section.learning_rate, betas=(section.momentum, 0.999))
+    nesterov = section.momentum > 0
+    return torch.optim.SGD(groups, lr=section.learning_rate, momentum=section.momentum, nesterov=nesterov)
 
 
 def rate_setter(
-    config: Config, total_steps: int, num_images: int, optimizer: torch.optim.Optimizer, head: ShardedClassifier
+    schedule: DecayConfig,
+    row_schedule: DecayConfig,
+    optimizer: torch.optim.Optimizer,
+    head: ShardedClassifier,
+    *,
+    total_steps: int,
+    steps_per_epoch: float,
 ) -> Callable[[int], tuple[float, float]]:
-    """``set_rates(step)``: the learning rates of backbone and rows, each by its own schedule."""
-    steps_per_epoch = num_images / config.schedule.batch_size
-    row_schedule = config.classifier.schedule or config.schedule
+    """``set_rates(step)``: sets and returns the learning rates of backbone and rows, each by its own schedule.
+
+    The rates that ``optimizer`` and ``head`` have now are those that the schedules scale.
+    """
+    rows = head.row_optimizer
+    assert rows is not None
+    largest, largest_of_rows = optimizer.param_groups[0]["lr"], rows.learning_rate
+    factor = partial(_factor, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
 
     def set_rates(step: int) -> tuple[float, float]:
-        factor = partial(_factor, step=step, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-        rates = (
-            config.optimizer.learning_rate * factor(config.schedule),
-            config.classifier.learning_rate * factor(row_schedule),
-        )
+        rate, rows.learning_rate = largest * factor(schedule, step), largest_of_rows * factor(row_schedule, step)
         for group in optimizer.param_groups:
-            group["lr"] = rates[0]
-        assert head.row_optimizer is not None
-        head.row_optimizer.learning_rate = rates[1]
-        return rates
+            group["lr"] = rate
+        return rate, rows.learning_rate
 
     return set_rates
 

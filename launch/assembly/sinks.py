@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 
 import partial_fc
 from launch.assembly.run_folder import RunFolder
-from launch.config.run import Config
+from launch.config.run import ReportConfig
 from partial_fc import World
 from partial_fc.reports.json_lines import JsonLinesSink
 from partial_fc.reports.prometheus import PrometheusSink
@@ -15,21 +16,26 @@ from partial_fc.reports.terminal import TerminalSink
 from partial_fc.world import local_rank
 
 
-def sinks(config: Config, world: World, num_classes: int) -> Iterator[Sink]:
-    """Screen and ``metrics.jsonl`` on rank 0; a Prometheus endpoint on every rank. Each is opened when asked for."""
-    folder = RunFolder(config.run_dir)
+@contextmanager
+def open_sinks(
+    section: ReportConfig, folder: RunFolder, world: World, *, objective: str, num_classes: int
+) -> Iterator[list[Sink]]:
+    """The screen and the metrics in ``folder`` on rank 0, a Prometheus endpoint on every rank; closed at the end."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    if world.rank == 0:
-        yield TerminalSink()
-        yield JsonLinesSink(folder.metrics)
-    if config.report.prometheus:
-        yield PrometheusSink(
-            run=config.run_dir.name,
-            version=partial_fc.__version__,
-            objective=config.objective.name,
-            num_classes=num_classes,
-            world_size=world.size,
-            local_rank=local_rank(),
-            address=config.report.address,
-            port=config.report.port,
-        )
+    with ExitStack() as stack:
+        sinks: list[Sink] = []
+        if world.rank == 0:
+            sinks += [stack.enter_context(closing(sink)) for sink in (TerminalSink(), JsonLinesSink(folder.metrics))]
+        if section.prometheus:
+            endpoint = PrometheusSink(
+                run=folder.path.name,
+                version=partial_fc.__version__,
+                objective=objective,
+                num_classes=num_classes,
+                world_size=world.size,
+                local_rank=local_rank(),
+                address=section.address,
+                port=section.port,
+            )
+            sinks.append(stack.enter_context(closing(endpoint)))
+        yield sinks

@@ -90,7 +90,7 @@ def _num_classes(config: Config, asked: int | None) -> int:
     if config.data.num_classes is not None:
         return config.data.num_classes
     try:
-        return assembly.open_training_data(config).num_classes
+        return assembly.open_training_data(config.data, config.seed).num_classes
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"how many classes? The data cannot say ({error}): give data.num_classes or --num-classes"

@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 
 from launch.config.schedule import DecayConfig
 from launch.config.section import Section
-from partial_fc import RowAdamW, RowOptimizer, RowSGD
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -37,10 +36,3 @@ class ClassifierConfig(Section):
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas: expected two numbers in [0, 1), got {self.betas}")
         return self
-
-    def build_row_optimizer(self) -> RowOptimizer:
-        """The row optimizer itself."""
-        state = DTYPES[self.state]
-        if self.optimizer == "adamw":
-            return RowAdamW(self.learning_rate, self.betas, weight_decay=self.weight_decay, state_dtype=state)
-        return RowSGD(self.learning_rate, self.momentum, self.weight_decay, state)

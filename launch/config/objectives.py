@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import Field
 
 from launch.config.section import Section
-from partial_fc import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
 from partial_fc.functional.softmax import LARGEST_SCALE
 
 _Scale = Field(gt=0, le=LARGEST_SCALE)
@@ -19,10 +18,6 @@ class CosineSoftmaxConfig(Section):
     name: Literal["cosine_softmax"]
     scale: float = _Scale
 
-    def build(self, num_classes: int) -> Objective:
-        """The objective itself."""
-        return CosineSoftmax(self.scale)
-
 
 class CosFaceConfig(Section):
     """CosFace."""
@@ -30,10 +25,6 @@ class CosFaceConfig(Section):
     name: Literal["cosface"]
     scale: float = Field(64.0, gt=0, le=LARGEST_SCALE)
     margin: float = Field(0.4, ge=0, lt=1)
-
-    def build(self, num_classes: int) -> Objective:
-        """The objective itself."""
-        return CosFace(self.scale, self.margin)
 
 
 class ArcFaceConfig(Section):
@@ -44,10 +35,6 @@ class ArcFaceConfig(Section):
     margin: float = Field(0.5, ge=0, lt=1.57)
     straight_through: bool = Field(False, description="the gradient of the widespread port instead of the true one")
 
-    def build(self, num_classes: int) -> Objective:
-        """The objective itself."""
-        return ArcFace(self.scale, self.margin, self.straight_through)
-
 
 class AdaCosConfig(Section):
     """AdaCos."""
@@ -57,10 +44,6 @@ class AdaCosConfig(Section):
     statistics: Literal["current", "previous"] = "current"
     max_scale: float = Field(64.0, gt=0, le=LARGEST_SCALE)
 
-    def build(self, num_classes: int) -> Objective:
-        """The objective itself."""
-        return AdaCos(num_classes, dynamic=self.dynamic, statistics=self.statistics, max_scale=self.max_scale)
-
 
 class P2SGradConfig(Section):
     """P2SGrad."""
@@ -69,10 +52,6 @@ class P2SGradConfig(Section):
     inter_class_weight: Literal["balanced"] | float = Field("balanced", description="1.0 is the paper")
     kappa: float = Field(0.1, ge=0)
     slope_scale: Literal["adacos"] | float = Field("adacos", description="1.0 is the paper")
-
-    def build(self, num_classes: int) -> Objective:
-        """The objective itself."""
-        return P2SGrad(self.inter_class_weight, kappa=self.kappa, slope_scale=self.slope_scale)
 
 
 ObjectiveConfig = CosineSoftmaxConfig | CosFaceConfig | ArcFaceConfig | AdaCosConfig | P2SGradConfig

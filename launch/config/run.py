@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
-from torch import nn
 
 from launch.config.classifier import ClassifierConfig
 from launch.config.data import DataConfig
 from launch.config.objectives import AdaCosConfig, ObjectiveConfig
 from launch.config.schedule import ScheduleConfig
 from launch.config.section import Section
-from partial_fc.backbones import BACKBONES, backbone
+from partial_fc.backbones import BACKBONES
 
 
 class BackboneConfig(Section):
@@ -31,17 +30,6 @@ class BackboneConfig(Section):
     compile: Literal["auto", True, False] = Field("auto", description="torch.compile; auto: where a compiler is found")
     autocast: Literal["bfloat16", "float32"] = "bfloat16"
     weights: Path | None = Field(None, description="a state dict to start from: ours or arcface_torch's")
-
-    def build(self, input_size: int) -> nn.Module:
-        """The network for images of ``input_size`` pixels, with first weights; it loads nothing."""
-        return backbone(
-            self.name,
-            embedding_dim=self.embedding_dim,
-            input_size=input_size,
-            width=self.width,
-            dropout=self.dropout,
-            checkpoint_activations=self.checkpoint_activations,
-        )
 
 
 class OptimizerConfig(Section):

@@ -20,7 +20,7 @@ def embeddings(
 ) -> tuple[Tensor, Tensor]:
     """Unit rows and labels of all images of ``source``, on every rank; each rank embeds its share of them."""
     share = image_share(len(source), world.rank, world.size)
-    batches = sequential_batches(source, assembly.image_format(config, device), share, batch=EMBED_BATCH)
+    batches = sequential_batches(source, assembly.image_format(config.data, device), share, batch=EMBED_BATCH)
     dtype = torch.bfloat16 if config.backbone.autocast == "bfloat16" else None
     return gathered(*embed(backbone, ((b.images, b.labels) for b in batches), device, dtype, flip), world)
 

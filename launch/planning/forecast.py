@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from launch import assembly
 from launch.config.classifier import DTYPES
 from launch.config.run import Config
 from partial_fc.planning.ledger import BackboneCost
@@ -80,7 +81,7 @@ class Planner:
 def planner(config: Config, num_classes: int, device: str, rates: Rates, memory: int, reserve: int) -> Planner:
     """The planner of ``config`` with ``num_classes`` on devices of ``memory`` bytes that keep ``reserve`` free."""
     autocast = config.backbone.autocast
-    network = partial(config.backbone.build, config.data.image_size)
+    network = partial(assembly.network, config.backbone, config.data.image_size)
     return Planner(
         job=head_job(config, num_classes, device),
         backbone=BackboneCost(network, config.data.image_size, torch.bfloat16 if autocast == "bfloat16" else None),
@@ -95,7 +96,7 @@ def planner(config: Config, num_classes: int, device: str, rates: Rates, memory:
 def head_job(config: Config, num_classes: int, device: str) -> HeadJob:
     """What the classifier of ``config`` is to do."""
     section = config.classifier
-    objective = config.objective.build(num_classes)
+    objective = assembly.objective(config.objective, num_classes)
     return HeadJob(
         num_classes=num_classes,
         embedding_dim=config.backbone.embedding_dim,

@@ -24,7 +24,7 @@ import tiny
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from launch import assembly, cli, evaluate, train
+from launch import cli, evaluate, train
 from launch.config.loading import load_config
 
 PATIENCE_SECONDS = 90.0
@@ -162,7 +162,7 @@ def test_a_mistake_is_one_line_and_its_exit_code(
 def test_weights_that_are_not_numbers_end_training_before_its_first_step(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = assembly.backbone(load_config(config), None).state_dict()
+    state = tiny.backbone(load_config(config)).state_dict()
     torch.save({**state, "fc.bias": torch.full_like(state["fc.bias"], torch.nan)}, tmp_path / "nan.pt")
     assert cli.main(["train", str(config), "--nproc", "1", "--set", f"backbone.weights={tmp_path / 'nan.pt'}"]) == 4
     printed = capsys.readouterr().err

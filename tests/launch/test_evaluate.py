@@ -12,7 +12,7 @@ import torch
 
 from data_pipeline.formats.recordio.source import RecordSource
 from data_pipeline.formats.verification_bin.writer import write_bin
-from launch import assembly, evaluate, train
+from launch import evaluate, train
 from launch.config.loading import load_config
 from launch.evaluation import embeddings
 from partial_fc.checkpoint.loading import latest_checkpoint
@@ -98,7 +98,7 @@ def test_other_images_other_weights_and_a_mirrored_view_are_other_figures(
     on_training = evaluated(run_dir, tmp_path / "data", "--data", data / "train")
     assert on_training["counts"]["images"] == 96
     torch.manual_seed(7)
-    torch.save(assembly.backbone(load_config(run_dir / "config.yaml"), None).state_dict(), tmp_path / "random.pt")
+    torch.save(tiny.backbone(load_config(run_dir / "config.yaml")).state_dict(), tmp_path / "random.pt")
     random = evaluated(run_dir, tmp_path / "weights", "--weights", tmp_path / "random.pt")
     flipped = evaluated(run_dir, tmp_path / "flip", "--flip")
     assert len({found["eer"] for found in (figures(run_dir), on_training, random, flipped)}) == 4
@@ -107,7 +107,7 @@ def test_other_images_other_weights_and_a_mirrored_view_are_other_figures(
 def test_the_weights_a_run_started_from_are_no_longer_needed(data: Path, run_dir: Path, tmp_path: Path) -> None:
     config = load_config(run_dir / "config.yaml")
     start = tmp_path / "start.pt"
-    torch.save(assembly.backbone(config, latest_checkpoint(run_dir / "checkpoints")).state_dict(), start)
+    torch.save(tiny.backbone(config, latest_checkpoint(run_dir / "checkpoints")).state_dict(), start)
     content = tiny.tree(data, tmp_path / "run", backbone={"weights": str(start)}, schedule={"epochs": 0.1})
     train.run(load_config(tiny.write_config(tmp_path / "config.yaml", content)))
     start.unlink()

@@ -28,7 +28,6 @@ from launch.config.run import Config
 from partial_fc import World
 from partial_fc.checkpoint.loading import latest_checkpoint, load_backbone
 from partial_fc.loop import train as train_steps
-from partial_fc.reports.meter import Meter
 from partial_fc.reports.step_report import StepReport
 from partial_fc.world import process_group
 
@@ -121,7 +120,7 @@ def test_checkpoints_are_saved_on_the_way_and_at_the_end(finished: Finished) -> 
     assert folders == ["step-00000040", "step-00000080", "step-00000100"]
     weights = []
     for folder in folders:
-        network = assembly.backbone(load_config(finished.run_dir / "config.yaml"), None)
+        network = tiny.backbone(load_config(finished.run_dir / "config.yaml"))
         load_backbone(finished.run_dir / "checkpoints" / folder, network)
         weights.append(flat(network))
     assert not torch.equal(weights[0], weights[1])
@@ -202,27 +201,27 @@ def steps_done(config: Config, world: World, *, fixed_statistics: bool) -> tuple
     own alone, as it must be where one rank and several are compared; statistics of a batch are each rank's own.
     """
     torch.manual_seed(config.seed)
-    source, cpu = assembly.open_training_data(config), torch.device("cpu")
-    backbone, head = assembly.backbone(config, None), assembly.head(config, source.num_classes, world)
-    backbone.train(not fixed_statistics)
-    optimizer, sink = assembly.optimizer(backbone, config.optimizer), Losses()
+    source, sink = tiny.training_data(config), Losses()
+    backbone = tiny.backbone(config).train(not fixed_statistics)
+    parts = assembly.run(config, source, backbone, world, torch.device("cpu"))
+    assert parts.total_steps == 6
     train_steps(
         range(6),
-        batches=assembly.loader(config, source, world, cpu),
-        counts=assembly.batch_shares(config, world),
-        backbone=assembly.replicated(backbone, world),
-        head=head,
-        optimizer=optimizer,
-        set_rates=assembly.rate_setter(config, 6, len(source), optimizer, head),
-        autocast=assembly.autocast(config, cpu),
+        batches=parts.batches,
+        counts=parts.counts,
+        backbone=parts.model,
+        head=parts.head,
+        optimizer=parts.optimizer,
+        set_rates=parts.set_rates,
+        autocast=parts.autocast,
         clip_norm=config.optimizer.clip_norm,
-        meter=Meter(total_steps=6, images_per_epoch=len(source)),
+        meter=parts.meter,
         sinks=[sink],
         report_every=1,
         save=lambda step: None,
         save_every=None,
     )
-    return flat(backbone), head.weight.detach(), torch.tensor(sink.losses, dtype=torch.float64)
+    return flat(backbone), parts.head.weight.detach(), torch.tensor(sink.losses, dtype=torch.float64)
 
 
 def compared_ranks(path: Path) -> None:
@@ -245,7 +244,9 @@ def compared_ranks(path: Path) -> None:
 @pytest.mark.processes
 def test_two_ranks_hold_one_network_and_train_as_one_rank_does(data: Path, tmp_path: Path) -> None:
     """Without clipping, which would hide a gradient that is too long or too short by the number of ranks."""
-    content = tiny.tree(data, tmp_path / "run", schedule={"batch_size": 15}, optimizer={"clip_norm": None})
+    content = tiny.tree(
+        data, tmp_path / "run", schedule={"batch_size": 15, "epochs": 6 * 15 / 320}, optimizer={"clip_norm": None}
+    )
     tiny.processes(2, compared_ranks, tiny.write_config(tmp_path / "config.yaml", content))
 
 

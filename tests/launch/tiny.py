@@ -14,9 +14,13 @@ from typing import Any
 import torch
 import yaml
 from PIL import Image
+from torch import nn
 
 from data_pipeline.formats.recordio.writer import RecordWriter
+from data_pipeline.source import Source
 from data_pipeline.synthetic.people import identity_image
+from launch import assembly
+from launch.config.run import Config
 
 IMAGES_PER_IDENTITY = 8
 TRAINED, HELD_OUT = range(12), range(100, 110)
@@ -71,6 +75,16 @@ def tree(data: Path, run_dir: Path, /, **sections: Tree | str | int) -> Tree:
 def write_config(path: Path, content: Tree) -> Path:
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+def training_data(config: Config) -> Source:
+    """The training set of ``config``."""
+    return assembly.open_training_data(config.data, config.seed)
+
+
+def backbone(config: Config, weights: Path | None = None) -> nn.Module:
+    """The backbone of ``config``."""
+    return assembly.backbone(config.backbone, config.data.image_size, weights)
 
 
 def environment() -> dict[str, str]:

@@ -60,7 +60,7 @@ def test_every_run_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_every_run_is_a_configuration_the_trainer_takes(run: Run) -> None:
     config = load_config(losses.CONFIG, _overrides(run, Path("data"), seed=2))
-    config.objective.build(NUM_CLASSES)
+    assembly.objective(config.objective, NUM_CLASSES)
     assert config.objective.name == run.objective["name"]
     assert config.classifier.learning_rate == run.row_learning_rate
     assert (config.seed, config.data.label_noise) == (2, run.label_noise)
@@ -197,10 +197,9 @@ def characters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_trainer_opens_its_data_with_the_wrong_labels_that_a_run_asks_for(characters: Path) -> None:
-    noisy, clean = (
-        assembly.open_training_data(load_config(losses.CONFIG, _overrides(run, characters)))
-        for run in (with_noise(BY_NAME["adacos-fixed"], 0.4), BY_NAME["adacos-fixed"])
-    )
+    runs = with_noise(BY_NAME["adacos-fixed"], 0.4), BY_NAME["adacos-fixed"]
+    configs = [load_config(losses.CONFIG, _overrides(run, characters)) for run in runs]
+    noisy, clean = (assembly.open_training_data(config.data, config.seed) for config in configs)
     np.testing.assert_array_equal(clean.labels, np.repeat(np.arange(6), 3))
     np.testing.assert_array_equal(noisy.labels, NoisyLabels(clean, 0.4, seed=3).labels)
     assert (noisy.labels != clean.labels).any()

@@ -41,7 +41,7 @@ def faces(tmp_path: Path) -> Path:
 
 def test_a_config_names_the_columns_of_its_tables(tmp_path: Path, faces: Path) -> None:
     config = config_of(tmp_path, {"train": faces, "evaluate": faces, "image_column": "crop", "label_column": "who"})
-    for source in (assembly.open_training_data(config), assembly.open_records(faces, config)):
+    for source in (tiny.training_data(config), assembly.open_held_out(faces, config.data)):
         assert source.labels.tolist() == [0, 2, 2]
         assert source.read(1).tobytes() == b"c1"
 
@@ -61,7 +61,7 @@ def test_a_column_that_is_not_there_is_refused_with_the_nearest(
     tmp_path: Path, faces: Path, columns: Tree, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(said.replace("FACES", str(faces)))):
-        assembly.open_training_data(config_of(tmp_path, {"train": faces, **columns}))
+        tiny.training_data(config_of(tmp_path, {"train": faces, **columns}))
 
 
 def test_columns_are_refused_where_no_set_has_any_and_passed_over_where_another_has(
@@ -72,10 +72,10 @@ def test_columns_are_refused_where_no_set_has_any_and_passed_over_where_another_
     with pytest.raises(
         ConfigError, match=r"data\.image_column 'crop' and label_column 'who': .*train\.rec is no table"
     ):
-        assembly.open_training_data(config_of(tmp_path, {"train": records, **columns}))
+        tiny.training_data(config_of(tmp_path, {"train": records, **columns}))
     config = config_of(tmp_path, {"train": records, "evaluate": faces, **columns})
-    assert assembly.open_training_data(config).num_classes == 2
-    assert assembly.open_records(faces, config).num_classes == 3
+    assert tiny.training_data(config).num_classes == 2
+    assert assembly.open_held_out(faces, config.data).num_classes == 3
 
 
 @pytest.fixture
@@ -88,15 +88,15 @@ def pairs(tmp_path: Path) -> Path:
 def test_a_verification_set_is_no_set_to_train_on_or_to_count_identities_in(tmp_path: Path, pairs: Path) -> None:
     said = r"pairs\.bin is a verification set: .* partial-fc evaluate RUN --pairs"
     with pytest.raises(ConfigError, match=said):
-        assembly.open_training_data(config_of(tmp_path, {"train": pairs}))
+        tiny.training_data(config_of(tmp_path, {"train": pairs}))
     with pytest.raises(ConfigError, match=said):
-        assembly.open_records(pairs)
+        assembly.open_held_out(pairs)
     records = tiny.write_records(tmp_path / "train.rec", range(2))
     config = load_config(
         tiny.write_config(tmp_path / "both.yaml", {"data": {"train": [str(records), str(pairs)], "join": "merge"}})
     )
     with pytest.raises(ConfigError, match=said):
-        assembly.open_training_data(config)
+        tiny.training_data(config)
 
 
 @pytest.mark.parametrize("form", ["rec", "tar"])
@@ -106,7 +106,7 @@ def test_a_verification_set_is_converted_and_verified(
     out = tmp_path / "out"
     assert cli.main(["pack", "convert", str(pairs), "--to", form, "--out", str(out), "--workers=1"]) == 0
     assert f"{out} has its images, not its pairs" in capsys.readouterr().out
-    source = assembly.open_records(out)
+    source = assembly.open_held_out(out)
     assert source.labels.tolist() == [0, 0, 1, 2, 1, 1], "image 2 and image 5 are the same picture"
     assert source.read(5).tobytes() == tiny.encoded(1, 0)
     assert cli.main(["verify", str(pairs), "--fast", "--out", str(tmp_path / "q.tsv")]) == 0

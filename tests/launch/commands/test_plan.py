@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from launch import cli
+from launch import assembly, cli
 from launch.config.loading import ConfigError, load_config
 from launch.planning import device_rates
 from launch.planning.rates import measured_rates, read_rates, write_rates
@@ -148,4 +148,4 @@ def test_the_config_of_webface42m_is_one() -> None:
     config = load_config(CONFIGS / "webface42m.yaml")
     assert (config.data.num_classes, config.data.num_images) == (2_059_906, 42_474_557)
     assert config.schedule.batch_size == 8 * 128
-    assert config.objective.build(2_059_906) is not None
+    assert assembly.objective(config.objective, 2_059_906) is not None

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from launch import assembly
 from launch.config.loading import ConfigError, load_config, resolved_yaml
 from launch.config.objectives import AdaCosConfig, ArcFaceConfig, CosFaceConfig, CosineSoftmaxConfig, P2SGradConfig
 from launch.config.run import Config
@@ -117,11 +118,11 @@ def test_overrides_win_over_the_file_and_the_later_over_the_earlier(tmp_path: Pa
 
 
 def test_the_classifier_builds_the_row_optimizer_it_names(tmp_path: Path) -> None:
-    sgd = loaded(tmp_path, LEAST, "classifier={momentum: 0.9, weight_decay: 1e-4}").classifier.build_row_optimizer()
+    sgd = assembly.row_optimizer(loaded(tmp_path, LEAST, "classifier={momentum: 0.9, weight_decay: 1e-4}").classifier)
     assert isinstance(sgd, RowSGD)
     assert (sgd.momentum, sgd.weight_decay, sgd.state_dtype) == (0.9, 1e-4, torch.float32)
     adamw = loaded(tmp_path, LEAST, "classifier={optimizer: adamw, betas: [0.8, 0.9], state: bfloat16}").classifier
-    built = adamw.build_row_optimizer()
+    built = assembly.row_optimizer(adamw)
     assert isinstance(built, RowAdamW)
     assert (built.betas, built.state_dtype) == ((0.8, 0.9), torch.bfloat16)
 
@@ -167,15 +168,15 @@ def test_a_section_left_empty_is_a_section_of_defaults(tmp_path: Path) -> None:
 def test_every_objective_can_be_asked_for_by_name(tmp_path: Path, name: str) -> None:
     scale = {"scale": 30.0} if name == "cosine_softmax" else {}
     config = loaded(tmp_path, {**LEAST, "objective": {"name": name, **scale}})
-    assert type(config.objective.build(1000)) is OBJECTIVES[name]
+    assert type(assembly.objective(config.objective, 1000)) is OBJECTIVES[name]
 
 
 def test_an_objectives_values_reach_it() -> None:
-    arcface = ArcFaceConfig(name="arcface", scale=32.0, margin=0.3, straight_through=True).build(10)
-    cosface = CosFaceConfig(name="cosface", scale=31.0, margin=0.2).build(10)
-    plain = CosineSoftmaxConfig(name="cosine_softmax", scale=16.0).build(10)
-    adacos = AdaCosConfig(dynamic=False, statistics="previous", max_scale=30.0).build(10)
-    p2sgrad = P2SGradConfig(name="p2sgrad", inter_class_weight=1.0, kappa=0.3, slope_scale=2.0).build(10)
+    arcface = assembly.objective(ArcFaceConfig(name="arcface", scale=32.0, margin=0.3, straight_through=True), 10)
+    cosface = assembly.objective(CosFaceConfig(name="cosface", scale=31.0, margin=0.2), 10)
+    plain = assembly.objective(CosineSoftmaxConfig(name="cosine_softmax", scale=16.0), 10)
+    adacos = assembly.objective(AdaCosConfig(dynamic=False, statistics="previous", max_scale=30.0), 10)
+    p2sgrad = assembly.objective(P2SGradConfig(name="p2sgrad", inter_class_weight=1.0, kappa=0.3, slope_scale=2.0), 10)
     found = [
         *(getattr(arcface, name) for name in ("scale", "margin", "straight_through")),
         *(getattr(cosface, name) for name in ("scale", "margin")),

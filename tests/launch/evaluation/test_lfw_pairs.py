@@ -18,7 +18,7 @@ from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.formats.verification_bin.writer import write_bin
 from data_pipeline.packing.synthetic import pack_synthetic
 from data_pipeline.synthetic.people import identity_image
-from launch import assembly, evaluate
+from launch import evaluate
 from launch.config.loading import load_config
 from launch.evaluation.lfw_pairs import read_pairs
 from partial_fc.functional import verification
@@ -72,7 +72,7 @@ def write_run(folder: Path, data: dict[str, str]) -> None:
     config = load_config(tiny.write_config(folder / "config.yaml", content))
     (folder / "run" / "checkpoints").mkdir(parents=True)
     (folder / "run" / "config.yaml").write_text((folder / "config.yaml").read_text())
-    torch.save(assembly.backbone(config, None).state_dict(), folder / "weights.pt")
+    torch.save(tiny.backbone(config).state_dict(), folder / "weights.pt")
 
 
 def test_an_evaluation_finds_the_accuracy_over_the_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +131,7 @@ def pair_figures(folder: Path, out: Path, *words: str) -> dict[str, Any]:
 
 def plain_embeddings(folder: Path, *, flip: bool) -> Tensor:
     """What arcface_torch makes of a set: pixels in -1..1, the sum of the two views, unit length; in a plain loop."""
-    backbone = assembly.backbone(load_config(folder / "config.yaml"), folder / "weights.pt").eval()
+    backbone = tiny.backbone(load_config(folder / "config.yaml"), folder / "weights.pt").eval()
     source = BinSource(folder / "tiny.bin")
     rows = []
     for sample in range(len(source)):
