@@ -42,9 +42,8 @@ def backbone(section: BackboneConfig, image_size: int, weights: Path | None = No
 
 
 def objective(section: ObjectiveConfig, num_classes: int) -> Objective:
-    """The loss; AdaCos alone needs the number of classes for its first scale."""
-    of_classes = {"num_classes": num_classes} if section.name == "adacos" else {}
-    return OBJECTIVES[section.name](**section.model_dump(exclude={"name"}), **of_classes)
+    """The loss."""
+    return OBJECTIVES[section.name](**section.arguments(num_classes))
 
 
 def row_optimizer(section: ClassifierConfig) -> RowOptimizer:

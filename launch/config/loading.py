@@ -20,9 +20,11 @@ class ConfigError(Exception):
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in ``path`` with ``a.b=c`` overrides applied. ConfigError for anything it cannot use."""
     try:
-        tree = yaml.safe_load(path.read_bytes())
+        tree = _tree(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if tree is None:
@@ -35,6 +37,23 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{path}: " + "; ".join(_explained(error))) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values, and no key twice in one section."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first_lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line, first = key.start_mark.line + 1, first_lines.get(key.value)
+            if first is not None:
+                raise ConfigError(f"the key {key.value!r} stands twice, in lines {first} and {line}: keep one of them")
+            first_lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def _tree(text: str | bytes) -> Any:
+    return yaml.load(text, _Loader)
 
 
 def resolved_yaml(config: Config) -> str:
@@ -55,7 +74,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
     try:
-        node[name] = yaml.safe_load(text)
+        node[name] = _tree(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
 

@@ -1,57 +1,61 @@
-"""The losses' own sections of the configuration; ``objective.name`` chooses among them."""
+"""The section ``objective``: the name of a loss, and the arguments of its constructor as keys."""
 
 from __future__ import annotations
 
-from typing import Literal
+import inspect
+from functools import reduce
+from operator import or_
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from pydantic import Field
+from pydantic import Field, create_model, model_validator
 
 from launch.config.section import Section
-from partial_fc.functional.softmax import LARGEST_SCALE
+from partial_fc.objectives import OBJECTIVES, Objective
 
-_Scale = Field(gt=0, le=LARGEST_SCALE)
-
-
-class CosineSoftmaxConfig(Section):
-    """NormFace."""
-
-    name: Literal["cosine_softmax"]
-    scale: float = _Scale
+DEFAULT = "adacos"
+_SOME_CLASSES = 1000  # for a trial: no bound on an argument depends on the number of classes
 
 
-class CosFaceConfig(Section):
-    """CosFace."""
+class ObjectiveSection(Section):
+    """What the sections of all losses share."""
 
-    name: Literal["cosface"]
-    scale: float = Field(64.0, gt=0, le=LARGEST_SCALE)
-    margin: float = Field(0.4, ge=0, lt=1)
+    name: str
 
+    def arguments(self, num_classes: int) -> dict[str, Any]:
+        """The arguments of the loss's constructor. AdaCos alone takes ``num_classes``, for its first scale."""
+        of_classes = {"num_classes": num_classes} if "num_classes" in _parameters(OBJECTIVES[self.name]) else {}
+        return {**self.model_dump(exclude={"name"}), **of_classes}
 
-class ArcFaceConfig(Section):
-    """ArcFace."""
-
-    name: Literal["arcface"]
-    scale: float = Field(64.0, gt=0, le=LARGEST_SCALE)
-    margin: float = Field(0.5, ge=0, lt=1.57)
-    straight_through: bool = Field(False, description="the gradient of the widespread port instead of the true one")
-
-
-class AdaCosConfig(Section):
-    """AdaCos."""
-
-    name: Literal["adacos"] = "adacos"
-    dynamic: bool = True
-    statistics: Literal["current", "previous"] = "current"
-    max_scale: float = Field(64.0, gt=0, le=LARGEST_SCALE)
+    @model_validator(mode="after")
+    def _refuse_what_the_loss_refuses(self) -> ObjectiveSection:
+        OBJECTIVES[self.name](**self.arguments(_SOME_CLASSES))
+        return self
 
 
-class P2SGradConfig(Section):
-    """P2SGrad."""
-
-    name: Literal["p2sgrad"]
-    inter_class_weight: Literal["balanced"] | float = Field("balanced", description="1.0 is the paper")
-    kappa: float = Field(0.1, ge=0)
-    slope_scale: Literal["adacos"] | float = Field("adacos", description="1.0 is the paper")
+def _parameters(loss: type[Objective]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(loss).parameters)
 
 
-ObjectiveConfig = CosineSoftmaxConfig | CosFaceConfig | ArcFaceConfig | AdaCosConfig | P2SGradConfig
+def _section(name: str, loss: type[Objective]) -> type[ObjectiveSection]:
+    """The section of one loss, from the signature of its constructor."""
+    hints = get_type_hints(loss.__init__)
+    fields: dict[str, Any] = {
+        key: (_read_as(hints[key]), ... if parameter.default is parameter.empty else parameter.default)
+        for key, parameter in _parameters(loss).items()
+        if key != "num_classes"
+    }
+    fields["name"] = (Literal[name], name if name == DEFAULT else ...)
+    return create_model(f"{loss.__name__}Section", __base__=ObjectiveSection, **fields)
+
+
+def _read_as(hint: Any) -> Any:
+    """``hint``; of a union the first type that fits, so that the text 3e-4 is a number."""
+    return Annotated[hint, Field(union_mode="left_to_right")] if isinstance(hint, UnionType) else hint
+
+
+SECTIONS = {name: _section(name, loss) for name, loss in OBJECTIVES.items()}
+if TYPE_CHECKING:
+    ObjectiveConfig = ObjectiveSection
+else:
+    ObjectiveConfig = reduce(or_, SECTIONS.values())

@@ -13,16 +13,16 @@ from pydantic import Field, field_validator
 
 from launch.config.classifier import ClassifierConfig
 from launch.config.data import DataConfig
-from launch.config.objectives import AdaCosConfig, ObjectiveConfig
+from launch.config.objectives import DEFAULT, SECTIONS, ObjectiveConfig
 from launch.config.schedule import ScheduleConfig
 from launch.config.section import Section
-from partial_fc.backbones import BACKBONES
+from partial_fc.backbones import known_name
 
 
 class BackboneConfig(Section):
     """The network between image and embedding."""
 
-    name: Literal["r18", "r34", "r50", "r100", "r200", "mbf"] = "r50"
+    name: str = "r50"
     embedding_dim: int = Field(512, ge=2)
     width: int = Field(64, ge=4, description="channels of the first stage; 64 is the published network")
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -30,6 +30,11 @@ class BackboneConfig(Section):
     compile: Literal["auto", True, False] = Field("auto", description="torch.compile; auto: where a compiler is found")
     autocast: Literal["bfloat16", "float32"] = "bfloat16"
     weights: Path | None = Field(None, description="a state dict to start from: ours or arcface_torch's")
+
+    @field_validator("name")
+    @classmethod
+    def _refuse_an_unknown_name(cls, given: str) -> str:
+        return known_name(given)
 
 
 class OptimizerConfig(Section):
@@ -59,7 +64,7 @@ class Config(Section):
     save_every_steps: int | None = Field(None, ge=1, description="also save on the way; the end is always saved")
     data: DataConfig
     backbone: BackboneConfig = BackboneConfig()
-    objective: ObjectiveConfig = Field(AdaCosConfig(), discriminator="name")
+    objective: ObjectiveConfig = Field(SECTIONS[DEFAULT](name=DEFAULT), discriminator="name")
     classifier: ClassifierConfig = ClassifierConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -69,7 +74,4 @@ class Config(Section):
     @classmethod
     def _name_the_default(cls, given: Any) -> Any:
         """Let ``objective: {max_scale: 30}`` mean AdaCos, as leaving the section out does."""
-        return {"name": AdaCosConfig().name, **given} if isinstance(given, dict) else given
-
-
-assert set(BackboneConfig.model_fields["name"].annotation.__args__) == set(BACKBONES)  # type: ignore[union-attr]
+        return {"name": DEFAULT, **given} if isinstance(given, dict) else given

@@ -15,7 +15,7 @@ from torch import nn
 from partial_fc.backbones.iresnet import DEPTHS, IResNet
 from partial_fc.backbones.mobilefacenet import MobileFaceNet
 
-__all__ = ["BACKBONES", "IResNet", "MobileFaceNet", "backbone"]
+__all__ = ["BACKBONES", "IResNet", "MobileFaceNet", "backbone", "known_name"]
 
 
 class _Constructor(Protocol):
@@ -28,6 +28,14 @@ BACKBONES: dict[str, _Constructor] = {
     **{f"r{depth}": partial(IResNet, layers) for depth, layers in DEPTHS.items()},
     "mbf": MobileFaceNet,
 }
+
+
+def known_name(name: str) -> str:
+    """``name``; ValueError for a name that is not in ``BACKBONES``, with the nearest that is."""
+    if name not in BACKBONES:
+        nearest = get_close_matches(name, BACKBONES, n=1, cutoff=0.0)[0]
+        raise ValueError(f"no backbone is called {name!r}; the nearest is {nearest!r} of {', '.join(BACKBONES)}")
+    return name
 
 
 def backbone(
@@ -44,9 +52,7 @@ def backbone(
     ``width`` scales every number of channels and is 64 in all the published networks: 32 is half as wide.
     ValueError for a name that is not in ``BACKBONES``, naming the nearest that is, and for sizes below 1.
     """
-    if name not in BACKBONES:
-        nearest = get_close_matches(name, BACKBONES, n=1, cutoff=0.0)[0]
-        raise ValueError(f"no backbone is called {name!r}; the nearest is {nearest!r} of {', '.join(BACKBONES)}")
+    known_name(name)
     for what, size in (("embedding_dim", embedding_dim), ("input_size", input_size), ("width", width)):
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"{what} is a whole number, at least 1 (a width of 64 is the published one), got {size}")
