@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.processes import status_bytes
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 from data_pipeline.order.shuffled import ShuffledOrder
 
 PLACES_AT_A_TIME = 1 << 20
@@ -23,7 +23,7 @@ Figures = dict[str, float]
 def opening(path: str) -> Figures:
     """Seconds by the clock and of all cores, and the process's resident memory; imports are done before."""
     before, used, began = status_bytes("VmRSS"), time.process_time(), time.perf_counter()
-    source = open_source(Path(path))
+    source = source_at(Path(path))
     return {
         "seconds": time.perf_counter() - began,
         "cpu_seconds": time.process_time() - used,
@@ -42,7 +42,7 @@ def first_batch(path: str, *, size: int, batch: int, start_seconds: float) -> Fi
 
     began = time.time()
     form = ImageFormat(size, size, channels_last=True)
-    loader = ImageLoader(open_source(Path(path)), form, global_batch=batch, rank=0, size=1, seed=0)
+    loader = ImageLoader(source_at(Path(path)), form, global_batch=batch, rank=0, size=1, seed=0)
     images, now = len(next(loader).labels), time.time()
     return {"from_start_seconds": now - start_seconds, "from_opening_seconds": now - began, "images": images}
 
@@ -53,7 +53,7 @@ def shuffle(path: str) -> Figures:
     `displacement` is the mean distance between an image's place in the set and in the epoch, over the number of images:
     1/3 where every order is as likely as any other, 0.02 for a buffer of 2.5 % of the set.
     """
-    images = len(open_source(Path(path)))
+    images = len(source_at(Path(path)))
     order, times_seen = ShuffledOrder(images, seed=0), np.zeros(images, np.uint8)
     began, distance = time.perf_counter(), 0
     for first in range(0, images, PLACES_AT_A_TIME):

@@ -220,7 +220,7 @@ def test_every_source_file_is_looked_at() -> None:
         ("partial_fc.world", "from partial_fc.functional import reference"),
         ("data_pipeline.order.shuffled", "from partial_fc import World"),
         ("data_pipeline.formats.tar.source", "from data_pipeline.formats.recordio.source import RecordSource"),
-        ("data_pipeline.loader.image_loader", "from data_pipeline.formats.by_path import open_source"),
+        ("data_pipeline.loader.image_loader", "from data_pipeline.formats.by_path import source_at"),
         ("data_pipeline.source", "from data_pipeline.sets import joined"),
         ("data_pipeline.converting.parts", "import pyarrow"),
         ("benchmarks.losses.runs", "from benchmarks.scale import training"),

@@ -28,7 +28,7 @@ from benchmarks.data.costs import Cost, costs
 from benchmarks.documents import publish, table
 from benchmarks.machine import this_machine
 from benchmarks.trainer import train
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 from data_pipeline.packing.synthetic import pack_synthetic
 
 PART = "data"
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measured(chosen: argparse.Namespace, path: Path, scratch: Path) -> dict[str, Any]:
     """The whole measurement of the set in `path`, as JSON holds it."""
-    source = open_source(path)
+    source = source_at(path)
     task = Task(source, chosen.side, chosen.batch, chosen.workers)
     sizes = [source.read(sample).size for sample in range(0, len(source), max(len(source) // 1000, 1))]
     result = {

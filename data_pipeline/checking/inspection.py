@@ -22,7 +22,7 @@ READING_THREADS = 8  # a cold disk answers several at a time
 MOST_NAMED = 5  # examples in one sentence
 
 
-class Look(NamedTuple):
+class Sample(NamedTuple):
     """One image: its header or what is wrong with it, and its bytes by count and by digest."""
 
     sample: int
@@ -55,7 +55,7 @@ class Inspection:
     """The labels that have images, ascending."""
     images_per_identity: NDArray[np.int64] = field(repr=False)
     """How many, in the order of `classes`."""
-    looks: list[Look] = field(repr=False)
+    samples: list[Sample] = field(repr=False)
     names: dict[int, str] = field(repr=False)
     """Where those images lie that the findings name."""
     labels: dict[int, int] = field(repr=False)
@@ -71,33 +71,33 @@ class Inspection:
     @property
     def is_whole(self) -> bool:
         """Whether all images were looked at."""
-        return len(self.looks) == self.num_images
+        return len(self.samples) == self.num_images
 
     @property
     def formats(self) -> Counter[str]:
         """How many of the images looked at have each format."""
-        return Counter(look.header.format for look in self.looks if isinstance(look.header, ImageHeader))
+        return Counter(each.header.format for each in self.samples if isinstance(each.header, ImageHeader))
 
     @property
     def sizes(self) -> Counter[tuple[int, int]]:
         """How many of the images looked at have each (width, height)."""
-        return Counter(look.header[1:] for look in self.looks if isinstance(look.header, ImageHeader))
+        return Counter(each.header[1:] for each in self.samples if isinstance(each.header, ImageHeader))
 
     @property
     def problems(self) -> dict[int, str]:
         """What is wrong with each image looked at that cannot be used."""
-        return {look.sample: look.header for look in self.looks if isinstance(look.header, str)}
+        return {each.sample: each.header for each in self.samples if isinstance(each.header, str)}
 
     @property
     def num_bytes(self) -> int:
         """The bytes of all images: counted where all were looked at, estimated from those that were otherwise."""
-        seen = sum(look.num_bytes for look in self.looks)
-        return seen if self.is_whole else round(seen / len(self.looks) * self.num_images)
+        seen = sum(each.num_bytes for each in self.samples)
+        return seen if self.is_whole else round(seen / len(self.samples) * self.num_images)
 
     @property
     def duplicates(self) -> list[list[int]]:
         """Groups of images that are the same byte for byte, among those looked at."""
-        return _duplicates(self.looks)
+        return _duplicates(self.samples)
 
     @property
     def labels_from(self) -> str | None:
@@ -121,7 +121,7 @@ class Inspection:
             kinds = Counter(map(kind_of, problems.values())).most_common()
             first = min(problems)
             yield (
-                f"{len(problems):,} of {len(self.looks):,} images looked at cannot be used "
+                f"{len(problems):,} of {len(self.samples):,} images looked at cannot be used "
                 f"({', '.join(f'{count:,} {kind}' for kind, count in kinds)}), such as {self.names[first]}: "
                 f"{problems[first]}. `partial-fc verify` looks at every image and lists them all"
             )
@@ -150,7 +150,7 @@ class Inspection:
             if groups and self.pairs is None:  # a verification set shows an image in several pairs
                 example = " = ".join(self.names[sample] for sample in groups[0][:2])
                 yield (
-                    f"{len(groups):,} of {len(self.looks):,} images looked at occur again byte for byte {where}: "
+                    f"{len(groups):,} of {len(self.samples):,} images looked at occur again byte for byte {where}: "
                     f"{meaning} ({example})"
                 )
 
@@ -161,20 +161,20 @@ def inspection(source: Source, *, images: int = 4000, seed: int = 0, always: lis
         raise ValueError(f"{images} images to look at: expected at least 1")
     count = min(images, len(source))
     drawn = permuted(np.arange(count, dtype=np.int64), len(source), seed, 0)
-    samples = np.unique(np.concatenate([drawn, np.array(always or [], np.int64)])).tolist()
+    chosen = np.unique(np.concatenate([drawn, np.array(always or [], np.int64)])).tolist()
     with ThreadPoolExecutor(READING_THREADS) as pool:
-        looks = list(pool.map(lambda sample: _look(source, sample), samples))
-    named = [sample for group in _duplicates(looks) for sample in group[:2]]
-    named += [look.sample for look in looks if isinstance(look.header, str)]
+        samples = list(pool.map(lambda sample: _described(source, sample), chosen))
+    named = [sample for group in _duplicates(samples) for sample in group[:2]]
+    named += [each.sample for each in samples if isinstance(each.header, str)]
     classes, images_per_identity = np.unique(source.labels, return_counts=True)
     return Inspection(
         num_images=len(source),
         num_classes=source.num_classes,
         classes=classes,
         images_per_identity=images_per_identity,
-        looks=looks,
+        samples=samples,
         names={sample: source.name(sample) for sample in named},
-        labels={sample: source.label(sample) for sample in samples},
+        labels={sample: source.label(sample) for sample in chosen},
         pairs=_pairs(source) if isinstance(source, BinSource) else None,
     )
 
@@ -185,18 +185,18 @@ def _pairs(source: BinSource) -> Pairs:
     return Pairs(same, source.is_same.size - same, contradictions.size, first)
 
 
-def _look(source: Source, sample: int) -> Look:
+def _described(source: Source, sample: int) -> Sample:
     try:
         encoded = source.read(sample).tobytes()
     except (OSError, ValueError) as error:
-        return Look(sample, f"cannot be read: {' '.join(str(error).split())}", 0, b"")
+        return Sample(sample, f"cannot be read: {' '.join(str(error).split())}", 0, b"")
     digest = hashlib.blake2b(encoded, digest_size=16).digest()
-    return Look(sample, checked_header(encoded), len(encoded), digest)
+    return Sample(sample, checked_header(encoded), len(encoded), digest)
 
 
-def _duplicates(looks: list[Look]) -> list[list[int]]:
+def _duplicates(samples: list[Sample]) -> list[list[int]]:
     groups: defaultdict[bytes, list[int]] = defaultdict(list)
-    for look in looks:
-        if isinstance(look.header, ImageHeader):  # what is damaged is mostly damaged alike
-            groups[look.digest].append(look.sample)
+    for each in samples:
+        if isinstance(each.header, ImageHeader):  # what is damaged is mostly damaged alike
+            groups[each.digest].append(each.sample)
     return [group for group in groups.values() if len(group) > 1]

@@ -42,7 +42,7 @@ class Chunk(NamedTuple):
     images: list[bytes | str]
 
 
-def verify(
+def problems(
     source: Source,
     *,
     checksums: Checksums | None = None,
@@ -66,7 +66,7 @@ def verify(
         raise ValueError(f"{workers} workers: expected at least 1")
     workers = workers or _fitting_workers(len(source), fast)
     looked_at = (_from_headers if fast else _from_pixels)(source, checksums, workers, largest_pixels)
-    return _problems(looked_at, len(source), progress)
+    return _in_turn(looked_at, len(source), progress)
 
 
 def _fitting_workers(images: int, fast: bool) -> int:
@@ -74,7 +74,7 @@ def _fitting_workers(images: int, fast: bool) -> int:
     return cores if fast else min(cores, 1 + images // IMAGES_PER_PROCESS)
 
 
-def _problems(looked_at: Iterator[tuple[int, list[str | None]]], total: int, progress: bool) -> Iterator[Problem]:
+def _in_turn(looked_at: Iterator[tuple[int, list[str | None]]], total: int, progress: bool) -> Iterator[Problem]:
     with progress_bar(shown=progress) as bar:
         task = bar.add_task("verifying", total=total)
         for first, reasons in looked_at:

@@ -22,12 +22,12 @@ from typing import BinaryIO
 import numpy as np
 
 from data_pipeline.checking.checksums import CHECKSUMS, DTYPE
-from data_pipeline.converting.conversion import Conversion, Form, description, planned
 from data_pipeline.converting.parts import Encode, PartWriter, encoded_anew
+from data_pipeline.converting.plan import ConversionPlan, Form, conversion_plan, description
 from data_pipeline.converting.work_folder import WorkFolder, refuse_existing
 from data_pipeline.files.whole_file import WholeFile
 from data_pipeline.formats.recordio.layout import fits_insightface, identity_records, index_lines
-from data_pipeline.formats.table.columns import GUESSED, Columns
+from data_pipeline.formats.table.columns import GUESSED, ColumnNames
 from data_pipeline.sets.identities import label_names, write_identities, write_property
 from data_pipeline.sets.joined import Join
 from data_pipeline.workers import in_order, process_pool, progress_bar
@@ -42,7 +42,7 @@ def convert(
     to: Form = "rec",
     shuffle: int | None = None,
     join: Join = "offset",
-    columns: Columns = GUESSED,
+    columns: ColumnNames = GUESSED,
     workers: int | None = None,
     images_per_part: int | None = None,
     size: int | None = None,
@@ -67,7 +67,7 @@ def convert(
     for path in paths:
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):
             raise ValueError(f"{out} lies in {path}, which is to be read: choose a folder beside it")
-    conversion = planned(
+    plan = conversion_plan(
         paths,
         to=to,
         seed=shuffle,
@@ -77,36 +77,36 @@ def convert(
         quality=quality,
         images_per_part=images_per_part,
     )
-    with WorkFolder(out, description(conversion, paths)) as folder:
-        _write_parts(conversion, folder, workers or os.cpu_count() or 1, progress)
+    with WorkFolder(out, description(plan, paths)) as folder:
+        _write_parts(plan, folder, workers or os.cpu_count() or 1, progress)
         if to == "rec":
-            _finish_records(conversion, folder)
-        _write_beside(conversion, folder, paths)
+            _finish_records(plan, folder)
+        _write_beside(plan, folder, paths)
         folder.publish()
 
 
-def _write_parts(conversion: Conversion, folder: WorkFolder, workers: int, progress: bool) -> None:
+def _write_parts(plan: ConversionPlan, folder: WorkFolder, workers: int, progress: bool) -> None:
     """Every part written, and joined to those before it if it holds records."""
     with ExitStack() as stack:
         bar = stack.enter_context(progress_bar(shown=progress))
-        task = bar.add_task("converting", total=len(conversion.source))
-        encode = _encode(conversion, stack.enter_context(process_pool(workers))) if conversion.size else None
-        writer = PartWriter(conversion, folder, encode, lambda images: bar.advance(task, images))
+        task = bar.add_task("converting", total=len(plan.source))
+        encode = _encode(plan, stack.enter_context(process_pool(workers))) if plan.size else None
+        writer = PartWriter(plan, folder, encode, lambda images: bar.advance(task, images))
         threads = stack.enter_context(ThreadPoolExecutor(workers))
         stack.callback(writer.stop)  # before the threads are waited for
         start = 0
-        for part, future in in_order(range(conversion.num_parts), lambda at: threads.submit(writer.write, at), workers):
+        for part, future in in_order(range(plan.num_parts), lambda at: threads.submit(writer.write, at), workers):
             done = future.result()
-            if conversion.to == "rec":
+            if plan.to == "rec":
                 _join(folder, part, start, done.record_bytes)
                 start += done.record_bytes
 
 
-def _encode(conversion: Conversion, pool: Executor) -> Encode:
+def _encode(plan: ConversionPlan, pool: Executor) -> Encode:
     def encode(images: list[bytes]) -> list[bytes | str]:
-        assert conversion.size is not None
+        assert plan.size is not None
         try:
-            return pool.submit(encoded_anew, images, conversion.size, conversion.quality).result()
+            return pool.submit(encoded_anew, images, plan.size, plan.quality).result()
         except BrokenProcessPool as error:
             raise OSError(
                 "a process that encodes was killed (a crash of the decoder, or lack of memory): `partial-fc verify` "
@@ -140,55 +140,55 @@ def _rest_of(path: Path, start: int) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
-def _finish_records(conversion: Conversion, folder: WorkFolder) -> None:
+def _finish_records(plan: ConversionPlan, folder: WorkFolder) -> None:
     """Adds to `train.rec` what the InsightFace layout has more than images, if it can be true, and writes the index."""
-    images, first_keys = len(conversion.source), _first_keys(conversion)
+    images, first_keys = len(plan.source), _first_keys(plan)
     has_header = first_keys is not None and fits_insightface(images, len(first_keys))
-    end = sum(int(folder.columns(part)["record_bytes"].sum()) for part in range(conversion.num_parts))
+    end = sum(int(folder.columns(part)["record_bytes"].sum()) for part in range(plan.num_parts))
     added = array("q")
     with _rest_of(folder.set / "train.rec", end) as file:
         for record in identity_records(first_keys, images) if first_keys is not None and has_header else ():
             added.append(file.tell())
             file.write(record)
-    offsets = chain(_offsets(conversion, folder), added)
+    offsets = chain(_offsets(plan, folder), added)
     with WholeFile(folder.set / "train.idx") as file:
         file.writelines(map(str.encode, index_lines(offsets, images + len(added), has_header=has_header)))
 
 
-def _first_keys(conversion: Conversion) -> list[int] | None:
+def _first_keys(plan: ConversionPlan) -> list[int] | None:
     """The key of the first image of each identity, if the images of each stand in a row; else None."""
-    was_seen, last = np.zeros(conversion.source.num_classes, np.bool_), -1
+    was_seen, last = np.zeros(plan.source.num_classes, np.bool_), -1
     first_keys: list[int] = []
-    for part in range(conversion.num_parts):
-        labels = conversion.labels(part)
+    for part in range(plan.num_parts):
+        labels = plan.labels(part)
         starts = np.flatnonzero(np.diff(labels, prepend=last))
         begun = labels[starts]
         if was_seen[begun].any() or np.unique(begun).size < begun.size:
             return None
         was_seen[begun], last = True, int(labels[-1])
-        first_keys += (starts + conversion.places(part).start + 1).tolist()
+        first_keys += (starts + plan.places(part).start + 1).tolist()
     return first_keys
 
 
-def _offsets(conversion: Conversion, folder: WorkFolder) -> Iterator[int]:
+def _offsets(plan: ConversionPlan, folder: WorkFolder) -> Iterator[int]:
     start = 0
-    for part in range(conversion.num_parts):
+    for part in range(plan.num_parts):
         sizes = folder.columns(part)["record_bytes"]
         ends = start + np.cumsum(sizes)
         yield from (ends - sizes).tolist()
         start = int(ends[-1])
 
 
-def _write_beside(conversion: Conversion, folder: WorkFolder, paths: Sequence[Path]) -> None:
+def _write_beside(plan: ConversionPlan, folder: WorkFolder, paths: Sequence[Path]) -> None:
     """What lies beside the images: checksums, the names of the labels, and what arcface_torch wants to know."""
-    source = conversion.source
+    source = plan.source
     checksums = np.lib.format.open_memmap(folder.set / CHECKSUMS, "w+", DTYPE, (len(source),))
-    for part in range(conversion.num_parts):
-        places = conversion.places(part)
+    for part in range(plan.num_parts):
+        places = plan.places(part)
         checksums[places.start : places.stop] = folder.columns(part)["crc32"]
     checksums.flush()
     names = label_names(source, paths[0] if len(paths) == 1 else None)
     labels, counts = (found.tolist() for found in np.unique(source.labels, return_counts=True))
     rows = ((label, names.get(label, str(label)), images) for label, images in zip(labels, counts, strict=True))
     write_identities(folder.set, rows)
-    write_property(folder.set, source.num_classes, conversion.width, conversion.height)
+    write_property(folder.set, source.num_classes, plan.width, plan.height)

@@ -12,7 +12,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.converting.conversion import Conversion
+from data_pipeline.converting.plan import ConversionPlan
 from data_pipeline.converting.work_folder import COLUMNS, Done, WorkFolder
 from data_pipeline.files.whole_file import WholeFile
 from data_pipeline.formats.recordio.layout import image_record
@@ -34,11 +34,11 @@ class PartWriter:
     """Writes parts, several at a time from as many threads; `encode` is None where images keep their bytes."""
 
     def __init__(
-        self, conversion: Conversion, folder: WorkFolder, encode: Encode | None, written: Callable[[int], None]
+        self, plan: ConversionPlan, folder: WorkFolder, encode: Encode | None, written: Callable[[int], None]
     ) -> None:
-        self.conversion, self._folder = conversion, folder
+        self._plan, self._folder = plan, folder
         self._encode, self._written = encode, written
-        self._read_ahead = ReadAhead(conversion.source)
+        self._read_ahead = ReadAhead(plan.source)
         self._stop = threading.Event()
 
     def write(self, part: int) -> Done:
@@ -48,8 +48,8 @@ class PartWriter:
             self._written(found.images)
             return found
         sizes, checksums = array("q"), array("I")
-        labels = self.conversion.labels(part).tolist()
-        samples = self.conversion.samples(part)
+        labels = self._plan.labels(part).tolist()
+        samples = self._plan.samples(part)
         with self._appending(part) as append:
             for chunk, images in self._chunks(samples):
                 for at, image in zip(chunk, self._encoded(samples[chunk.start : chunk.stop], images), strict=True):
@@ -73,7 +73,7 @@ class PartWriter:
         for at, sample in enumerate(samples.tolist()):
             if self._stop.is_set():
                 raise Stopped
-            if self.conversion.seed is not None and at % CHUNK_IMAGES == 0:
+            if self._plan.seed is not None and at % CHUNK_IMAGES == 0:
                 self._read_ahead.ask(samples[at + CHUNK_IMAGES if at else 0 : at + 2 * CHUNK_IMAGES])
             images.append(self._image(sample))
             size_bytes += len(images[-1])
@@ -84,8 +84,8 @@ class PartWriter:
             yield range(first, len(samples)), images
 
     def _image(self, sample: int) -> bytes:
-        image = self.conversion.source.read(sample).tobytes()
-        checksums = self.conversion.checksums
+        image = self._plan.source.read(sample).tobytes()
+        checksums = self._plan.checksums
         if checksums is not None and (problem := checksums.problem(sample, image)):
             raise ValueError(f"{self._name(sample)}: {problem}")
         return image
@@ -100,11 +100,11 @@ class PartWriter:
             yield image
 
     def _name(self, sample: int) -> str:
-        return self.conversion.source.name(sample)
+        return self._plan.source.name(sample)
 
     def _appending(self, part: int) -> AbstractContextManager[Append]:
-        places = self.conversion.places(part)
-        if self.conversion.to == "rec":
+        places = self._plan.places(part)
+        if self._plan.to == "rec":
             return _records(self._folder, part, places)
         return _shard(self._folder, part, places)
 

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.converting.conversion import Description
+from data_pipeline.converting.plan import Description
 from data_pipeline.files.whole_file import WholeFile
 
 COLUMNS = np.dtype([("record_bytes", "<i8"), ("crc32", "<u4")])

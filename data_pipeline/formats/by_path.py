@@ -9,7 +9,7 @@ from pathlib import Path
 from data_pipeline.formats.folders.folder import FolderSource
 from data_pipeline.formats.folders.image_list import ListSource
 from data_pipeline.formats.recordio.source import RecordSource
-from data_pipeline.formats.table.columns import GUESSED, ColumnError, Columns
+from data_pipeline.formats.table.columns import GUESSED, ColumnError, ColumnNames
 from data_pipeline.formats.table.files import SUFFIXES as TABLE_SUFFIXES
 from data_pipeline.formats.table.source import TableSource
 from data_pipeline.formats.verification_bin.source import BinSource
@@ -22,8 +22,8 @@ FOLDERS = "a folder with train.rec, with .tar shards, with .parquet or .arrow fi
 MOST_NAMED = 5  # entries of a folder that nothing is known of
 
 
-def open_source(
-    path: Path | Sequence[Path], *, join: Join = "offset", columns: Columns = GUESSED, needs_table: bool = True
+def source_at(
+    path: Path | Sequence[Path], *, join: Join = "offset", columns: ColumnNames = GUESSED, needs_table: bool = True
 ) -> Source:
     """The set in `path`, or the sets in several paths as one (see `JoinedSource` for what `join` does to labels).
 
@@ -41,7 +41,7 @@ def open_source(
     return source
 
 
-def _opened_all(paths: Sequence[Path], join: Join, columns: Columns) -> Source:
+def _opened_all(paths: Sequence[Path], join: Join, columns: ColumnNames) -> Source:
     if len(paths) == 1:
         return _opened(paths[0], columns)
     suffixes = {each.suffix.lower() for each in paths}
@@ -52,11 +52,11 @@ def _opened_all(paths: Sequence[Path], join: Join, columns: Columns) -> Source:
     return JoinedSource([_opened(each, columns) for each in paths], join)
 
 
-def _asked(columns: Columns) -> str:
+def _asked(columns: ColumnNames) -> str:
     return " and ".join(f"{what}_column {name!r}" for what, name in columns._asdict().items() if name is not None)
 
 
-def _opened(path: Path, columns: Columns) -> Source:
+def _opened(path: Path, columns: ColumnNames) -> Source:
     if path.is_dir():
         return _opened_folder(path, columns)
     suffix = path.suffix.lower()
@@ -75,7 +75,7 @@ def _opened(path: Path, columns: Columns) -> Source:
     raise ValueError(f"{path}: its suffix {suffix!r} names no form of a data set; expected {FILES}, or {FOLDERS}")
 
 
-def _opened_folder(path: Path, columns: Columns) -> Source:
+def _opened_folder(path: Path, columns: ColumnNames) -> Source:
     if (path / "train.rec").is_file():
         return RecordSource(path / "train.rec")
     suffixes, records, has_folders = _kinds(path)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from data_pipeline.augment.augmentation import Augmentation
 from data_pipeline.checking.quarantine import quarantined_samples
-from data_pipeline.formats.by_path import open_source
-from data_pipeline.formats.table.columns import GUESSED, ColumnError, Columns
+from data_pipeline.formats.by_path import source_at
+from data_pipeline.formats.table.columns import GUESSED, ColumnError, ColumnNames
 from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.loader.image_loader import ImageFormat, ImageLoader
 from data_pipeline.order.balanced import BalancedOrder
@@ -104,10 +104,10 @@ def open_training_data(section: DataConfig, seed: int) -> Source:
     return NoisyLabels(source, section.label_noise, seed) if section.label_noise else source
 
 
-def _with_identities(paths: Path | Sequence[Path], join: Join, columns: Columns, *, needs_table: bool) -> Source:
+def _with_identities(paths: Path | Sequence[Path], join: Join, columns: ColumnNames, *, needs_table: bool) -> Source:
     """The set in ``paths``. ConfigError for a column that is not there, and for a set that has pairs only."""
     try:
-        source = open_source(paths, join=join, columns=columns, needs_table=needs_table)
+        source = source_at(paths, join=join, columns=columns, needs_table=needs_table)
     except ColumnError as error:
         raise ConfigError(f"data.{error}") from error
     if any(isinstance(part, BinSource) for part in joined_sets(source)):
@@ -118,8 +118,8 @@ def _with_identities(paths: Path | Sequence[Path], join: Join, columns: Columns,
     return source
 
 
-def _columns(section: DataConfig) -> Columns:
-    return Columns(section.image_column, section.label_column)
+def _columns(section: DataConfig) -> ColumnNames:
+    return ColumnNames(section.image_column, section.label_column)
 
 
 def _named(paths: Path | Sequence[Path]) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from data_pipeline.checking.contact_sheet import Row, drawn_rows, sheet, strip
 from data_pipeline.checking.inspection import Inspection, inspection
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 from data_pipeline.source import Source
 from launch.commands.arguments import add_column_arguments, columns_of
 from launch.pages.inspection import bytes_text, histogram, sizes_text, write_page
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspect a set and return the exit code: 0, also where something is wrong with it."""
-    source = open_source(arguments.data, columns=columns_of(arguments))
+    source = source_at(arguments.data, columns=columns_of(arguments))
     rows = drawn_rows(source, seed=arguments.seed)
     shown = [sample for row in rows for sample in row.samples]
     found = inspection(source, images=arguments.images, seed=arguments.seed, always=shown)
@@ -68,7 +68,7 @@ def _say(path: Path, kind: str, found: Inspection) -> None:
         ("bytes", bytes_text(found)),
         ("image sizes", sizes_text(found)),
         ("image formats", ", ".join(f"{name} {count:,}" for name, count in found.formats.most_common())),
-        ("looked at", "all images" if found.is_whole else f"{len(found.looks):,} images, drawn by rule"),
+        ("looked at", "all images" if found.is_whole else f"{len(found.samples):,} images, drawn by rule"),
     ):
         table.add_row(name, value)
     print(path)

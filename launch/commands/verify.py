@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 from data_pipeline.checking.checksums import stored_checksums
-from data_pipeline.checking.problems import verify
+from data_pipeline.checking.problems import problems
 from data_pipeline.checking.quarantine import QuarantineWriter
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 from data_pipeline.images.checks import LARGEST_PIXELS, kind_of
 from launch.commands.arguments import add_column_arguments, columns_of
 
@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify a set and return the exit code: 0 where every image can be used, else that of bad data."""
-    source = open_source(arguments.data, columns=columns_of(arguments))
+    source = source_at(arguments.data, columns=columns_of(arguments))
     checksums = stored_checksums(arguments.data, source)
-    found = verify(
+    found = problems(
         source,
         checksums=checksums,
         fast=arguments.fast,

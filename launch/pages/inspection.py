@@ -30,7 +30,7 @@ def write_page(
     path: Path, found: Inspection, *, title: str, kind: str, strips: Sequence[Image.Image], captions: Sequence[str]
 ) -> None:
     """Write the page: counts, what is wrong, images per identity, sizes and formats, and the rows of pictures."""
-    looked = "all of them" if found.is_whole else f"{len(found.looks):,} of them, drawn by rule,"
+    looked = "all of them" if found.is_whole else f"{len(found.samples):,} of them, drawn by rule,"
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

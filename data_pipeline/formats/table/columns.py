@@ -18,21 +18,21 @@ LABEL_WORDS = ("label", "labels", "cls", "class", "class_id", "identity", "ident
 IMAGE_KIND, LABEL_KIND = "image column (bytes, or a struct with bytes)", "label column (integers or texts)"
 
 
-class Columns(NamedTuple):
+class ColumnNames(NamedTuple):
     """The names of a table's columns; None is for one that its type and its name tell."""
 
     image: str | None = None
     label: str | None = None
 
 
-GUESSED = Columns()
+GUESSED = ColumnNames()
 
 
 class ColumnError(ValueError):
     """A column was named that the table has not, or none was and the table does not tell; says what to name instead."""
 
 
-def chosen_columns(asked: Columns, file: TableFile, path: Path) -> tuple[str, str]:
+def chosen_columns(asked: ColumnNames, file: TableFile, path: Path) -> tuple[str, str]:
     """The columns of images and of labels in `file`. ColumnError for a name that is not there, or cannot be guessed."""
     possible, labels = image_columns(file.schema), label_columns(file.schema)
     image = _named(asked.image, possible, "image", IMAGE_KIND, file, path)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.formats.table.columns import GUESSED, Columns, checked_labels, chosen_columns, classes
+from data_pipeline.formats.table.columns import GUESSED, ColumnNames, checked_labels, chosen_columns, classes
 from data_pipeline.formats.table.files import SUFFIXES, TableFile, table_file
 from data_pipeline.source import Source
 
@@ -49,7 +49,7 @@ class TableSource(Source):
         self,
         path: Path | Sequence[Path],
         *,
-        columns: Columns = GUESSED,
+        columns: ColumnNames = GUESSED,
         cached_bytes: int = CACHED_BYTES,
     ) -> None:
         self.paths = _table_paths(Path(path)) if isinstance(path, str | os.PathLike) else [Path(each) for each in path]

@@ -21,7 +21,7 @@ from benchmarks.data.costs import Cost, costs, spent
 from benchmarks.documents import with_part
 from benchmarks.processes import used_cpu_seconds
 from benchmarks.workers import WorkerError
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 from data_pipeline.loader.image_loader import Batch
 from data_pipeline.packing.synthetic import pack_synthetic
 
@@ -38,7 +38,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def task(path: Path) -> Task:
-    return Task(open_source(path), SIDE, BATCH, workers=1)
+    return Task(source_at(path), SIDE, BATCH, workers=1)
 
 
 @pytest.fixture(scope="module")

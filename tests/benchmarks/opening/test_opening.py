@@ -9,14 +9,14 @@ import pytest
 
 from benchmarks.opening import __main__ as opening
 from benchmarks.opening.sets import FORMS, IMAGE
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_made_whole(tmp_path: Path, form: str) -> None:
     if form.startswith(("Parquet", "Arrow")):
         pytest.importorskip("pyarrow")
-    source = open_source(FORMS[form](tmp_path, 250))
+    source = source_at(FORMS[form](tmp_path, 250))
     assert (len(source), source.num_classes) == (250, 3)
     assert source.read(0).tobytes() == IMAGE
     assert sorted(source.labels.tolist()) == [0] * 100 + [1] * 100 + [2] * 50

@@ -82,13 +82,13 @@ def test_damaged_images_are_counted_by_kind_and_one_is_shown(tmp_path: Path) -> 
 def test_a_part_is_drawn_by_rule_and_stands_for_the_whole(tmp_path: Path) -> None:
     source = faultless(tmp_path)
     found, again = inspection(source, images=10, seed=1), inspection(source, images=10, seed=1)
-    assert found.looks == again.looks
-    assert len({look.sample for look in found.looks}) == 10
-    assert found.looks != inspection(source, images=10, seed=2).looks
+    assert found.samples == again.samples
+    assert len({each.sample for each in found.samples}) == 10
+    assert found.samples != inspection(source, images=10, seed=2).samples
     assert not found.is_whole
     assert found.num_bytes == pytest.approx(inspection(source).num_bytes, rel=0.1)
     with_more = inspection(source, images=10, seed=1, always=[0, 1, 2])
-    assert {look.sample for look in with_more.looks} == {look.sample for look in found.looks} | {0, 1, 2}
+    assert {each.sample for each in with_more.samples} == {each.sample for each in found.samples} | {0, 1, 2}
     with pytest.raises(ValueError, match="expected at least 1"):
         inspection(source, images=0)
 

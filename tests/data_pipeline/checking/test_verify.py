@@ -10,7 +10,7 @@ from encoded import FORMATS, encoded
 from numpy.typing import NDArray
 
 from data_pipeline.checking import problems as module
-from data_pipeline.checking.problems import CHUNK_BYTES, CHUNK_IMAGES, Chunk, Decoders, Problem, chunks, verify
+from data_pipeline.checking.problems import CHUNK_BYTES, CHUNK_IMAGES, Chunk, Decoders, Problem, chunks, problems
 from data_pipeline.formats.recordio.source import RecordSource
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.images.checks import kind_of
@@ -48,31 +48,31 @@ def kinds(problems: Iterator[Problem]) -> dict[int, str]:
 
 
 def test_every_damaged_image_is_found_in_order(source: RecordSource) -> None:
-    found = kinds(verify(source, workers=1))
+    found = kinds(problems(source, workers=1))
     assert found == {7: "truncated", 300: "wrong format", 301: "wrong format", 555: "cannot be decoded"}
     assert list(found) == sorted(found)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_fast_way_finds_what_headers_show(source: RecordSource, workers: int) -> None:
-    found = kinds(verify(source, fast=True, workers=workers))
+    found = kinds(problems(source, fast=True, workers=workers))
     assert found == {7: "truncated", 300: "wrong format", 301: "wrong format"}
 
 
 @pytest.mark.processes
 def test_processes_find_the_same_as_one_thread(source: RecordSource) -> None:
-    assert list(verify(source, workers=2)) == list(verify(source, workers=1))
+    assert list(problems(source, workers=2)) == list(problems(source, workers=1))
 
 
 def test_an_image_that_cannot_be_read_is_a_problem_like_others(source: RecordSource) -> None:
     os.truncate(source.name(0).split(" key ")[0], 100_000)
-    found = kinds(verify(source, workers=1))
+    found = kinds(problems(source, workers=1))
     lost = [sample for sample, kind in found.items() if kind == "cannot be read"]
     assert lost == list(range(lost[0], 600)), "all behind the cut, and nothing before it"
     assert 0 < lost[0] < 200
-    assert [sample for sample, kind in kinds(verify(source, fast=True)).items() if kind == "cannot be read"] == lost
+    assert [sample for sample, kind in kinds(problems(source, fast=True)).items() if kind == "cannot be read"] == lost
     gone = Repeated(3, JPEG, {1: FileNotFoundError("a.jpg is missing")})
-    assert list(verify(gone)) == [Problem(1, "cannot be read: a.jpg is missing")]
+    assert list(problems(gone)) == [Problem(1, "cannot be read: a.jpg is missing")]
 
 
 def test_chunks_end_at_a_number_of_images_or_of_bytes() -> None:
@@ -89,7 +89,7 @@ def test_memory_does_not_grow_with_the_set(fast: bool) -> None:
     source = Repeated(200, JPEG + bytes(1 << 20), {})  # 200 MB as read
     tracemalloc.start()
     try:
-        assert list(verify(source, fast=fast, workers=1)) == []
+        assert list(problems(source, fast=fast, workers=1)) == []
         assert tracemalloc.get_traced_memory()[1] < 6 * CHUNK_BYTES
     finally:
         tracemalloc.stop()
@@ -120,10 +120,10 @@ def deadly_reasons(images: list[bytes | str], largest_pixels: int) -> list[str |
 )
 def test_what_makes_no_sense_is_refused_at_once(source: RecordSource, arguments: dict[str, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        verify(source, **arguments)  # type: ignore[arg-type]
+        problems(source, **arguments)  # type: ignore[arg-type]
 
 
 def test_the_bound_on_pixels_can_be_set(source: RecordSource) -> None:
-    found = kinds(verify(source, fast=True, largest_pixels=100))
+    found = kinds(problems(source, fast=True, largest_pixels=100))
     assert len(found) == 600
     assert found[0] == "too many pixels"

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_pipeline.checking.checksums import stored_checksums
-from data_pipeline.checking.problems import verify
-from data_pipeline.converting.conversion import description, planned
+from data_pipeline.checking.problems import problems
 from data_pipeline.converting.convert import convert
 from data_pipeline.converting.parts import CHUNK_BYTES
+from data_pipeline.converting.plan import conversion_plan, description
 from data_pipeline.converting.work_folder import Done, WorkFolder
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.recordio.writer import RecordWriter
-from data_pipeline.formats.table.columns import Columns
+from data_pipeline.formats.table.columns import ColumnNames
 from data_pipeline.images.checks import kind_of
 from data_pipeline.order.shuffled import permuted
 from data_pipeline.packing.folder import pack_folder
@@ -68,7 +68,7 @@ def test_a_folder_becomes_the_same_records_as_by_pack_folder(source: Path, tmp_p
     checksums = np.load(io.BytesIO(found.pop("checksums.npy")))
     assert found == contents(tmp_path / "packed")
     assert found["identities.tsv"].decode() == NAMES
-    assert checksums.tolist() == [zlib.crc32(image) for _, image in images(open_source(source))]
+    assert checksums.tolist() == [zlib.crc32(image) for _, image in images(source_at(source))]
     assert not (tmp_path / "out.partial").exists()
 
 
@@ -77,7 +77,7 @@ def test_records_to_shards_and_back_are_the_same_to_the_byte(source: Path, tmp_p
     convert([source], rec, workers=1)
     convert([rec], tar, to="tar", images_per_part=10, workers=1)
     assert sorted(path.name for path in tar.glob("*.tar")) == [f"shard-{at:06d}.tar" for at in range(3)]
-    assert images(open_source(tar)) == images(open_source(rec)) == images(open_source(source))
+    assert images(source_at(tar)) == images(source_at(rec)) == images(source_at(source))
     convert([tar], back, workers=1)
     assert contents(back) == contents(rec)
 
@@ -104,11 +104,11 @@ def test_records_that_hold_the_magic_number_survive_the_join(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("to", ["rec", "tar"])
 def test_a_shuffled_set_is_a_permutation_that_the_seed_stands_for(source: Path, tmp_path: Path, to: Any) -> None:
-    plain = images(open_source(source))
+    plain = images(source_at(source))
     for seed in (1, 2):
         convert([source], tmp_path / f"{seed}", to=to, shuffle=seed, images_per_part=9, workers=2)
         order = permuted(np.arange(26), 26, seed, 0)
-        assert images(open_source(tmp_path / f"{seed}")) == [plain[sample] for sample in order]
+        assert images(source_at(tmp_path / f"{seed}")) == [plain[sample] for sample in order]
         assert (tmp_path / f"{seed}" / "identities.tsv").read_text() == NAMES
     assert contents(tmp_path / "1") != contents(tmp_path / "2")
     if to == "rec":
@@ -198,7 +198,7 @@ def test_what_an_interruption_left_is_of_use_to_the_same_command_only(source: Pa
     with pytest.raises(ValueError, match="images per part was 4 and is 5"):
         convert([source], begun, images_per_part=5, workers=1)
     convert([source], begun, images_per_part=4, workers=1)
-    assert images(open_source(begun)) == images(open_source(source))
+    assert images(source_at(begun)) == images(source_at(source))
 
 
 def test_a_source_that_changed_in_between_is_refused(source: Path, begun: Path) -> None:
@@ -216,12 +216,12 @@ def test_a_source_that_changed_in_between_is_refused(source: Path, begun: Path) 
 
 def test_records_written_anew_are_another_source_even_if_they_look_the_same(source: Path, tmp_path: Path) -> None:
     convert([source], tmp_path / "rec", workers=1)
-    plan = planned(
+    plan = conversion_plan(
         [tmp_path / "rec"],
         to="tar",
         seed=None,
         join="offset",
-        columns=Columns(),
+        columns=ColumnNames(),
         size=None,
         quality=95,
         images_per_part=4,
@@ -257,7 +257,7 @@ def test_an_image_that_cannot_be_read_ends_the_run_with_its_name(source: Path, t
 def test_with_a_size_every_image_becomes_a_jpeg_of_it(source: Path, tmp_path: Path) -> None:
     (source / "bob" / "03.jpg").write_bytes(FORMATS["PNG"][1])
     convert([source], tmp_path / "out", to="tar", size=16, quality=80, images_per_part=5, workers=1)
-    for _, image in images(open_source(tmp_path / "out")):
+    for _, image in images(source_at(tmp_path / "out")):
         with Image.open(io.BytesIO(image)) as picture:
             assert (picture.format, picture.size) == ("JPEG", (16, 16))
     assert (tmp_path / "out" / "property").read_text() == "4,16,16\n"
@@ -279,7 +279,7 @@ def test_labels_that_records_cannot_hold_are_refused_for_them_only(source: Path,
     with pytest.raises(ValueError, match=r"label 16777217: .*: write tar shards"):
         convert([listed], tmp_path / "out", workers=1)
     convert([listed], tmp_path / "out", to="tar", workers=1)
-    assert open_source(tmp_path / "out").labels.tolist() == [2**24 + 1, 0]
+    assert source_at(tmp_path / "out").labels.tolist() == [2**24 + 1, 0]
 
 
 def test_images_that_shards_do_not_hold_are_named(source: Path, tmp_path: Path) -> None:
@@ -295,8 +295,8 @@ def test_several_sets_become_one(source: Path, tmp_path: Path) -> None:
     sources = [source, other.parent]
     convert(sources, tmp_path / "apart", workers=1)
     convert(sources, tmp_path / "merged", join="merge", workers=1)
-    assert open_source(tmp_path / "apart").labels.tolist()[-1] == 4
-    assert open_source(tmp_path / "merged").labels.tolist()[-1] == 1
+    assert source_at(tmp_path / "apart").labels.tolist()[-1] == 4
+    assert source_at(tmp_path / "merged").labels.tolist()[-1] == 1
     assert (tmp_path / "apart" / "identities.tsv").read_text().splitlines()[-1] == "4\t4\t1"
     assert "1\tbob\t13\n" in (tmp_path / "merged" / "identities.tsv").read_text()
 
@@ -305,15 +305,15 @@ def test_a_byte_that_flips_inside_a_picture_is_seen_by_its_checksum_only(source:
     convert([source], tmp_path / "out", workers=1)
     path_rec = tmp_path / "out" / "train.rec"
     content = bytearray(path_rec.read_bytes())
-    scan = content.index(open_source(source).read(7).tobytes()) + len(JPEGS[7]) - 100
+    scan = content.index(source_at(source).read(7).tobytes()) + len(JPEGS[7]) - 100
     content[scan] ^= 0x10
     path_rec.write_bytes(content)
-    found = open_source(path_rec)
-    assert list(verify(found, workers=1)) == []
+    found = source_at(path_rec)
+    assert list(problems(found, workers=1)) == []
     for path in (path_rec, path_rec.parent):
         checksums = stored_checksums([path], found)
         for fast in (True, False):
-            (problem,) = verify(found, checksums=checksums, fast=fast, workers=1)
+            (problem,) = problems(found, checksums=checksums, fast=fast, workers=1)
             assert (problem.sample, kind_of(problem.reason)) == (7, "checksum")
     with pytest.raises(ValueError, match=r"train\.rec key 8: checksum: its [\d,]+ bytes have CRC-32"):
         convert([path_rec], tmp_path / "copy", workers=1)
@@ -322,18 +322,18 @@ def test_a_byte_that_flips_inside_a_picture_is_seen_by_its_checksum_only(source:
 def test_of_joined_sets_each_has_its_own_checksums_or_none(source: Path, tmp_path: Path) -> None:
     convert([source], tmp_path / "out", workers=1)
     paths = [source, tmp_path / "out"]
-    joined = open_source(paths)
+    joined = source_at(paths)
     checksums = stored_checksums(paths, joined)
     assert checksums is not None
-    assert list(verify(joined, checksums=checksums, fast=True)) == []
+    assert list(problems(joined, checksums=checksums, fast=True)) == []
     assert checksums.problem(25, b"any") is None
     assert checksums.problem(26, b"any") is not None
-    assert stored_checksums([source], open_source(source)) is None
+    assert stored_checksums([source], source_at(source)) is None
 
 
 def test_checksums_of_another_set_are_refused(source: Path, tmp_path: Path) -> None:
     convert([source], tmp_path / "out", workers=1)
-    file, found = tmp_path / "out" / "checksums.npy", open_source(tmp_path / "out")
+    file, found = tmp_path / "out" / "checksums.npy", source_at(tmp_path / "out")
     np.save(file, np.zeros(3, np.uint32))
     with pytest.raises(ValueError, match=r"shape \(3,\) and the set 26 images"):
         stored_checksums([tmp_path / "out"], found)
@@ -357,7 +357,7 @@ def test_nothing_is_overwritten(source: Path, tmp_path: Path) -> None:
         convert([source], source / "packed", workers=1)
     (tmp_path / "empty").mkdir()
     convert([source], tmp_path / "empty", workers=1)
-    assert len(open_source(tmp_path / "empty")) == 26
+    assert len(source_at(tmp_path / "empty")) == 26
 
 
 @pytest.mark.parametrize(

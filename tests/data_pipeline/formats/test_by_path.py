@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.folders.folder import FolderSource
 from data_pipeline.formats.folders.image_list import ListSource
 from data_pipeline.formats.recordio.source import RecordSource
@@ -52,29 +52,29 @@ def test_records_are_known_by_file_or_folder(tmp_path: Path) -> None:
     path = records(tmp_path / "train.rec")
     folder(tmp_path)  # beside train.rec, which says what the folder is
     for named in (path, tmp_path, str(path), [path]):
-        assert isinstance(open_source(named), RecordSource)  # type: ignore[arg-type]
+        assert isinstance(source_at(named), RecordSource)  # type: ignore[arg-type]
     other = records(tmp_path / "other" / "faces.rec")
-    assert isinstance(open_source(other.parent), RecordSource)
+    assert isinstance(source_at(other.parent), RecordSource)
     records(other.with_name("more.rec"))
     with pytest.raises(ValueError, match=r"holds 2 \.rec files and no train\.rec: name each"):
-        open_source(other.parent)
+        source_at(other.parent)
 
 
 def test_folders_of_identities_are_known(tmp_path: Path) -> None:
-    assert isinstance(open_source(folder(tmp_path)), FolderSource)
+    assert isinstance(source_at(folder(tmp_path)), FolderSource)
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".lst", ".tsv", ".csv", ".TXT"])
 def test_lists_are_known_by_their_suffix(tmp_path: Path, suffix: str) -> None:
     path = folder(tmp_path).joinpath(f"train{suffix}")
     path.write_text("ann/1.jpg\t0\n")
-    assert isinstance(open_source(path), ListSource)
+    assert isinstance(source_at(path), ListSource)
 
 
 def test_shards_are_known_by_file_folder_and_pattern(tmp_path: Path) -> None:
     paths = [shard(tmp_path / f"train-{at}.tar", label=at) for at in range(2)]
     for named, count in ((paths[0], 1), (tmp_path, 2), (tmp_path / "train-{0..1}.tar", 2)):
-        source = open_source(named)
+        source = source_at(named)
         assert isinstance(source, TarSource)
         assert len(source) == count
 
@@ -82,52 +82,52 @@ def test_shards_are_known_by_file_folder_and_pattern(tmp_path: Path) -> None:
 def test_tables_are_known_by_file_folder_and_pattern(tmp_path: Path) -> None:
     paths = [table(tmp_path / f"{at}.parquet", 0, 5) for at in range(2)]
     for named, count in ((paths[0], 2), (tmp_path, 4), (tmp_path / "*.parquet", 4)):
-        source = open_source(named)
+        source = source_at(named)
         assert isinstance(source, TableSource)
         assert len(source) == count
 
 
 def test_several_paths_are_several_sets_of_any_forms(tmp_path: Path) -> None:
-    source = open_source([records(tmp_path / "a.rec"), folder(tmp_path / "people")])
+    source = source_at([records(tmp_path / "a.rec"), folder(tmp_path / "people")])
     assert isinstance(source, JoinedSource)
     assert source.labels.tolist() == [0, 1, 2, 3]
-    again = open_source([tmp_path / "a.rec", records(tmp_path / "b.rec")], join="merge")
+    again = source_at([tmp_path / "a.rec", records(tmp_path / "b.rec")], join="merge")
     assert again.labels.tolist() == [0, 1, 0, 1]
 
 
 def test_shards_named_one_by_one_are_one_set_when_merged_and_several_when_not(tmp_path: Path) -> None:
     shards = [shard(tmp_path / f"{at}.tar", label=1) for at in range(2)]
     tables = [table(tmp_path / f"{at}.parquet", "ann", "bob") for at in range(2)]
-    assert isinstance(open_source(shards, join="merge"), TarSource)
-    assert isinstance(open_source(tables, join="merge"), TableSource)
-    assert open_source(shards, join="merge").labels.tolist() == [1, 1]
-    assert open_source(shards).labels.tolist() == [1, 3]
-    assert open_source(tables).labels.tolist() == [0, 1, 2, 3]
+    assert isinstance(source_at(shards, join="merge"), TarSource)
+    assert isinstance(source_at(tables, join="merge"), TableSource)
+    assert source_at(shards, join="merge").labels.tolist() == [1, 1]
+    assert source_at(shards).labels.tolist() == [1, 3]
+    assert source_at(tables).labels.tolist() == [0, 1, 2, 3]
 
 
 def test_what_is_no_set_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds nothing; expected a folder with train\.rec, with \.tar shards"):
-        open_source(tmp_path)
+        source_at(tmp_path)
     (tmp_path / "notes.pdf").write_bytes(b"")
     (tmp_path / ".hidden").mkdir()
     with pytest.raises(ValueError, match=r"holds \.hidden, notes\.pdf; expected a folder with"):
-        open_source(tmp_path)
+        source_at(tmp_path)
     with pytest.raises(
         ValueError, match=r"notes\.pdf: its suffix '\.pdf' names no form of a data set; expected a \.rec"
     ):
-        open_source(tmp_path / "notes.pdf")
+        source_at(tmp_path / "notes.pdf")
     with pytest.raises(ValueError, match="no set to join"):
-        open_source([])
+        source_at([])
 
 
 @pytest.mark.parametrize("name", ["none", "none.rec", "none.tar", "none.txt", "none.pdf"])
 def test_what_is_missing_is_named_with_what_was_expected(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileNotFoundError, match=rf"{name} is missing; expected"):
-        open_source(tmp_path / name)
+        source_at(tmp_path / name)
 
 
 def test_other_forms_than_tables_need_no_pyarrow(tmp_path: Path) -> None:
-    program = "import sys; from data_pipeline.formats.by_path import open_source; "
-    program += "assert open_source(sys.argv[1]).num_classes == 2; "
+    program = "import sys; from data_pipeline.formats.by_path import source_at; "
+    program += "assert source_at(sys.argv[1]).num_classes == 2; "
     program += "assert not any(name.startswith(('pyarrow', 'nvidia', 'torch', 'partial_fc')) for name in sys.modules)"
     subprocess.run([sys.executable, "-c", program, str(folder(tmp_path))], check=True, cwd=Path(__file__).parents[3])

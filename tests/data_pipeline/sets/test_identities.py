@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from encoded import FORMATS
 
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.folders.folder import FolderSource
 from data_pipeline.packing.synthetic import pack_synthetic
 from data_pipeline.sets.identities import identity_names, label_names, write_identities
@@ -15,7 +15,7 @@ from data_pipeline.sets.identities import identity_names, label_names, write_ide
 
 def test_names_lie_beside_the_records(tmp_path: Path) -> None:
     pack_synthetic(tmp_path, identities=3, images=1, size=16, first_identity=40, workers=1)
-    source = open_source(tmp_path)
+    source = source_at(tmp_path)
     expected = {"synthetic-0-40": 0, "synthetic-0-41": 1, "synthetic-0-42": 2}
     assert identity_names(source, tmp_path) == identity_names(source, tmp_path / "train.rec") == expected
     (tmp_path / "identities.tsv").write_text("0 Ann\n")
@@ -36,4 +36,4 @@ def test_names_that_are_no_text_come_back_as_they_were(tmp_path: Path) -> None:
     pack_synthetic(tmp_path, identities=2, images=1, size=16, workers=1)
     names = {0: "b\udcffb", 1: 'tab\t and "quotes"'}
     write_identities(tmp_path, [(label, name, 1) for label, name in names.items()])
-    assert label_names(open_source(tmp_path), tmp_path) == names
+    assert label_names(source_at(tmp_path), tmp_path) == names

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 from launch import cli
 
 
@@ -24,8 +24,8 @@ def test_a_set_is_converted_and_verified_by_its_checksums(tmp_path: Path, capsys
         "shard-000001.tar",
         "shard-000002.tar",
     ]
-    shuffled = open_source(tmp_path / "out")
-    assert sorted(shuffled.labels) == sorted(open_source(path).labels)
+    shuffled = source_at(tmp_path / "out")
+    assert sorted(shuffled.labels) == sorted(source_at(path).labels)
     look = ["verify", str(tmp_path / "out"), "--fast", "--out", str(tmp_path / "q.tsv")]
     assert cli.main(look) == 0
     assert "all of 24 images can be used, and have their checksums" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from data_pipeline.checking.quarantine import quarantined, quarantined_samples
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 from launch import cli
 
 
@@ -29,7 +29,7 @@ def test_a_whole_set_ends_well_and_has_an_empty_list(
     printed = capsys.readouterr()
     assert printed.out == f"all of 24 images can be used\n{out}  nothing to leave out\n"
     assert "24/24" in printed.err
-    assert quarantined_samples(out, open_source(path)).size == 0
+    assert quarantined_samples(out, source_at(path)).size == 0
 
 
 @pytest.mark.parametrize("options", [[], ["--fast"]])
@@ -41,7 +41,7 @@ def test_a_damaged_set_ends_with_the_code_of_bad_data_and_a_list(
     printed = capsys.readouterr().out
     assert "1 of 24 images cannot be used" in printed
     assert "truncated" in printed
-    (line,) = quarantined(out, open_source(path))
+    (line,) = quarantined(out, source_at(path))
     assert (line.sample, line.name) == (10, f"{path} key 11")
     assert line.reason.startswith("truncated: ")
 
@@ -49,9 +49,9 @@ def test_a_damaged_set_ends_with_the_code_of_bad_data_and_a_list(
 def test_parts_are_verified_as_the_one_set_that_training_makes_of_them(tmp_path: Path) -> None:
     parts, out = [whole(tmp_path / "[red]a"), damaged(tmp_path / "b")], tmp_path / "q.tsv"
     assert cli.main(["verify", *map(str, parts), "--fast", "--out", str(out)]) == 3
-    assert quarantined_samples(out, open_source(parts)).tolist() == [34]
+    assert quarantined_samples(out, source_at(parts)).tolist() == [34]
     with pytest.raises(ValueError, match="another set"):
-        quarantined_samples(out, open_source(parts[1]))
+        quarantined_samples(out, source_at(parts[1]))
 
 
 def test_names_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

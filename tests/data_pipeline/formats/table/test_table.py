@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipeline.formats.table.columns import Columns
+from data_pipeline.formats.table.columns import ColumnNames
 from data_pipeline.formats.table.source import TableSource
 
 pa = pytest.importorskip("pyarrow")
@@ -120,7 +120,7 @@ def test_a_folder_and_a_pattern_are_their_files_in_the_order_of_names(tmp_path: 
 
 def test_columns_can_be_named_and_are_not_guessed(tmp_path: Path) -> None:
     path = parquet(tmp_path / "t.parquet", table(thumbnail=IMAGES[::-1], fine=[9, 8, 7, 6, 5]))
-    source = TableSource(path, columns=Columns("thumbnail", "fine"))
+    source = TableSource(path, columns=ColumnNames("thumbnail", "fine"))
     assert contents(source) == list(zip([9, 8, 7, 6, 5], IMAGES[::-1], strict=True))
 
 
@@ -146,7 +146,7 @@ def test_wrong_columns_are_refused_and_shown(
 ) -> None:
     path = parquet(tmp_path / "t.parquet", pa.table(columns))
     with pytest.raises(ValueError, match=re.escape(said)):
-        TableSource(path, columns=Columns(**asked))
+        TableSource(path, columns=ColumnNames(**asked))
 
 
 @pytest.mark.parametrize(

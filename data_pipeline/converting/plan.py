@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.checking.checksums import Checksums, stored_checksums
-from data_pipeline.formats.by_path import open_source
+from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.recordio.layout import LARGEST_EXACT
-from data_pipeline.formats.table.columns import Columns
+from data_pipeline.formats.table.columns import ColumnNames
 from data_pipeline.formats.table.files import SUFFIXES as TABLE_SUFFIXES
 from data_pipeline.images.headers import image_header
 from data_pipeline.images.jpeg import check_form
@@ -33,7 +33,7 @@ DATA_SUFFIXES = (".rec", ".idx", ".tar", *TABLE_SUFFIXES)
 
 
 @dataclass(frozen=True)
-class Conversion:
+class ConversionPlan:
     """All images of `source` in the order in which they are to be written, cut into parts of equal length.
 
     `seed` shuffles all of them; without it they keep their order. With `size` they become JPEGs of that side and
@@ -70,24 +70,24 @@ class Conversion:
         return self.source.labels[self.samples(part)]
 
 
-def planned(
+def conversion_plan(
     paths: Sequence[Path],
     *,
     to: Form,
     seed: int | None,
     join: Join,
-    columns: Columns,
+    columns: ColumnNames,
     size: int | None,
     quality: int,
     images_per_part: int | None,
-) -> Conversion:
+) -> ConversionPlan:
     """The conversion of the set at `paths`. ValueError for what cannot be converted, before any work is done."""
     check_form(size, quality)
     if to not in ("rec", "tar"):
         raise ValueError(f"to {to!r}: expected 'rec' or 'tar'")
     if images_per_part is not None and images_per_part < 1:
         raise ValueError(f"{images_per_part} images in a part or shard: expected at least 1")
-    source = open_source(paths, join=join, columns=columns)
+    source = source_at(paths, join=join, columns=columns)
     if to == "rec" and (largest := int(source.labels.max())) > LARGEST_EXACT:
         raise ValueError(
             f"label {largest}: a .rec keeps labels as float32, exact to 2**24 = {LARGEST_EXACT} only: write tar shards"
@@ -97,10 +97,10 @@ def planned(
         mean_bytes, width, height = min(mean_bytes, size * size), size, size
     fitting = min(MOST_IMAGES_PER_PART, max(1, PART_BYTES // max(mean_bytes, 1)))
     checksums = stored_checksums(paths, source)
-    return Conversion(source, checksums, to, seed, size, quality, images_per_part or fitting, width, height)
+    return ConversionPlan(source, checksums, to, seed, size, quality, images_per_part or fitting, width, height)
 
 
-def description(conversion: Conversion, paths: Sequence[Path]) -> Description:
+def description(plan: ConversionPlan, paths: Sequence[Path]) -> Description:
     """What must be equal for two runs to be the same conversion: a few words that JSON can hold.
 
     The source is known by its count, all its labels, the bytes of 64 images spread evenly, and the sizes and times of
@@ -108,15 +108,15 @@ def description(conversion: Conversion, paths: Sequence[Path]) -> Description:
     """
     return {
         "form": 1,  # of what lies in the work folder: a new number whenever that changes
-        "images": len(conversion.source),
-        "labels": f"{zlib.crc32(np.ascontiguousarray(conversion.source.labels).data):08x}",
-        "contents": fingerprint(conversion.source),
+        "images": len(plan.source),
+        "labels": f"{zlib.crc32(np.ascontiguousarray(plan.source.labels).data):08x}",
+        "contents": fingerprint(plan.source),
         "files": _files(paths),
-        "to": conversion.to,
-        "shuffle": conversion.seed,
-        "size": conversion.size,
-        "quality": conversion.quality if conversion.size is not None else None,
-        "images per part": conversion.images_per_part,
+        "to": plan.to,
+        "shuffle": plan.seed,
+        "size": plan.size,
+        "quality": plan.quality if plan.size is not None else None,
+        "images per part": plan.images_per_part,
     }
 
 
