@@ -1,4 +1,4 @@
-"""What DALI decodes: encoded batches, asked for by their numbers from the thread that runs its pipeline."""
+"""What DALI decodes: encoded batches, asked for by their numbers, in the thread that takes the decoded ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Feed(Protocol):
     """Encoded batches by their numbers."""
 
     def encoded(self, step: int) -> EncodedBatch | None:
-        """The batch of a step, or None behind the last one; called from DALI's thread, a few steps early."""
+        """The batch of a step, or None behind the last one; called up to `BATCHES_AHEAD` steps early."""
 
     def mark_bad(self, step: int, problems: dict[int, str]) -> None:
         """Takes note of the samples of a step that DALI cannot decode, each with the reason.
@@ -72,7 +72,7 @@ class InFlight:
         return self._batches.pop(step)
 
     def __call__(self, batch: Any) -> list[Any]:
-        """The next inputs of the graph; DALI calls this from its thread, with the number of the iteration."""
+        """The next inputs of the graph; DALI calls this with the number of the iteration."""
         encoded = self.batch(self.first + batch.iteration)
         if encoded is None:
             raise StopIteration

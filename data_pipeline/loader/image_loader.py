@@ -89,10 +89,7 @@ class ImageLoader:
         return batch
 
     def encoded(self, step: int) -> EncodedBatch:
-        """The encoded images of a step, bad ones replaced; DALI's thread calls this, up to `BATCHES_AHEAD` steps early.
-
-        Has the images of later steps read ahead.
-        """
+        """The encoded images of a step, bad ones replaced; and hints for those of later steps (`ReadAhead`)."""
         epochs, samples = self._ahead.pop(step) if step in self._ahead else self._drawn([step])[0]
         self._hint(range(step + 1, step + 1 + -(-IMAGES_AHEAD // samples.size)))
         usable = self._bad_images.usable_images(epochs, samples)

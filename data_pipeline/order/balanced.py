@@ -1,4 +1,4 @@
-"""Global batches of k identities with m images of each, from arithmetic like `order`: the cursor is one integer.
+"""Global batches of k identities with m images of each, from arithmetic as in `shuffled`: the cursor is one integer.
 
     position p -> visit p // m, image p % m of it
     visit v    -> round v // C, place v % C of that round's permutation of the C identities
@@ -22,7 +22,7 @@ class BalancedOrder:
     A batch that ends one round and begins the next has different identities too: what the round before ended with
     comes a little later. ValueError where there are too few identities for that.
     An identity with n images shows all of them in ceil(n / m) visits, up to m - 1 of them twice; one with fewer than m
-    shows them again within a visit, changed by other draws (`selection` leaves such identities out).
+    shows them again within a visit, changed by other draws (`sets.selected` leaves such identities out).
     Holds 16 bytes an identity, and 4 an image unless the images come grouped by identity, as in most `.rec` files.
     Identities without images are passed over.
     """

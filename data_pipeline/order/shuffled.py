@@ -30,7 +30,7 @@ class SampleOrder(Protocol):
     def samples_at(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Epochs and samples at some positions, both of their shape (n,); no pair of them comes twice in the stream.
 
-        What changes an image is drawn from that pair (`augment_draws.Draws`).
+        What changes an image is drawn from that pair (`augment.draws.Draws`).
         """
 
 

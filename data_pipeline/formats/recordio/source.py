@@ -37,7 +37,7 @@ class RecordSource(Source):
     """The images of a `.rec` and its `.idx` in the order of their keys, of either layout.
 
     Opening checks the index and the head of every record (a cold file of small images is read from end to end once)
-    and keeps 28 bytes per image; without an `.idx` a scan finds the records first (`record_scan.write_index` spares
+    and keeps 28 bytes per image; without an `.idx` a scan finds the records first (`scan.write_index` spares
     every later start that). Reading is one `pread`: safe from threads and from forked processes; a pickled source opens
     the file anew. Damage is a ValueError that names file, key and place.
     """
