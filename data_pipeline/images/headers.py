@@ -1,7 +1,9 @@
 """What an encoded image says of itself, read without decoding it: format, width, height, and whether it is all there.
 
-The formats are those that DALI decodes. Every parser walks its bytes once, whatever they hold, and raises ValueError
-`kind: how it was seen`, such as `truncated: PNG, no IEND chunk in its 418 bytes`; the kinds are few, to be counted.
+The formats are those that DALI decodes. JPEG and PNG are read here, in 6 to 10 us, and JPEG 2000, whose container may
+say another size than its codestream, which Pillow does not see; the others are read by Pillow, in 8 to 80 us. What is
+wrong is a ValueError `kind: how it was seen`, such as `truncated: PNG, no IEND chunk in its 418 bytes`; the kinds are
+few, to be counted.
 
 A file too small for its pixels is a lie, not a compression: Huffman-coded JPEG spends at least one bit on each block of
 64 pixels (ITU-T T.81, F.1.2), deflate turns one byte into 1032 at the most (RFC 1951).
@@ -10,9 +12,10 @@ A file too small for its pixels is a lie, not a compression: Huffman-coded JPEG 
 import struct
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
-from data_pipeline.images.plain_headers import bmp_size, fields, pnm_size, tiff_size
+from data_pipeline.images.rare_headers import rare_size
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}
@@ -22,7 +25,6 @@ JPEG_END = b"\xff\xd9"
 MOST_JPEG_PIXELS_PER_BYTE = 512
 MOST_INFLATED_PER_BYTE = 1032
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-WEBP_STARTS = {b"VP8 ": b"\x9d\x01\x2a", b"VP8L": b"\x2f"}
 CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: SOC, SIZ
 FOREIGN = {
     b"GIF8": "GIF",
@@ -82,9 +84,9 @@ def _jpeg(encoded: bytes) -> tuple[int, int]:
         if marker == 0xFF or marker in BARE_MARKERS:
             at += marker != 0xFF
             continue
-        (length,) = fields(">H", encoded, at + 1)
+        (length,) = _fields(">H", encoded, at + 1)
         if marker in FRAMES:
-            frame, (height, width) = marker, fields(">HH", encoded, at + 4)
+            frame, (height, width) = marker, _fields(">HH", encoded, at + 4)
         at += 1 + max(length, 2)
     # Nowhere else in a scan does FF D9 occur, and the thumbnail's own lies before it.
     if encoded.rfind(JPEG_END, at) < 0:
@@ -99,7 +101,7 @@ def _lie(name: str, encoded: bytes, width: int, height: int) -> str:
 
 
 def _png(encoded: bytes) -> tuple[int, int]:
-    length, kind, width, height, depth, colour = fields(">I4sIIBB", encoded, 8)
+    length, kind, width, height, depth, colour = _fields(">I4sIIBB", encoded, 8)
     if (length, kind) != (13, b"IHDR") or colour not in PNG_CHANNELS:
         raise ValueError(f"damaged header: PNG, begins with {length} bytes of {kind!r}, colour type {colour}")
     _check_chunks(encoded)
@@ -128,41 +130,30 @@ def _check_chunks(encoded: bytes) -> None:
         at = end + 4
 
 
-def _webp(encoded: bytes) -> tuple[int, int]:
-    riff_bytes, kind = fields("<I4x4s", encoded, 4)
-    if len(encoded) < riff_bytes + 8:
-        raise ValueError(f"truncated: WebP, {len(encoded):,} of {riff_bytes + 8:,} bytes")
-    if kind == b"VP8X":
-        low_w, high_w, low_h, high_h = fields("<HBHB", encoded, 24)
-        return 1 + low_w + (high_w << 16), 1 + low_h + (high_h << 16)
-    start = WEBP_STARTS.get(kind)
-    at = 23 if kind == b"VP8 " else 20
-    if start is None or encoded[at : at + len(start)] != start:
-        raise ValueError(f"damaged header: WebP, its first chunk {kind!r} does not begin as a picture does")
-    if kind == b"VP8 ":
-        width, height = fields("<HH", encoded, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    (word,) = fields("<I", encoded, 21)
-    return 1 + (word & 0x3FFF), 1 + (word >> 14 & 0x3FFF)
-
-
 def _jpeg_2000(encoded: bytes) -> tuple[int, int]:
     at = encoded.find(CODESTREAM)
     if at < 0:
         raise ValueError(f"truncated: JPEG 2000, its {len(encoded):,} bytes hold no codestream")
-    right, bottom, left, top = fields(">4I", encoded, at + 8)
+    right, bottom, left, top = _fields(">4I", encoded, at + 8)
     if encoded.rfind(JPEG_END, at) < 0:  # the same mark ends both
         raise ValueError(f"truncated: JPEG 2000, no end mark (FF D9) in its {len(encoded):,} bytes")
     return right - left, bottom - top
 
 
+def _fields(form: str, encoded: bytes, at: int) -> tuple[Any, ...]:
+    """Numbers at a place of a header; the place may lie past the end."""
+    if at + struct.calcsize(form) > len(encoded):
+        raise ValueError(f"truncated: {len(encoded):,} bytes end inside the header (which goes on at byte {at:,})")
+    return struct.unpack_from(form, encoded, at)
+
+
 FORMATS: list[tuple[bytes, str, Callable[[bytes], tuple[int, int]]]] = [
     (b"\xff\xd8\xff", "JPEG", _jpeg),
     (PNG_MAGIC, "PNG", _png),
-    (b"RIFF", "WEBP", _webp),
-    (b"BM", "BMP", bmp_size),
-    *((magic, "TIFF", tiff_size) for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    *((b"P%d" % kind, "PPM", pnm_size) for kind in range(1, 7)),
+    (b"RIFF", "WEBP", partial(rare_size, "WEBP")),
+    (b"BM", "BMP", partial(rare_size, "BMP")),
+    *((magic, "TIFF", partial(rare_size, "TIFF")) for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    *((b"P%d" % kind, "PPM", partial(rare_size, "PPM")) for kind in range(1, 7)),
     (CODESTREAM, "JPEG2000", _jpeg_2000),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000", _jpeg_2000),
 ]

@@ -90,10 +90,10 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_its_picture() -> None:
         (with_jpeg_size(JPEG, 32, 0), "damaged header: JPEG of 32 x 0 pixels"),
         (PNG[:8] + png_chunk(b"IDAT", bytes(20)), "damaged header: PNG, begins with 20 bytes of b'IDAT'"),
         (PNG[:60] + bytes([PNG[60] ^ 1]) + PNG[61:], "damaged: PNG, its chunk b'IDAT' at byte 33"),
-        (b"P6\nwide 24 255\n" + bytes(99), "damaged header: PNM, its width and height do not follow"),
-        (b"P6\n32 24 deep\n" + bytes(99), "damaged header: PNM, its largest value does not follow"),
-        (b"II*\0\x08\0\0\0\0\0\0\0", "damaged header: TIFF, its directory names no width"),
-        (b"RIFF\x14\0\0\0WEBPICCP" + bytes(20), "damaged header: WebP, its first chunk b'ICCP'"),
+        (b"P6\nwide 24 255\n" + bytes(99), "damaged header: PPM, invalid literal for int"),
+        (b"P6\n32 24 deep\n" + bytes(99), "damaged header: PPM, invalid literal for int"),
+        (b"II*\0\x08\0\0\0\0\0\0\0", "truncated: TIFF, its header has 4 bytes at byte 10, past the end of 12"),
+        (b"RIFF\x14\0\0\0WEBPICCP" + bytes(20), "damaged header: WEBP, "),
     ],
 )
 def test_what_is_no_image_is_named_and_said_how(content: bytes, problem: str) -> None:
@@ -143,3 +143,21 @@ def test_a_tiff_that_lies_on_its_side_is_fine() -> None:
     content = io.BytesIO()
     PICTURE.save(content, "TIFF", tiffinfo={274: 6})
     assert decoding_problem(content.getvalue()) is None
+
+
+def test_bombs_of_rarer_formats_are_judged_by_our_bound_and_not_by_pillows() -> None:
+    run_lengths = struct.pack("<IiiHHIIiiII", 40, 20_000, 20_000, 1, 8, 1, 0, 0, 0, 256, 0) + bytes(1024)
+    bomb = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + len(run_lengths)) + run_lengths + b"\0\1"
+    assert (image_problem(bomb) or "").startswith(
+        "too many pixels: BMP of 20,000 x 20,000 = 400,000,000 in 1,080 bytes"
+    )
+    wide = FORMATS["transparent WebP"][1]
+    wide = wide[:24] + b"\xff\xff\0\xff\xff\0" + wide[30:]
+    assert (image_problem(wide) or "").startswith("too many pixels: WEBP, Image size (4294967296 pixels)")
+
+
+def test_the_size_of_a_jpeg_2000_is_its_codestreams() -> None:
+    content = FORMATS["JPEG 2000"][1]
+    at = content.index(b"\xff\x4f\xff\x51") + 8
+    problem = image_problem(content[:at] + struct.pack(">II", 20_000, 20_000) + content[at + 8 :])
+    assert kind_of(problem or "") == "too many pixels"
