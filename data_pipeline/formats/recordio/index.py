@@ -9,20 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.files.text_spans import (
-    MOST_DIGITS,
-    PADDING,
-    TAB,
-    Spans,
-    Text,
-    digits,
-    is_digit,
-    is_space,
-    line_blocks,
-    stripped,
-)
-
 CHUNK_BYTES = 1 << 20  # parsed at a time: bounds the temporaries; 10 million lines are about 180 MB
+MOST_DIGITS = 18  # of an int64
+NEWLINE, SPACE, TAB, ZERO = b"\n \t0"
 LONGEST_LINE_BYTES = 1 << 16  # as no line is that has two numbers: a longer one is found bad in two pieces
 REPAIR = "copy the index again from where the .rec came from, or rebuild it (rec2idx)"
 
@@ -38,7 +27,7 @@ def index_entries(path_idx: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     none, line = np.empty(0, np.int64), 1
     entries = [(none, none)]
     for chunk in _chunks_of_lines(path_idx):
-        entries.append(_parsed(chunk, path_idx, line))
+        entries.append(_plain(chunk) or _spaced(chunk, path_idx, line))
         line += chunk.count(b"\n")
     keys, offsets = map(np.concatenate, zip(*entries, strict=True))
     if keys.size == 0:
@@ -53,46 +42,34 @@ def _chunks_of_lines(path_idx: Path) -> Iterator[bytes]:
     most_bytes = min(CHUNK_BYTES, path_idx.stat().st_size)
     with path_idx.open("rb") as file:
         while chunk := file.read(most_bytes):
-            yield chunk + file.readline(LONGEST_LINE_BYTES)
+            lines = (chunk + file.readline(LONGEST_LINE_BYTES)).replace(b"\r\n", b"\n")
+            yield lines if lines.endswith(b"\n") else lines + b"\n"
 
 
-def _parsed(chunk: bytes, path_idx: Path, first_line: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The keys and the offsets of some whole lines."""
-    text = np.frombuffer(chunk + bytes(PADDING), np.uint8)
-    (lines,) = line_blocks(text, len(chunk))
-    return _tabbed(chunk, text, lines) or _spaced(text, lines, path_idx, first_line)
-
-
-def _tabbed(chunk: bytes, text: Text, lines: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """The entries of lines as they are mostly written, a key, one tab and an offset; None if there is any other."""
-    tabs = np.flatnonzero(text == TAB)
-    if tabs.size != lines.starts.size or tabs.size == 0:
+def _plain(lines: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """The entries of lines as they are mostly written: a key, one tab or space, an offset. None if one is otherwise."""
+    text = np.frombuffer(lines, np.uint8)
+    ends = np.flatnonzero(text - np.uint8(ZERO) > 9)  # of numbers, were all lines such
+    sizes = np.diff(ends, prepend=-1) - 1
+    separators, newlines = text[ends[0::2]], text[ends[1::2]]
+    has_two_each = ((separators == TAB) | (separators == SPACE)).all() and (newlines == NEWLINE).all()
+    if not has_two_each or ends.size % 2 or sizes.min() < 1 or sizes.max() > MOST_DIGITS:
         return None
-    sizes = np.concatenate([tabs - lines.starts, lines.stops - tabs - 1])
-    if sizes.min() < 1 or sizes.max() > MOST_DIGITS or sizes.sum() != np.count_nonzero(is_digit(text)):
-        return None
-    numbers = np.fromstring(chunk, np.int64, sep=" ")  # quick, but lax: hence the tests above
+    numbers = np.fromstring(lines, np.int64, sep=" ")  # quick, but lax: hence the tests above
     return numbers[0::2], numbers[1::2]
 
 
-def _spaced(text: Text, lines: Spans, path_idx: Path, first_line: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _spaced(lines: bytes, path_idx: Path, first_line: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The entries of lines with any white space, or of none. ValueError for the first line that is no entry."""
-    lines = stripped(text, lines)
-    is_blank = lines.sizes == 0
-    filled = lines.of(~is_blank)
-    spaces = np.flatnonzero(is_space(text))
-    first, behind = (np.searchsorted(spaces, edges) for edges in filled)
-    spaces = np.append(spaces, text.size)
-    last = np.maximum(behind - 1, first)  # a line without any has an empty offset
-    gap_starts, gap_stops = np.minimum(spaces[first], filled.stops), np.minimum(spaces[last] + 1, filled.stops)
-    keys, are_keys = digits(text, Spans(filled.starts, gap_starts))
-    offsets, are_offsets = digits(text, Spans(gap_stops, filled.stops))
-    is_good = are_keys & are_offsets & (gap_stops - gap_starts == behind - first)
-    if not is_good.all():
-        row = int(is_good.argmin())
-        line = first_line + int(np.flatnonzero(~is_blank)[row])
-        found = filled.piece(text, row)[:80]
-        raise ValueError(f"{path_idx}, line {line}: found {found!r}, expected `key offset`: {REPAIR}")
+    entries: list[tuple[int, int]] = []
+    for number, line in enumerate(lines.split(b"\n"), first_line):
+        fields = line.split()
+        if len(fields) == 2 and all(field.isdigit() and len(field) <= MOST_DIGITS for field in fields):
+            entries.append((int(fields[0]), int(fields[1])))
+        elif fields:
+            found = line.strip()[:80]
+            raise ValueError(f"{path_idx}, line {number}: found {found!r}, expected `key offset`: {REPAIR}")
+    keys, offsets = np.array(entries, np.int64).reshape(-1, 2).T
     return keys, offsets
 
 
