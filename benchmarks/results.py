@@ -14,6 +14,10 @@ from data_pipeline.files.whole_file import WholeFile
 Kind = TypeVar("Kind")
 
 
+class CaseError(RuntimeError):
+    """A case that ended without a result."""
+
+
 def write_json(values: Mapping[str, Any], path: Path) -> None:
     """Keep `values` at `path`, a line for each of them. ValueError where a figure is no number."""
     lines = [f" {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in values.items()]

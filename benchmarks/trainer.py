@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import CaseError
+
 ROOT = Path(__file__).resolve().parents[1]
 LOOK_SECONDS = 0.25
 Report = dict[str, Any]
 
 
-class TrainingError(RuntimeError):
+class TrainingError(CaseError):
     """The trainer ended with an error, which stands in the log that the message names."""
 
 

@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.results import CaseError
+
 Serving = Generator[Any, Any, None]  # what it yields is the answer; what it is then sent is the next order
 KILLED = -9
 GOODBYE_SECONDS = 10
 
 
-class WorkerError(RuntimeError):
+class WorkerError(CaseError):
     """Workers that cannot go on, in one line; `is_out_of_memory`: for want of memory."""
 
     def __init__(self, message: str, *, is_out_of_memory: bool) -> None:

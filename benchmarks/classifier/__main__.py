@@ -24,7 +24,8 @@ from pathlib import Path
 from benchmarks.arguments import parser
 from benchmarks.classifier.case import Case, options
 from benchmarks.classifier.measure import check_machine, measured
-from benchmarks.classifier.records import summary, write_record
+from benchmarks.classifier.records import summary
+from benchmarks.results import write_json
 from benchmarks.workers import WorkerError
 
 REQUIRED = ("objective", "num_classes")
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(summary(record))
     if arguments.json is not None:
-        write_record(record, arguments.json)
+        write_json(record.as_json(), arguments.json)
     return 0
 
 

@@ -11,7 +11,7 @@ from benchmarks.classifier.case import OURS, Case
 from benchmarks.classifier.ceilings import Ceilings, Floors
 from benchmarks.classifier.ranks import Footprint
 from benchmarks.machine import Machine
-from benchmarks.results import read_json, write_json
+from benchmarks.results import read_json
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,16 @@ class Measurement:
         """The peak of the rank that took most beyond what it must hold, as a multiple of that."""
         return max(rank.peak_bytes / (rank.weight_bytes + rank.state_bytes) for rank in self.ranks)
 
-    def derived(self, case: Case) -> dict[str, float]:
+    def derived(self, case: Case) -> dict[str, Any]:
         """What a reader of the file wants to see of it."""
         return {
+            "contender": self.short_name,
             "median_seconds": self.median_seconds,
+            "least_and_most_seconds": [min(self.seconds), max(self.seconds)],
             "images_per_second": case.batch / self.median_seconds,
             "peak_bytes": self.peak_bytes,
-            "weights_and_state_bytes": self.held_bytes,
             "peak_over_weights_and_state": self.peak_over_held,
         }
-
-    def summary(self, case: Case) -> str:
-        """A line for people."""
-        return (
-            f"  {self.short_name[:11]:11} {self.median_seconds:9.4f} s "
-            f"({min(self.seconds):.4f} to {max(self.seconds):.4f}), {case.batch / self.median_seconds:7.0f} images/s, "
-            f"peak {self.peak_bytes / 1e9:.3f} GB, {self.peak_over_held:.2f} x weights and state"
-        )
 
 
 @dataclass(frozen=True)
@@ -112,20 +105,16 @@ class Record:
         """Our median step over the number of classes."""
         return self.ours.median_seconds / self.case.num_classes
 
-    def derived(self) -> dict[str, Any]:
-        """What a reader of the file wants to see first; made from the rest, so not read back."""
+    def as_json(self) -> dict[str, Any]:
+        """The record, after what a reader of the file wants to see first: that is made from it, and not read back."""
         ratios = ("times_faster", "share_of_memory", "times_per_class", "time_over_floor")
-        return {
+        derived = {
             "command": self.case.command(),
-            **{ratio: getattr(self, ratio) for ratio in ratios},
             "ours": self.ours.derived(self.case),
             "against": None if self.against is None else self.against.derived(self.case),
+            **{ratio: getattr(self, ratio) for ratio in ratios},
         }
-
-
-def write_record(record: Record, path: Path) -> None:
-    """Keep `record` at `path`."""
-    write_json({"derived": record.derived(), **asdict(record)}, path)
+        return {"derived": derived, **asdict(self)}
 
 
 def read_records(folder: Path) -> dict[str, Record]:
@@ -134,18 +123,14 @@ def read_records(folder: Path) -> dict[str, Record]:
 
 
 def summary(record: Record) -> str:
-    """The record in a few lines for people."""
-    floors = record.floors
-    lines = [
-        record.case.command(),
-        *(found.summary(record.case) for found in (record.ours, record.against) if found is not None),
-        f"  floor       {floors.seconds:9.4f} s ({floors.compute_seconds:.4f} s of products, "
-        f"{floors.traffic_seconds:.4f} s of memory): ours takes {record.time_over_floor:.2f} x as long",
-    ]
-    if record.times_faster is not None and record.share_of_memory is not None:
-        lines.append(f"  ours is {record.times_faster:.2f} x as fast, in {record.share_of_memory:.3f} of the memory")
-    if record.times_per_class is not None:
-        lines.append(f"  a class takes {record.times_per_class:.2f} x as long as it does over the other's classes")
-    if record.against_failure is not None:
-        lines.append(f"  no figures of the other: {record.against_failure}")
-    return "\n".join(lines)
+    """What the file shows first, a line for each that there is."""
+    shown = {**record.as_json()["derived"], "against_failure": record.against_failure}
+    return "\n".join(f"{name:16} {_line(value)}" for name, value in shown.items() if value is not None)
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_line(each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return " to ".join(map(_line, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

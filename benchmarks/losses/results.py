@@ -1,15 +1,17 @@
-"""What is kept of a run of the loss comparison: one JSON file each, whole or not there; a line in it is a field."""
+"""What is kept of a run of the loss comparison."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from benchmarks.results import read_json
 
 MOST_POINTS = 60  # of a curve: finer is not seen in a figure
 MEASURES = ("rank1", "eer", "tar_at_far", "counts")
@@ -43,40 +45,10 @@ class Result:
     machine: dict[str, Any]
 
 
-def result_path(folder: Path, name: str, seed: int) -> Path:
-    """Where the result of a run is kept."""
-    return folder / f"{name}-seed{seed}.json"
-
-
-def write_result(result: Result, folder: Path) -> Path:
-    """Keep `result` in `folder`: the file appears under its name when all of it is on the disk. Gives back its path."""
-    path = result_path(folder, result.name, result.seed)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [f" {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in asdict(result).items()]
-    with partial.open("w", encoding="utf-8") as file:
-        file.write("{\n" + ",\n".join(lines) + "\n}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    return path
-
-
-def read_result(path: Path) -> Result:
-    """The result in `path`. ValueError if the file holds something else."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        expected = {field.name for field in fields(Result)}
-        if not isinstance(values, dict) or values.keys() != expected:
-            raise ValueError(f"expected an object of {sorted(expected)}")
-        return Result(**{**values, "curve": Curve(**values["curve"])})
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no result of a loss run ({error}): remove it to run it again") from error
-
-
 def read_results(folder: Path) -> list[Result]:
     """All results in `folder`, by name and seed; files that a killed sweep left half-written are not among them."""
-    return sorted(map(read_result, folder.glob("*.json")), key=lambda result: (result.name, result.seed))
+    results = [read_json(path, Result) for path in folder.glob("*.json")]
+    return sorted(results, key=lambda result: (result.name, result.seed))
 
 
 def by_name(results: Iterable[Result]) -> list[list[Result]]:
@@ -89,7 +61,8 @@ def by_name(results: Iterable[Result]) -> list[list[Result]]:
 
 def curve(metrics: Sequence[Mapping[str, Any]]) -> Curve:
     """The thinned course of training from the lines of `metrics.jsonl`, its last line always among them."""
-    kept = _thinned(metrics, MOST_POINTS)
+    places = np.linspace(0, len(metrics) - 1, min(len(metrics), MOST_POINTS)).round().astype(int)
+    kept = [metrics[place] for place in places]
     angles = [line["median_target_angle_radians"] for line in kept]
     return Curve(
         step=[int(line["step"]) for line in kept],
@@ -108,12 +81,6 @@ def typical_speed(metrics: Sequence[Mapping[str, Any]]) -> float | None:
     """The median over the reports of the images per second of all ranks; None without a report."""
     speeds = [float(line["images_per_second"]) for line in metrics]
     return round(statistics.median(speeds), 1) if speeds else None
-
-
-def _thinned(lines: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
-    if len(lines) <= most:
-        return list(lines)
-    return [lines[round(place * (len(lines) - 1) / (most - 1))] for place in range(most)]
 
 
 def _rounded(value: float | None) -> float | None:

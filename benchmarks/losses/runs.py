@@ -52,15 +52,14 @@ class Run:
         }
 
 
-def with_rows(run: Run, learning_rate: float) -> Run:
+def with_rows(run: Run, rate: float) -> Run:
     """`run` with another learning rate of the class rows."""
-    return replace(run, name=f"{run.name}-rows{learning_rate:g}", row_learning_rate=learning_rate, group=RATES)
+    return replace(run, name=f"{run.name}-rows{rate:g}", row_learning_rate=rate, group=RATES)
 
 
-def with_backbone(run: Run, learning_rate: float) -> Run:
+def with_backbone(run: Run, rate: float) -> Run:
     """`run` with another learning rate of the backbone."""
-    name = f"{run.name}-backbone{learning_rate:g}"
-    return replace(run, name=name, backbone_learning_rate=learning_rate, group=RATES)
+    return replace(run, name=f"{run.name}-backbone{rate:g}", backbone_learning_rate=rate, group=RATES)
 
 
 def with_noise(run: Run, share: float) -> Run:
@@ -100,31 +99,23 @@ def _adacos(word: str, *, dynamic: bool) -> Run:
     return Run(f"adacos-{word}", f"AdaCos {word}", {"name": "adacos", "dynamic": dynamic}, _row_rate(ADACOS_SCALE))
 
 
-def _thrice(run: Run) -> Run:
-    return replace(run, seeds=_THREE)
-
-
-_THREE = (0, 1, 2)
 _P2SGRAD, _KAPPA_03, *_OTHER_KAPPAS = (
     _p2sgrad(f"kappa{kappa:g}", f"κ = {kappa:g}", kappa=kappa) for kappa in (0.1, 0.3, 0.03, 1.0)
 )
 _LONG_STEPS = with_rows(_p2sgrad("kappa0.2", "κ = 0.2", kappa=0.2), 0.08)  # P2SGrad at the best found in two epochs
 _DYNAMIC, _FIXED = _adacos("dynamic", dynamic=True), _adacos("fixed", dynamic=False)
-_NORMFACE, _COSFACE, _ARCFACE = (
-    _softmax("NormFace", 30.0),
-    _softmax("CosFace", 30.0, 0.35),
-    _softmax("ArcFace", 30.0, 0.5),
-)
+_COSFACE, _ARCFACE = _softmax("CosFace", 30.0, 0.35), _softmax("ArcFace", 30.0, 0.5)
 _STRAIGHT_THROUGH = replace(
     _softmax("ArcFace", 30.0, 0.5, straight_through=True),
     name="arcface-30-0.5-straight",
     label="ArcFace (30, 0.5), straight-through",
 )
 _MAIN = (_P2SGRAD, _DYNAMIC, _ARCFACE, _COSFACE)
+_THREE = (0, 1, 2)
 
 RUNS: tuple[Run, ...] = (
-    _thrice(_P2SGRAD),
-    _thrice(_DYNAMIC),
+    replace(_P2SGRAD, seeds=_THREE),
+    replace(_DYNAMIC, seeds=_THREE),
     _ARCFACE,
     _COSFACE,
     _p2sgrad("lambda1", "λ = 1", inter_class_weight=1.0),
@@ -134,18 +125,15 @@ RUNS: tuple[Run, ...] = (
     *(with_noise(run, 0.4) for run in _MAIN),
     _softmax("ArcFace", 64.0, 0.5),
     _softmax("CosFace", 64.0, 0.4),
-    _NORMFACE,
+    _softmax("NormFace", 30.0),
     _softmax("NormFace", 64.0),
     *(with_rows(run, 0.02) for run in (_DYNAMIC, _P2SGRAD)),
     *(with_backbone(run, 0.4) for run in (_DYNAMIC, _P2SGRAD)),
     _p2sgrad("lambda1-slope1", "λ = 1, slope scale 1 (the paper)", inter_class_weight=1.0, slope_scale=1.0),
-    *(
-        _p2sgrad(f"kappa0.1-slope{scale:g}", f"κ = 0.1, slope scale {scale:g}", slope_scale=scale)
-        for scale in (30.0, 1.0)
-    ),
+    *(_p2sgrad(f"kappa0.1-slope{s:g}", f"κ = 0.1, slope scale {s:g}", slope_scale=s) for s in (30.0, 1.0)),
     _STRAIGHT_THROUGH,
     *(with_noise(run, 0.2) for run in _MAIN),
-    _thrice(_LONG_STEPS),
+    replace(_LONG_STEPS, seeds=_THREE),
     with_rows(_DYNAMIC, 0.01),
     with_rows(_P2SGRAD, 0.08),
     with_noise(_LONG_STEPS, 0.4),

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.arguments import parser
 from benchmarks.classifier.case import DEVICES, Case
 from benchmarks.classifier.measure import check_machine, measured
-from benchmarks.classifier.records import Record, read_records, summary, write_record
+from benchmarks.classifier.records import Record, read_records, summary
 from benchmarks.documents import DOCS, write_part
 from benchmarks.machine import this_machine
 from benchmarks.memory import available_bytes
@@ -30,7 +31,7 @@ from benchmarks.performance.cases import SIZES, cases
 from benchmarks.performance.plots import drawn
 from benchmarks.performance.tables import machine_part
 from benchmarks.results import read_json
-from benchmarks.workers import WorkerError
+from benchmarks.sweeps import print_plan, sweep, unfinished
 
 PART = "performance"
 NO_RESULTS = "No results yet."
@@ -45,11 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.docs / PART / this_machine(arguments.device).name
     try:
         chosen = _chosen(cases(SIZES[arguments.device]), arguments.only)
-        waiting = unfinished(chosen, folder)
+        names = unfinished({name: asdict(case) for name, case in chosen.items()}, folder, kept_settings)
+        waiting = {name: chosen[name] for name in names}
         if arguments.list:
-            print_plan(chosen, waiting)
+            print_plan({name: f"{case.steps} steps  {case.command()}" for name, case in chosen.items()}, waiting)
             return 0
-        code = 0 if arguments.write else measure(waiting, folder)
+        code = 0 if arguments.write else sweep(waiting, folder, recorded)
         write_document(arguments.docs)
     except (OSError, ValueError) as error:
         print(f"performance: {error}", file=sys.stderr)
@@ -61,37 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def unfinished(planned: Mapping[str, Case], folder: Path) -> dict[str, Case]:
-    """The cases of which `folder` has no record. ValueError where it has one of the same name but of another case."""
-    waiting = {}
-    for name, case in planned.items():
-        path = folder / f"{name}.json"
-        if not path.exists():
-            waiting[name] = case
-        elif (there := read_json(path, Record).case) != case:
-            raise ValueError(f"{path} is of another case ({there.command()}): remove it")
-    return waiting
+def kept_settings(path: Path) -> dict[str, Any]:
+    """The settings of the record at `path`."""
+    return asdict(read_json(path, Record).case)
 
 
-def measure(waiting: Mapping[str, Case], folder: Path) -> int:
-    """Measure all that is `waiting` and keep it in `folder`; 1 where a case failed. One too large is left out."""
-    failures = 0
-    for number, (name, case) in enumerate(waiting.items(), 1):
-        print(f"[{number}/{len(waiting)}] {name}", flush=True)
-        began = time.perf_counter()
-        try:
-            check_machine(case)
-            check_memory(case)
-            record = measured(case)
-        except ValueError as error:
-            print(f"    left out: {error}", flush=True)
-        except WorkerError as error:
-            print(f"performance: {name}: {error}", file=sys.stderr, flush=True)
-            failures += 1
-        else:
-            write_record(record, folder / f"{name}.json")
-            print(f"{summary(record)}\n  in {time.perf_counter() - began:.0f} s", flush=True)
-    return 1 if failures else 0
+def recorded(case: Case) -> tuple[dict[str, Any], str]:
+    """The record of a case as JSON holds it, and for people. ValueError for one that is too large for the machine."""
+    check_machine(case)
+    check_memory(case)
+    record = measured(case)
+    return record.as_json(), summary(record)
 
 
 def check_memory(case: Case) -> None:
@@ -105,13 +87,6 @@ def write_document(docs: Path) -> None:
     """Draw the pictures of every machine that has records, and write its tables into `docs/performance.md`."""
     parts = [_machine_part(folder, docs) for folder in sorted((docs / PART).glob("*/")) if any(folder.glob("*.json"))]
     write_part(docs / "performance.md", PART, "\n\n".join(parts) or NO_RESULTS)
-
-
-def print_plan(planned: Mapping[str, Case], waiting: Mapping[str, Case]) -> None:
-    """Tell what is planned, in order, and what of it is there."""
-    for name, case in planned.items():
-        print(f"{'to do' if name in waiting else 'done':6}{name:38}{case.steps:3} steps  {case.command()}")
-    print(f"{len(waiting)} of {len(planned)} to do")
 
 
 def _machine_part(folder: Path, docs: Path) -> str:

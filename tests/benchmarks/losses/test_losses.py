@@ -1,9 +1,10 @@
 """The loss comparison: its table of runs, what it keeps, what it runs again, and what is drawn from it."""
 
+import contextlib
 import io
 import itertools
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from PIL import Image
 
 from benchmarks.losses import __main__ as losses
 from benchmarks.losses import plots
-from benchmarks.losses.results import Curve, Result, curve, read_result, read_results, result_path, write_result
+from benchmarks.losses.results import Curve, Result, curve, read_results
 from benchmarks.losses.runs import ADACOS_SCALE, EPOCHS, LOSSES, NUM_CLASSES, ROW_STEP, RUNS, Run, plan, with_noise
 from benchmarks.losses.slopes import SlopeLine, slope_lines, slopes_at_target
 from benchmarks.losses.tables import mean_and_spread, tables
+from benchmarks.results import read_json, write_json
+from benchmarks.sweeps import claimed
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.sets.noisy import NoisyLabels
 from launch import assembly
@@ -45,8 +48,26 @@ def result(run: Run, seed: int = 0, *, rank1: float | None = 0.8, last_degrees: 
     )
 
 
+def result_path(folder: Path, name: str, seed: int) -> Path:
+    return folder / f"{name}-seed{seed}.json"
+
+
+def write_result(kept: Result, folder: Path) -> Path:
+    path = result_path(folder, kept.name, kept.seed)
+    write_json(asdict(kept), path)
+    return path
+
+
+def to_do(runs: list[Run], out: Path) -> int:
+    """How many runs are still to do, as `--list` tells it."""
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        words = ["--only", *(run.name for run in runs), "--seeds", "0", "--out", str(out), "--list"]
+        assert losses.main(words) == 0
+    return int(told.getvalue().splitlines()[-1].split()[0])
+
+
 def _overrides(run: Run, data: Path, seed: int = 3) -> list[str]:
-    words = losses.command(run.settings(seed), data, Path("run"), "auto")
+    words = losses.words(run.settings(seed), data, Path("run"), "auto")
     return [word for flag, word in itertools.pairwise(words) if flag == "--set"]
 
 
@@ -99,7 +120,7 @@ def test_seeds_that_are_asked_for_replace_those_of_the_table() -> None:
 
 def test_a_result_reads_back_as_it_was_written(tmp_path: Path) -> None:
     kept = result(BY_NAME["adacos-fixed"], seed=1)
-    assert read_result(write_result(kept, tmp_path / "new")) == kept
+    assert read_json(write_result(kept, tmp_path / "new"), Result) == kept
 
 
 def test_a_result_that_cannot_be_written_leaves_no_file_under_its_name(tmp_path: Path) -> None:
@@ -116,7 +137,7 @@ def test_a_file_torn_in_writing_is_neither_a_result_nor_in_the_way(tmp_path: Pat
     torn.write_bytes(whole.read_bytes()[:100])
     whole.unlink()
     assert read_results(tmp_path) == []
-    assert losses.unfinished([(run, 0)], tmp_path, EPOCHS) == [(run, 0)]
+    assert to_do([run], tmp_path) == 1
     write_result(result(run), tmp_path)
     assert read_results(tmp_path) == [result(run)]
 
@@ -125,17 +146,18 @@ def test_a_finished_or_diverged_run_is_not_run_again(tmp_path: Path) -> None:
     fixed, dynamic, normface = (BY_NAME[name] for name in ("adacos-fixed", "adacos-dynamic", "normface-30"))
     write_result(result(fixed), tmp_path)
     write_result(result(dynamic, rank1=None), tmp_path)
-    planned = [(run, 0) for run in (fixed, dynamic, normface)]
-    assert losses.unfinished(planned, tmp_path, EPOCHS) == [(normface, 0)]
+    assert [to_do([run], tmp_path) for run in (fixed, dynamic, normface)] == [0, 0, 1]
 
 
 def test_a_run_that_another_sweep_is_at_is_passed_over_and_free_again_afterwards(tmp_path: Path) -> None:
     run = BY_NAME["adacos-fixed"]
     nowhere = tmp_path / "nowhere"
-    with losses.claim(tmp_path, run, 0) as first, losses.claim(tmp_path, run, 0) as second:
+    path = result_path(tmp_path, run.name, 0)
+    with claimed(path) as first, claimed(path) as second:
         assert (first, second) == (True, False)
-        assert losses.sweep([(run, 0)], data=nowhere, out=tmp_path, epochs=EPOCHS, nproc="1") == 0  # nothing is started
-    with losses.claim(tmp_path, run, 0) as again:
+        waiting = {path.stem: (run, 0)}
+        assert losses.run_all(waiting, tmp_path, data=nowhere, epochs=EPOCHS, nproc="1") == 0  # nothing is started
+    with claimed(path) as again:
         assert again
     assert list(tmp_path.iterdir()) == []
 
@@ -213,8 +235,12 @@ def test_a_run_that_ends_and_one_that_diverges_are_both_kept(
     good = with_noise(BY_NAME["p2sgrad-kappa0.1"], 0.4)
     bad = replace(BY_NAME["normface-30"], backbone_learning_rate=1e30)
     three_steps = 3 * 256 / 18
-    assert losses.sweep([(good, 0), (bad, 0)], data=characters, out=tmp_path, epochs=three_steps, nproc="1") == 0
-    ended, diverged = read_result(result_path(tmp_path, good.name, 0)), read_result(result_path(tmp_path, bad.name, 0))
+    waiting = {f"{run.name}-seed0": (run, 0) for run in (good, bad)}
+    assert losses.run_all(waiting, tmp_path, data=characters, epochs=three_steps, nproc="1") == 0
+    ended, diverged = (
+        read_json(result_path(tmp_path, good.name, 0), Result),
+        read_json(result_path(tmp_path, bad.name, 0), Result),
+    )
     assert ended.outcome == "finished"
     assert ended.evaluation is not None
     assert ended.evaluation["counts"]["images"] == 18
@@ -222,15 +248,15 @@ def test_a_run_that_ends_and_one_that_diverges_are_both_kept(
     assert diverged.outcome == "diverged"
     assert diverged.evaluation is None
     assert "the loss is nan" in diverged.message
-    assert losses.unfinished([(good, 0), (bad, 0)], tmp_path, three_steps) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{name}.json" for name in waiting)
 
 
 @pytest.mark.processes
 def test_a_command_line_that_no_run_can_use_ends_the_sweep_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    waiting = [(BY_NAME["adacos-fixed"], 0), (BY_NAME["adacos-dynamic"], 0)]
-    assert losses.sweep(waiting, data=tmp_path, out=tmp_path / "out", epochs=1.0, nproc="none") == 1
+    waiting = {name: (BY_NAME[name], 0) for name in ("adacos-fixed", "adacos-dynamic")}
+    assert losses.run_all(waiting, tmp_path / "out", data=tmp_path, epochs=1.0, nproc="none") == 1
     said = capsys.readouterr()
     assert "expected a number of processes" in said.err
     assert "[2/2]" not in said.out

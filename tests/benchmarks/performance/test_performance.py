@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,14 @@ from benchmarks import gpu
 from benchmarks.classifier.case import DENSE, OURS, Case
 from benchmarks.classifier.ceilings import Ceilings, step_floors
 from benchmarks.classifier.ranks import Footprint
-from benchmarks.classifier.records import Measurement, Record, read_records, write_record
+from benchmarks.classifier.records import Measurement, Record, read_records
 from benchmarks.machine import Machine, this_machine
 from benchmarks.performance import __main__ as performance
 from benchmarks.performance.cases import CPU, CUDA, SIZES, Aim, Sizes, aims, cases, over_classes
 from benchmarks.performance.plots import lines_of, pictures
 from benchmarks.performance.tables import aims_table, cases_table, machine_part, per_class_table
-from benchmarks.results import read_json
+from benchmarks.results import read_json, write_json
+from benchmarks.sweeps import sweep, unfinished
 
 MACHINE = Machine("Some CPU", ["avx2"], 2, 2, 24, "", 0, "Linux 6.1", "3.12.1", "2.13.0", "")
 CEILINGS = Ceilings(1e11, 3e11, 3e10)
@@ -80,7 +81,7 @@ def test_a_dense_full_step_is_expected_to_need_more_than_its_matrices() -> None:
 
 def test_a_record_comes_back_from_its_file(tmp_path: Path) -> None:
     there = record(Case("adacos", 100, world=2, against=DENSE))
-    write_record(there, tmp_path / "folder" / "one.json")
+    write_json(there.as_json(), tmp_path / "folder" / "one.json")
     assert read_records(tmp_path / "folder") == {"one": there}
     assert (there.times_faster, there.share_of_memory) == (10.0, 0.2)
 
@@ -94,26 +95,25 @@ def test_a_file_that_is_no_record_is_named(tmp_path: Path, text: str) -> None:
 
 def test_what_is_there_is_not_measured_again(tmp_path: Path) -> None:
     planned = {"one": Case("adacos", 100), "two": Case("adacos", 200)}
-    write_record(record(planned["one"]), tmp_path / "one.json")
-    assert performance.unfinished(planned, tmp_path) == {"two": planned["two"]}
-    with pytest.raises(
-        ValueError, match=r"one\.json is of another case \(python -m .*--num-classes 100.*\): remove it"
-    ):
-        performance.unfinished({"one": Case("adacos", 300)}, tmp_path)
+    write_json(record(planned["one"]).as_json(), tmp_path / "one.json")
+    settings = {name: asdict(case) for name, case in planned.items()}
+    assert unfinished(settings, tmp_path, performance.kept_settings) == ["two"]
+    with pytest.raises(ValueError, match=r"one\.json .* \(num_classes is 100 there and 300 here\): remove it"):
+        unfinished({"one": asdict(Case("adacos", 300))}, tmp_path, performance.kept_settings)
 
 
 def test_a_case_too_large_for_the_machine_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(performance, "available_bytes", lambda device: 1e9)
-    assert performance.measure({"huge": Case("p2sgrad", 4_000_000)}, tmp_path) == 0
+    assert sweep({"huge": Case("p2sgrad", 4_000_000)}, tmp_path, performance.recorded) == 0
     assert "left out: it may need 20.5 GB, and 1.0 are free" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(torch.cuda.device_count() > 6, reason="needs fewer GPUs than 7")
 def test_a_case_of_more_gpus_than_there_are_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert performance.measure({"wide": Case("p2sgrad", 100, device="cuda", batch=7, world=7)}, tmp_path) == 0
+    assert sweep({"wide": Case("p2sgrad", 100, device="cuda", batch=7, world=7)}, tmp_path, performance.recorded) == 0
     assert "left out: world=7 on cuda: this machine has" in capsys.readouterr().out
 
 
@@ -209,7 +209,7 @@ def test_every_picture_has_a_line_of_ours_and_one_of_the_dense_model(device: str
 def test_the_document_is_written_from_the_records_alone_and_the_same_each_time(tmp_path: Path) -> None:
     folder = tmp_path / "performance" / MACHINE.name
     for name, one in all_records().items():
-        write_record(one, folder / f"{name}.json")
+        write_json(one.as_json(), folder / f"{name}.json")
     document = tmp_path / "performance.md"
     document.write_text("before\n<!-- performance -->\nold\n<!-- /performance -->\nafter\n")
     performance.write_document(tmp_path)
