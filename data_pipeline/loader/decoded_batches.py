@@ -62,8 +62,8 @@ class DecodedBatches:
             mirror(pixels, encoded.plan.parameters["flip"])
         images = normalised(pixels, self._form)
         # Labels go past DALI, where each would cost up to 12 us.
-        labels = torch.from_numpy(self._labels[encoded.plan.samples]).to(images.device)
-        return Batch(images, labels, encoded.replaced)
+        labels = torch.from_numpy(self._labels[encoded.plan.samples])
+        return Batch(images, _on_device(labels, images.device), encoded.replaced)
 
     def _start_pipeline(self) -> None:
         """Starts a pipeline whose first batch is that of this step."""
@@ -85,6 +85,11 @@ class DecodedBatches:
                     raise
             self._feed.mark_bad(self.step, _problems(self._in_flight.handed_out(self.step), bad, kind))
             self._start_pipeline()
+
+
+def _on_device(labels: Tensor, device: torch.device) -> Tensor:
+    """`labels` on `device`. Memory that is not pinned would make the host wait for all the work that a GPU has."""
+    return labels if device.type == "cpu" else labels.pin_memory().to(device, non_blocking=True)
 
 
 def _wrong_size(shapes: list[tuple[int, ...]], form: ImageFormat) -> list[int]:
