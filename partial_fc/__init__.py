@@ -22,13 +22,14 @@ summed back to the rank they came from (``World.start_scatter_sum_rows``).
 """
 
 from partial_fc.classifier import ShardedClassifier
-from partial_fc.objectives import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
+from partial_fc.objectives import AdaCos, ArcFace, CombinedMargin, CosFace, CosineSoftmax, Objective, P2SGrad
 from partial_fc.rows.optimizers import RowAdamW, RowOptimizer, RowSGD
 from partial_fc.world import World, current_world, sum_gradients
 
 __all__ = [
     "AdaCos",
     "ArcFace",
+    "CombinedMargin",
     "CosFace",
     "CosineSoftmax",
     "Objective",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from functools import reduce
 from operator import or_
-from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field, create_model, model_validator
@@ -50,8 +49,8 @@ def _section(name: str, loss: type[Objective]) -> type[ObjectiveSection]:
 
 
 def _read_as(hint: Any) -> Any:
-    """``hint``; of a union the first type that fits, so that the text 3e-4 is a number."""
-    return Annotated[hint, Field(union_mode="left_to_right")] if isinstance(hint, UnionType) else hint
+    """``hint``; of a number or a word a number where it is one, such as the text 3e-4."""
+    return Annotated[hint, Field(union_mode="left_to_right")] if hint == float | str else hint
 
 
 SECTIONS = {name: _section(name, loss) for name, loss in OBJECTIVES.items()}

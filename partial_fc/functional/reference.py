@@ -41,6 +41,18 @@ def arcface(cos_NC: Tensor, labels: Tensor, scale: float, margin: float, straigh
     return torch.nn.functional.cross_entropy(logits, labels)
 
 
+def combined_margin(
+    cos_NC: Tensor, labels: Tensor, scale: float, margins: tuple[float, float, float], filter_above: float | None
+) -> Tensor:
+    """``s (cos(m1 θ_y + m2) - m3)`` at the target; another class above ``filter_above`` has the logit 0."""
+    m1, m2, m3 = margins
+    is_target = _one_hot(cos_NC, labels) > 0
+    if filter_above is not None:
+        cos_NC = torch.where((cos_NC > filter_above) & ~is_target, 0.0, cos_NC)
+    margined = torch.cos(m1 * torch.arccos(cos_NC.gather(1, labels[:, None])) + m2) - m3
+    return torch.nn.functional.cross_entropy(scale * cos_NC.scatter(1, labels[:, None], margined), labels)
+
+
 def adacos_scale(cos_NC: Tensor, labels: Tensor, previous_scale: float) -> float:
     """AdaCos' next scale by loops and Python floats: 1905.00292, eq. 14; the lower of two middle angles."""
     total, angles = 0.0, []

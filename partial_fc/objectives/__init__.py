@@ -7,16 +7,18 @@ by N. The arguments of its constructor, but ``num_classes``, are the keys of the
 """
 
 from partial_fc.objectives.adacos import AdaCos
+from partial_fc.objectives.combined_margin import CombinedMargin
 from partial_fc.objectives.margins import ArcFace, CosFace, CosineSoftmax
 from partial_fc.objectives.objective import Objective
 from partial_fc.objectives.p2sgrad import P2SGrad
 
-__all__ = ["OBJECTIVES", "AdaCos", "ArcFace", "CosFace", "CosineSoftmax", "Objective", "P2SGrad"]
+__all__ = ["OBJECTIVES", "AdaCos", "ArcFace", "CombinedMargin", "CosFace", "CosineSoftmax", "Objective", "P2SGrad"]
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "cosine_softmax": CosineSoftmax,
     "cosface": CosFace,
     "arcface": ArcFace,
+    "combined_margin": CombinedMargin,
     "adacos": AdaCos,
     "p2sgrad": P2SGrad,
 }

@@ -16,13 +16,21 @@ _negative_slopes_ = fused_on_gpus(softmax.negative_slopes_)
 
 
 class ScaledSoftmax(Objective):
-    """The softmax over scaled cosines that NormFace, CosFace, ArcFace and AdaCos share."""
+    """The softmax over scaled cosines that NormFace, CosFace, ArcFace, AdaCos and the combined margin share."""
+
+    def is_left_out(self, cos_Nb: Float[Tensor, "N b"]) -> Tensor | None:
+        """Which other classes count with the cosine 0 and have no slope, ``(N, b)`` bool; None for none at all."""
+        return None
 
     def log_negatives(self, cosines: Cosines, scale: Tensor) -> Float[Tensor, " N"]:
         """``ln Σ_{j≠y} exp(s c_ij)`` in float64: one sweep."""
         shift = softmax.exponent_shift(scale, cosines.num_classes)
-        sums_N = cosines.sum_over_negatives(lambda cos_Nb: _exponentials_(cos_Nb, scale, shift))
-        return softmax.log_of_sum(sums_N, shift)
+
+        def terms(cos_Nb: Tensor) -> Tensor:
+            left_out_Nb = self.is_left_out(cos_Nb)
+            return _exponentials_(cos_Nb if left_out_Nb is None else cos_Nb.masked_fill_(left_out_Nb, 0), scale, shift)
+
+        return softmax.log_of_sum(cosines.sum_over_negatives(terms), shift)
 
     def slopes(
         self, scale: Tensor, log_negatives_N: Tensor, margined_N: Tensor, derivative_N: Tensor, **figures: Tensor
@@ -33,12 +41,14 @@ class ScaledSoftmax(Objective):
         # A logarithm near the scale, rounded to float32, would be P_ij's largest error: its remainder goes to the gain.
         rounded_N = log_normaliser_N.to(dtype)
         gain_N = (scale * torch.exp(rounded_N - log_normaliser_N)).to(dtype)
-        return Slopes(
-            loss_N.to(dtype),
-            scale * derivative_N * excess_N.to(dtype),
-            lambda cos_Nb: _negative_slopes_(cos_Nb, scale, rounded_N[:, None], gain_N[:, None]),
-            {"scale": scale, **figures},
-        )
+
+        def negatives(cos_Nb: Tensor) -> Tensor:
+            left_out_Nb = self.is_left_out(cos_Nb)
+            slopes_Nb = _negative_slopes_(cos_Nb, scale, rounded_N[:, None], gain_N[:, None])
+            return slopes_Nb if left_out_Nb is None else slopes_Nb.masked_fill_(left_out_Nb, 0)
+
+        target_slope_N = scale * derivative_N * excess_N.to(dtype)
+        return Slopes(loss_N.to(dtype), target_slope_N, negatives, {"scale": scale, **figures})
 
 
 def checked_scale(scale: float, name: str = "scale") -> float:

@@ -14,7 +14,17 @@ import torch
 from simulation import on_ranks
 from torch import Tensor
 
-from partial_fc import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad, ShardedClassifier, World
+from partial_fc import (
+    AdaCos,
+    ArcFace,
+    CombinedMargin,
+    CosFace,
+    CosineSoftmax,
+    Objective,
+    P2SGrad,
+    ShardedClassifier,
+    World,
+)
 from partial_fc.functional import reference
 
 Losses = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
@@ -133,6 +143,14 @@ def cases(num_classes: int, dim: int) -> dict[str, Case]:
         "arcface_straight_through": Case(
             lambda: ArcFace(64.0, 0.5, straight_through=True),
             _each(lambda cos, y: reference.arcface(cos, y, 64.0, 0.5, straight_through=True)),
+        ),
+        "combined_margin": Case(
+            lambda: CombinedMargin(32.0, 1.2, 0.2, 0.1),
+            _each(lambda cos, y: reference.combined_margin(cos, y, 32.0, (1.2, 0.2, 0.1), None)),
+        ),
+        "combined_margin_filtered": Case(
+            lambda: CombinedMargin(12.0, 1.0, 0.3, 0.1, filter_above=0.3),
+            _each(lambda cos, y: reference.combined_margin(cos, y, 12.0, (1.0, 0.3, 0.1), 0.3)),
         ),
         "adacos_fixed": Case(
             lambda: AdaCos(num_classes, dynamic=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -12,13 +13,24 @@ from problems import Case, Problem, by_ranks, by_whole_matrix, cases, error, pro
 from simulation import on_ranks
 from torch import Tensor
 
-from partial_fc import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad, ShardedClassifier, World
+from partial_fc import (
+    AdaCos,
+    ArcFace,
+    CombinedMargin,
+    CosFace,
+    CosineSoftmax,
+    Objective,
+    P2SGrad,
+    ShardedClassifier,
+    World,
+)
 from partial_fc.functional import reference
 from partial_fc.objectives import OBJECTIVES
 from partial_fc.slopes import Cosines
 
 C, D = 23, 8
 CASES = cases(C, D)
+BY_ANGLE = ("arcface", "combined_margin", "combined_margin_filtered")  # their oracles go by arccos
 each_loss = pytest.mark.parametrize("name", CASES)
 
 
@@ -98,7 +110,7 @@ def test_a_cosine_of_exactly_one_or_minus_one(name: str, sign: float) -> None:
     (solution,) = by_ranks(CASES[name], given, 3, block_classes=7)
     (truth,) = by_whole_matrix(CASES[name], given)
     assert error(solution.loss, truth.loss) < 1e-12
-    if name != "arcface":  # autograd of arccos gives 0/0 there; the next test says what ArcFace gives
+    if name not in BY_ANGLE:  # autograd of arccos gives 0/0 there; the next test says what ArcFace gives
         torch.testing.assert_close(solution.grad_embeddings_ND, truth.grad_embeddings_ND, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(solution.grad_rows_CD, truth.grad_rows_CD, rtol=1e-12, atol=1e-12)
 
@@ -321,6 +333,22 @@ def test_sampling_classes_does_not_lower_the_loss_of_p2sgrad() -> None:
     assert error(losses[1].detach(), losses[0].detach()) < 1e-12
 
 
+@pytest.mark.parametrize(
+    ("combined", "single"),
+    [
+        (CombinedMargin(32.0, 1.0, 0.5, 0.0), ArcFace(32.0, 0.5)),
+        (CombinedMargin(32.0, 1.0, 0.0, 0.35), CosFace(32.0, 0.35)),
+        (CombinedMargin(32.0, 1.0, 0.0, 0.0), CosineSoftmax(32.0)),
+        (CombinedMargin(32.0, 1.0, 0.0, 0.0, filter_above=0.999), CosineSoftmax(32.0)),
+    ],
+)
+def test_one_margin_alone_is_the_loss_that_is_named_after_it(combined: Objective, single: Objective) -> None:
+    given, oracle = problem(C, D), CASES["cosface"].losses  # by_ranks does not ask the oracle
+    solutions = [by_ranks(Case(partial(copy.copy, made), oracle), given, 2) for made in (combined, single)]
+    for found, expected in zip(solutions[0][0], solutions[1][0], strict=True):
+        assert error(found, expected) < 1e-12
+
+
 def test_every_name_in_the_table_makes_an_objective() -> None:
     made = [
         kind(10) if kind is AdaCos else kind(16.0) if kind is CosineSoftmax else kind() for kind in OBJECTIVES.values()
@@ -335,6 +363,8 @@ def test_every_name_in_the_table_makes_an_objective() -> None:
         (lambda: CosineSoftmax(80.1), "<= 80"),
         (lambda: CosFace(64.0, 1.0), "margin=1.0"),
         (lambda: ArcFace(64.0, -0.1), "margin=-0.1"),
+        (lambda: CombinedMargin(m1=0.9), "m1=0.9"),
+        (lambda: CombinedMargin(filter_above=1.0), "filter_above=1.0"),
         (lambda: AdaCos(10, statistics="later"), "'current' or 'previous'"),
         (lambda: AdaCos(10, max_scale=100.0), "max_scale=100.0"),
         (lambda: P2SGrad("even"), "'balanced' or a number"),

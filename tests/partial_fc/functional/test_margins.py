@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from partial_fc.functional.margins import arcface_target, cosface_target
+from partial_fc.functional.margins import arcface_target, combined_target, cosface_target
 
 COS_N = torch.linspace(-0.999, 0.999, 41, dtype=torch.float64)
 
@@ -24,6 +24,16 @@ def test_arcface_adds_the_margin_to_the_angle_and_gives_its_true_derivative(marg
     expected_N = torch.cos(torch.arccos(cos_N) + margin)
     (slope_N,) = torch.autograd.grad(expected_N.sum(), cos_N)
     margined_N, derivative_N = arcface_target(COS_N, margin)
+    torch.testing.assert_close(margined_N, expected_N.detach(), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(derivative_N, slope_N, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(("m1", "m2", "m3"), [(1.0, 0.5, 0.0), (1.35, 0.0, 0.0), (1.2, 0.3, 0.2), (2.0, 0.0, 0.1)])
+def test_the_combined_margin_and_its_true_derivative(m1: float, m2: float, m3: float) -> None:
+    cos_N = COS_N.clone().requires_grad_()
+    expected_N = torch.cos(m1 * torch.arccos(cos_N) + m2) - m3
+    (slope_N,) = torch.autograd.grad(expected_N.sum(), cos_N)
+    margined_N, derivative_N = combined_target(COS_N, m1, m2, m3)
     torch.testing.assert_close(margined_N, expected_N.detach(), rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(derivative_N, slope_N, rtol=1e-12, atol=1e-13)
 
