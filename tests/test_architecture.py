@@ -91,6 +91,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "pyarrow": {"data_pipeline.formats.table", "benchmarks.opening"},
     "PIL": {"data_pipeline.images", "data_pipeline.checking", "data_pipeline.packing", "launch.pages", "benchmarks"},
     "matplotlib": {"launch.figure_style", "launch.pages.figures", "launch.planning.figure", "benchmarks"},
+    "jinja2": {"launch.pages.page"},
     "pydantic": {"launch.config", "benchmarks.results"},
     "yaml": {"launch.config.loading"},
 }

@@ -15,7 +15,7 @@ from data_pipeline.checking.inspection import Inspection, inspection
 from data_pipeline.formats.by_path import source_at
 from data_pipeline.source import Source
 from launch.commands.arguments import add_column_arguments, columns_of
-from launch.pages.inspection import bytes_text, histogram, sizes_text, write_page
+from launch.pages.inspection import all_bytes_text, histogram, sizes_text, write_inspection
 
 FORMATS = {
     "RecordSource": "RecordIO (.rec)",
@@ -65,7 +65,7 @@ def _say(path: Path, kind: str, found: Inspection) -> None:
         ("images", f"{found.num_images:,}"),
         ("images per identity", _spread(per_identity)),
         *((f"  {label}", f"{count:,} identities") for label, count in histogram(per_identity)),
-        ("bytes", bytes_text(found)),
+        ("bytes", all_bytes_text(found)),
         ("image sizes", sizes_text(found)),
         ("image formats", ", ".join(f"{name} {count:,}" for name, count in found.formats.most_common())),
         ("looked at", "all images" if found.is_whole else f"{len(found.samples):,} images, drawn by rule"),
@@ -89,5 +89,5 @@ def _write(out: Path, path: Path, kind: str, source: Source, found: Inspection, 
     strips = [strip(source, row) for row in rows]
     captions = [f"identity {row.label}: {row.num_images:,} image{'s' * (row.num_images > 1)}" for row in rows]
     sheet(strips, captions).save(out / "contact_sheet.png")
-    write_page(out / "inspection.html", found, title=str(path), kind=kind, strips=strips, captions=captions)
+    write_inspection(out / "inspection.html", found, title=str(path), kind=kind, strips=strips, captions=captions)
     print(f"{out / 'inspection.html'}  open this one\n{out / 'contact_sheet.png'}  a row is one identity")

@@ -1,8 +1,8 @@
 """The report's figures as inline SVG in the page's own colours, so that one drawing suits light and dark.
 
 Matplotlib draws in marker colours that occur nowhere else; in its SVG each becomes a CSS variable. Text stays text, in
-the page's font. Everything that names another place (namespaces, metadata, document type) is cut away: HTML needs none
-of it, and the page then fetches nothing.
+the page's font. Everything that names another place (namespaces, document type) is cut away: HTML needs none of it, and
+the page then fetches nothing.
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ STYLE = figure_style(INK, MUTED, GRID) | {
 }
 LARGE, SMALL = (5.2, 3.6), (3.5, 2.1)  # inches at 72 units; the page scales them to its columns
 MOST_POINTS = 1200  # of one curve: more cannot be told apart at the width of a page
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+UNWANTED = (
+    r"<style.*?</style>",  # a rule for the whole page
+    r'(?<=<g) id="[^"]*"',  # would repeat within the page, and nothing refers to them
+    r"font-family: [^;\"]*; ?",  # the page has its own
+)
 DASHES, DOTS = (0, (5, 3)), (0, (1, 2.5))
 
 
@@ -109,6 +115,20 @@ def _density(histogram: Sequence[int]) -> NDArray[np.float64]:
     """Per unit of cosine, in bins twice as wide as the stored ones: a tail of single pairs stays a shape."""
     counts = np.array(histogram, dtype=np.float64).reshape(-1, 2).sum(1)
     return np.asarray(counts * (len(counts) / 2 / counts.sum()))
+
+
+def bar_figure(bins: Sequence[tuple[str, int]], label: str) -> str:
+    """A horizontal bar for each named count, the first on top, with its value behind it."""
+    names, counts = zip(*bins, strict=True)
+    with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.spines.bottom": False, "ytick.labelsize": 11}):
+        axes = _axes((6.9, 0.31 * len(bins)))
+        edges = [min(count, 1) for count in counts]  # one of millions is seen by its edge
+        bars = axes.barh(names, counts, height=0.68, color=ACCENT, edgecolor=ACCENT, linewidth=edges)
+        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=6, color=INK, fontsize=11)
+        axes.invert_yaxis()
+        axes.set_xticks([])
+        axes.margins(x=0.15, y=0.02)
+        return _svg(axes, label)
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Curve]:
@@ -182,15 +202,11 @@ def _svg(axes: Axes, label: str) -> str:
     text = io.StringIO()
     # Ids are hashes: salted with the label they differ between the page's figures and not between two runs of this.
     with matplotlib.rc_context({"svg.hashsalt": label}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', svg)
-    svg = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", svg)  # would repeat within the page, and nothing refers to them
-    svg = re.sub(r"font-family: [^;\"]*;", "", svg)
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # a rule for the whole page, were it left in
-    svg = re.sub(r"\s+", " ", svg)
+        figure.savefig(text, format="svg", transparent=True, metadata=NO_METADATA)
+    svg = re.sub(r"\s+", " ", text.getvalue())
+    svg = re.sub(r'^.*?<svg [^>]*(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', svg)
+    for unwanted in UNWANTED:
+        svg = re.sub(unwanted, "", svg)
     for marker, variable in VARIABLES.items():
         svg = svg.replace(marker, variable)
     return svg
