@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import re
 
-_BYTES = {
-    "": 1,
-    "B": 1,
-    **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)},
-    **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)},
-}
-_BY_CAPITALS = {unit.upper(): size for unit, size in _BYTES.items()}
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 
 def parsed_bytes(text: str) -> int:
@@ -18,11 +12,11 @@ def parsed_bytes(text: str) -> int:
 
     ValueError for anything else, and for less than one byte.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*", text)
-    size = _BY_CAPITALS.get(found[2].upper()) if found else None
-    if found is None or size is None:
-        raise ValueError(f"{text!r} is no size: expected a number and one of {', '.join(filter(None, _BYTES))}: 80GiB")
-    number = int(float(found[1]) * size)
+    is_size = re.fullmatch(r"\s*\d*\.?\d+\s*[a-zA-Z]*\s*", text)  # ByteSize reads "1,5GiB" as one byte
+    try:
+        number = TypeAdapter(ByteSize).validate_python(text.strip() if is_size else "")
+    except ValidationError as error:
+        raise ValueError(f"{text!r} is no size: expected a number and a unit such as GB or GiB: 80GiB") from error
     if number < 1:
         raise ValueError(f"{text!r}: expected at least one byte")
     return number

@@ -92,7 +92,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "PIL": {"data_pipeline.images", "data_pipeline.checking", "data_pipeline.packing", "launch.pages", "benchmarks"},
     "matplotlib": {"launch.figure_style", "launch.pages.figures", "launch.planning.figure", "benchmarks"},
     "jinja2": {"launch.pages.page"},
-    "pydantic": {"launch.config", "benchmarks.results"},
+    "pydantic": {"launch.config", "launch.units", "benchmarks.results"},
     "yaml": {"launch.config.loading"},
 }
 LONGEST_FILE = 250  # lines
