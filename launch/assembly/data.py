@@ -25,6 +25,8 @@ from launch.config.data import DataConfig
 from launch.config.loading import ConfigError
 from partial_fc import World
 
+LEAST_IMAGES_OF_RANK = 2  # BatchNorm takes their variance
+
 
 def image_format(section: DataConfig, device: torch.device) -> ImageFormat:
     """What an image becomes: in channels-last order, as the backbone takes it."""
@@ -38,15 +40,21 @@ def batch_shares(batch_size: int, ranks: int) -> list[int]:
     return [len(rank_positions(0, batch_size, rank, ranks)) for rank in range(ranks)]
 
 
+def refuse_small_batch(batch_size: int, number: int, unit: str) -> None:
+    """ConfigError where BatchNorm would get fewer than two images on any of ``number`` ranks or GPUs."""
+    least = LEAST_IMAGES_OF_RANK * number
+    if batch_size < least:
+        raise ConfigError(
+            f"schedule.batch_size is {batch_size}: BatchNorm needs two images on each of {number} {unit}, {least} "
+            "together"
+        )
+
+
 def loader(
     section: DataConfig, source: Source, *, batch_size: int, seed: int, world: World, device: torch.device
 ) -> ImageLoader:
     """This rank's part of every global batch, endless. ConfigError when a rank would get fewer than two images."""
-    if batch_size < 2 * world.size:
-        raise ConfigError(
-            f"schedule.batch_size is {batch_size}: BatchNorm needs two images on each of "
-            f"{world.size} ranks, {2 * world.size} together"
-        )
+    refuse_small_batch(batch_size, world.size, "ranks")
     return ImageLoader(
         source,
         image_format(section, device),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from launch import assembly
+from launch.assembly.data import refuse_small_batch
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
 from launch.planning import figure as plan_figure
@@ -58,11 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--picture {arguments.picture}: expected a name in {', '.join(plan_figure.SUFFIXES)}")
     config = load_config(arguments.config, arguments.set)
     classes = _num_classes(config, arguments.num_classes)
-    if config.schedule.batch_size < 2 * arguments.gpus:
-        raise ConfigError(
-            f"schedule.batch_size is {config.schedule.batch_size}: BatchNorm needs two images on each of "
-            f"{arguments.gpus} GPUs, {2 * arguments.gpus} together"
-        )
+    refuse_small_batch(config.schedule.batch_size, arguments.gpus, "GPUs")
     rates, origin = _rates(arguments)
     made = planner(config, classes, arguments.device, rates, arguments.gpu_memory, arguments.reserve)
     batch = config.schedule.batch_size

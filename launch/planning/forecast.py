@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from launch import assembly
+from launch.assembly.data import LEAST_IMAGES_OF_RANK
 from launch.config.classifier import DTYPES
 from launch.config.run import Config
 from partial_fc.planning.ledger import BackboneCost
@@ -126,5 +127,5 @@ def forecasts(planner: Planner, asked_gpus: int, batch: int, *, fixed_batch: boo
     share = batch / asked_gpus
     for gpus in gpu_counts(asked_gpus):
         whole = batch if fixed_batch or gpus == asked_gpus else round(share * gpus)
-        if whole >= 2 * gpus:
+        if whole >= LEAST_IMAGES_OF_RANK * gpus:
             yield planner.forecast(gpus, whole)
