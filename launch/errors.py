@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 
 from launch.config.loading import ConfigError
 from partial_fc.divergence import TrainingDiverged
@@ -25,11 +26,21 @@ PARTIAL_FC_TRACEBACK=1 in the environment shows the traceback of any error."""
 _MOMENT_SECONDS = 5.0
 
 
+class ExitCode(IntEnum):
+    """What a command exits with; :data:`EXIT_CODES` says it to users."""
+
+    DONE = 0
+    BAD_CONFIG = 2
+    BAD_DATA = 3
+    DIVERGED = 4
+    INTERRUPTED = 130
+
+
 @dataclass
 class Outcome:
     """The exit code of the block under :func:`reported`."""
 
-    exit_code: int = 0
+    exit_code: int = ExitCode.DONE
 
 
 @contextmanager
@@ -46,15 +57,21 @@ def reported() -> Iterator[Outcome]:
     except (ConfigError, ValueError, OSError, TrainingDiverged) as error:
         if os.environ.get("PARTIAL_FC_TRACEBACK") == "1":
             raise
-        outcome.exit_code = 2 if isinstance(error, ConfigError) else 4 if isinstance(error, TrainingDiverged) else 3
+        outcome.exit_code = _exit_code(error)
         is_first = os.environ.get("LOCAL_RANK", "0") == "0"
         if not is_first:
             time.sleep(_MOMENT_SECONDS)
-        if is_first or outcome.exit_code == 3:
+        if is_first or outcome.exit_code == ExitCode.BAD_DATA:
             print("partial-fc:", " ".join(str(error).split()), file=sys.stderr, flush=True)
     except KeyboardInterrupt:
-        outcome.exit_code = 130
+        outcome.exit_code = ExitCode.INTERRUPTED
     except Exception:
         if os.environ.get("WORLD_SIZE", "1") != "1":
             time.sleep(2 * _MOMENT_SECONDS)
         raise
+
+
+def _exit_code(error: Exception) -> ExitCode:
+    if isinstance(error, ConfigError):
+        return ExitCode.BAD_CONFIG
+    return ExitCode.DIVERGED if isinstance(error, TrainingDiverged) else ExitCode.BAD_DATA

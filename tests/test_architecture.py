@@ -63,7 +63,8 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     | {"partial_fc.evaluation", "data_pipeline.checking"},
     "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
     "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages") | LIBRARIES,
-    "launch.commands": rooms("launch", "commands", "assembly", "config", "pages", "planning", "processes", "units")
+    "launch.commands": rooms("launch", "commands", "assembly", "config", "pages", "planning")
+    | rooms("launch", "errors", "processes", "units")
     | LIBRARIES,
     "launch": {"launch", *LIBRARIES},
     **{

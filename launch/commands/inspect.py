@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     shown = [sample for row in rows for sample in row.samples]
     found = inspection(source, images=arguments.images, seed=arguments.seed, always=shown)
     kind = format_name(source)
-    _say(arguments.data, kind, found)
+    _print_table(arguments.data, kind, found)
     if arguments.out is not None:
         _write(arguments.out, arguments.data, kind, source, found, rows)
     return 0
@@ -54,7 +54,7 @@ def format_name(source: Source) -> str:
     return FORMATS.get(type(source).__name__, type(source).__name__)
 
 
-def _say(path: Path, kind: str, found: Inspection) -> None:
+def _print_table(path: Path, kind: str, found: Inspection) -> None:
     per_identity = found.images_per_identity
     table = Table(show_header=False)
     for name, value in (

@@ -12,8 +12,7 @@ from data_pipeline.checking.quarantine import QuarantineWriter
 from data_pipeline.formats.by_path import source_at
 from data_pipeline.images.checks import LARGEST_PIXELS, kind_of
 from launch.commands.arguments import add_column_arguments, columns_of
-
-BAD_DATA = 3  # the exit code of launch/errors.py for data that cannot be used
+from launch.errors import ExitCode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,12 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
             quarantine.append(sample, reason)
             counts[kind_of(reason)] += 1
             first.setdefault(kind_of(reason), f"{reason} ({source.name(sample)})")
-    _say(len(source), counts, first, has_checksums=checksums is not None)
+    _print_counts(len(source), counts, first, has_checksums=checksums is not None)
     print(f"{arguments.out}  {'the samples, where they lie and why' if counts else 'nothing to leave out'}")
-    return BAD_DATA if counts else 0
+    return ExitCode.BAD_DATA if counts else ExitCode.DONE
 
 
-def _say(images: int, counts: Counter[str], first: dict[str, str], *, has_checksums: bool) -> None:
+def _print_counts(images: int, counts: Counter[str], first: dict[str, str], *, has_checksums: bool) -> None:
     bad = counts.total()
     if not bad:
         print(f"all of {images:,} images can be used{', and have their checksums' if has_checksums else ''}")
