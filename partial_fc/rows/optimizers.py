@@ -31,6 +31,10 @@ class _Update(NamedTuple):
     step: int
     applies: Tensor | None
 
+    def is_in_place(self, state_cD: Tensor, dtype: torch.dtype) -> bool:
+        """Whether computing in ``dtype`` overwrites the state itself: a slice of it, which is not needed any more."""
+        return isinstance(self.columns, slice) and state_cD.dtype == dtype and self.applies is None
+
 
 class RowOptimizer(nn.Module):
     """What every optimizer of class rows shares: ``w ← d / |d|`` with ``d = (1 - η λ) w - η u``.
@@ -108,18 +112,20 @@ class RowOptimizer(nn.Module):
         return moment_bD
 
     def _read(self, name: str, state_cD: Tensor, update: _Update, like: Tensor) -> Tensor:
-        """The columns in the dtype of ``like``, to be overwritten: the state itself where that loses nothing."""
+        """The columns in the dtype of ``like``, to be overwritten."""
         columns = update.columns
+        if update.is_in_place(state_cD, like.dtype):
+            return state_cD[columns]
         if isinstance(columns, slice):
-            part_bD = state_cD[columns]
-            if part_bD.dtype == like.dtype and update.applies is None:
-                return part_bD
-            return self._scratch(name, part_bD.shape, like).copy_(part_bD)
+            return self._scratch(name, like.shape, like).copy_(state_cD[columns])
         part_bD = torch.index_select(state_cD, 0, columns, out=self._scratch(name, like.shape, state_cD))
         return part_bD.to(like.dtype)
 
     def _store(self, state_cD: Tensor, update: _Update, values_bD: Tensor, stream: int) -> None:
+        """Make ``values_bD``, computed in what :meth:`_read` gave, the columns' state."""
         columns = update.columns
+        if update.is_in_place(state_cD, values_bD.dtype):
+            return
         if state_cD.dtype == torch.bfloat16 != values_bD.dtype:
             keys_b = row_keys(self.first_class + _numbers(columns, state_cD), self.seed, update.step, stream)
             values_bD = _rounded(values_bD, keys_b)
@@ -127,7 +133,7 @@ class RowOptimizer(nn.Module):
             values_bD = torch.where(update.applies, values_bD.to(state_cD.dtype), state_cD[columns])
         if isinstance(columns, Tensor):
             state_cD.index_copy_(0, columns, values_bD.to(state_cD.dtype))
-        elif not values_bD.is_set_to(state_cD[columns]):
+        else:
             state_cD[columns] = values_bD
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RowOptimizer:
