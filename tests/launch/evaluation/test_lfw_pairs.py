@@ -169,4 +169,4 @@ def test_a_set_of_pairs_and_other_data_or_a_set_that_is_none_are_refused(
     assert "tiny.bin has images of its own; give one of the two" in capsys.readouterr().err
     (tmp_path / "harm.bin").write_bytes(b"cposix\nsystem\n(S'touch harmed'\ntR.")
     assert evaluate.main([*words[:2], str(tmp_path / "harm.bin")]) == 3
-    assert "byte 0, opcode GLOBAL: it names 'posix.system', which is not data" in capsys.readouterr().err
+    assert "byte 14: it names 'posix.system', which is not data" in capsys.readouterr().err
