@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from launch.config.loading import ConfigError
 from partial_fc.divergence import TrainingDiverged
+from partial_fc.reports.prometheus import EndpointError
 
 EXIT_CODES = """\
 exit codes:
@@ -23,6 +24,16 @@ exit codes:
   130  interrupted; 143: told to end by SIGTERM
 PARTIAL_FC_TRACEBACK=1 in the environment shows the traceback of any error."""
 
+_ADVICE = {  # the libraries say what happened and know no configuration; here are the keys to change
+    TrainingDiverged: (
+        "The run's metrics.jsonl has the reports. The keys: optimizer.learning_rate and classifier.learning_rate, "
+        "schedule.warmup_epochs, objective.max_scale, optimizer.clip_norm"
+    ),
+    EndpointError: (
+        "Set report.port, to which each rank of a host adds its local rank, to the first of a range of free ports, or "
+        "to 0 for any free port"
+    ),
+}
 _MOMENT_SECONDS = 5.0
 
 
@@ -62,7 +73,8 @@ def reported() -> Iterator[Outcome]:
         if not is_first:
             time.sleep(_MOMENT_SECONDS)
         if is_first or outcome.exit_code == ExitCode.BAD_DATA:
-            print("partial-fc:", " ".join(str(error).split()), file=sys.stderr, flush=True)
+            said = ". ".join((str(error), *(advice for kind, advice in _ADVICE.items() if isinstance(error, kind))))
+            print("partial-fc:", " ".join(said.split()), file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         outcome.exit_code = ExitCode.INTERRUPTED
     except Exception:

@@ -60,9 +60,8 @@ def _explained(last: _Loss) -> str:
     figures = ", ".join(f"{name} {float(value):.4g}" for name, value in last.statistics.items())
     return (
         f"the loss is {last.loss.item()} at step {last.step} ({figures}); no weight was updated by it. Look at the "
-        "last lines of metrics.jsonl: a scale that ran up or a median target angle that stays at 1.57 asks for smaller "
-        "learning rates (optimizer.learning_rate, classifier.learning_rate), a longer schedule.warmup_epochs or a "
-        "smaller objective.max_scale; a sudden jump asks for a look at the images of that step"
+        "last reports: a scale that ran up or a median target angle that stays at 1.57 asks for smaller learning "
+        "rates, a longer warm-up or a smaller largest scale; a sudden jump asks for a look at the images of that step"
     )
 
 
@@ -77,5 +76,5 @@ def refuse_spoilt_weights(backbone: nn.Module, head: ShardedClassifier, step: in
         raise TrainingDiverged(
             f"{number} weights are not finite after step {step}: the model is not saved, an earlier checkpoint stays "
             "the last. The loss was finite and its gradient was not: look for images without any content in the last "
-            "batches, and try smaller learning rates or optimizer.clip_norm"
+            "batches, and try smaller learning rates or a shorter gradient"
         )

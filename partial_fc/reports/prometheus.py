@@ -44,6 +44,10 @@ _GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
 }
 
 
+class EndpointError(OSError):
+    """The port of an endpoint cannot be had."""
+
+
 class PrometheusSink:
     """Reports as metrics at ``http://address:port/metrics``, where ``port`` is the first rank's of this host.
 
@@ -54,7 +58,7 @@ class PrometheusSink:
     the global rate and a resumed run does not look like a jump of a million images. A gauge shows nothing until
     there is a value: 0 would be a lie, and a timestamp of 0 an alarm.
 
-    OSError if the port cannot be had.
+    EndpointError if the port cannot be had.
     """
 
     def __init__(
@@ -136,8 +140,4 @@ def _started_server(registry: CollectorRegistry, address: str, port: int) -> tup
     try:
         return start_http_server(port, addr=address, registry=registry)
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"no metrics endpoint at {address} port {port}: {error.strerror}. Set report.port, to which each rank "
-            "of a host adds its local rank, to the first of a range of free ports, or to 0 for any free port",
-        ) from error
+        raise EndpointError(error.errno, f"no metrics endpoint at {address} port {port}: {error.strerror}") from error

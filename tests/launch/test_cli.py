@@ -168,6 +168,7 @@ def test_weights_that_are_not_numbers_end_training_before_its_first_step(
     printed = capsys.readouterr().err
     assert "the loss is nan at step 0" in printed
     assert "no weight was updated by it" in printed
+    assert "keys: optimizer.learning_rate" in printed
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
