@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import CaseError
+from launch.assembly.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOK_SECONDS = 0.25
@@ -56,5 +57,5 @@ def train(
 
 def reports(run_dir: Path) -> list[Report]:
     """What the training in `run_dir` reported, line by line."""
-    path = run_dir / "metrics.jsonl"
+    path = RunFolder(run_dir).metrics
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

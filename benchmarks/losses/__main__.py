@@ -31,10 +31,11 @@ from benchmarks.losses.runs import EPOCHS, RUNS, Run, plan
 from benchmarks.results import CaseError, read_json
 from benchmarks.sweeps import SweepError, print_plan, sweep, unfinished
 from benchmarks.trainer import ROOT, reports, run_trainer
+from launch.assembly.run_folder import RunFolder
+from launch.errors import ExitCode
 
 CONFIG = ROOT / "configs" / "omniglot.yaml"
-DONE, DIVERGED = 0, 4  # launch/errors.py
-FOR_ALL_RUNS = (2, 3, 130)  # the configuration, the data, an interrupt
+FOR_ALL_RUNS = (ExitCode.BAD_CONFIG, ExitCode.BAD_DATA, ExitCode.INTERRUPTED)
 LOG_TAIL_LINES = 20
 
 
@@ -84,10 +85,10 @@ def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Re
         began = time.perf_counter()
         exit_code = run_trainer(words(settings, data, run_dir, nproc), log)
         seconds, lines = time.perf_counter() - began, log.read_text(errors="replace").splitlines()
-        if exit_code not in (DONE, DIVERGED):
+        if exit_code not in (ExitCode.DONE, ExitCode.DIVERGED):
             tail = "\n".join([f"exit code {exit_code}; the last lines:", *lines[-LOG_TAIL_LINES:]])
             raise SweepError(tail) if exit_code in FOR_ALL_RUNS else CaseError(tail)
-        metrics, is_finished = reports(run_dir), exit_code == DONE
+        metrics, is_finished = reports(run_dir), exit_code == ExitCode.DONE
         return Result(
             name=run.name,
             label=run.label,
@@ -96,7 +97,7 @@ def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Re
             outcome="finished" if is_finished else "diverged",
             message="" if is_finished else _last_message(lines),
             settings=settings,
-            evaluation=measures(json.loads((run_dir / "evaluation.json").read_text())) if is_finished else None,
+            evaluation=measures(json.loads(RunFolder(run_dir).evaluation.read_text())) if is_finished else None,
             curve=curve(metrics),
             images_per_second=typical_speed(metrics),
             seconds=round(seconds, 1),
