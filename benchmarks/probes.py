@@ -21,7 +21,7 @@ Figures = dict[str, float]
 
 
 def opening(path: str) -> Figures:
-    """Seconds by the clock and of all cores, and the process's resident memory; imports are done before."""
+    """Seconds by the clock and of all cores, and the process's resident memory; all but pyarrow is imported before."""
     before, used, began = status_bytes("VmRSS"), time.process_time(), time.perf_counter()
     source = source_at(Path(path))
     return {

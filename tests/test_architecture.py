@@ -89,7 +89,10 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "prometheus_client": {"partial_fc.reports.prometheus"},
     "rich": {"partial_fc.reports.terminal", "data_pipeline.workers", "data_pipeline.packing.record_set", "launch"},
     "nvidia.dali": {"data_pipeline.loader.dali_graph"},
-    "pyarrow": {"data_pipeline.formats.table", "benchmarks.opening"},
+    "pyarrow": {
+        *("data_pipeline.files.arrow_texts", "data_pipeline.formats.folders.image_list"),
+        *("data_pipeline.formats.folders.list_lines", "data_pipeline.formats.table", "benchmarks.opening"),
+    },
     "PIL": {"data_pipeline.images", "data_pipeline.checking", "data_pipeline.packing", "launch.pages", "benchmarks"},
     "matplotlib": {"launch.figure_style", "launch.pages.figures", "launch.planning.figure", "benchmarks"},
     "jinja2": {"launch.pages.page"},

@@ -4,8 +4,8 @@
     python -m benchmarks.opening --folder /dev/shm --json OUT --document docs/data.md
 
 The sets are made on the spot, of images of a few bytes: opening looks at none. Each opening is timed in a process of
-its own, in which everything is imported already; the files are in the page cache. The first opening of a form that
-keeps an index beside its files is set apart; of the later ones the least counts.
+its own, in which everything but pyarrow is imported already; the files are in the page cache. The first opening of a
+form that keeps an index beside its files is set apart; of the later ones the least counts.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from data_pipeline.converting.plan import ConversionPlan, Form, conversion_plan,
 from data_pipeline.converting.work_folder import WorkFolder, refuse_existing
 from data_pipeline.files.whole_file import WholeFile
 from data_pipeline.formats.recordio.layout import fits_insightface, identity_records, index_lines
-from data_pipeline.formats.table.columns import GUESSED, ColumnNames
+from data_pipeline.formats.table.names import GUESSED, ColumnNames
 from data_pipeline.sets.identities import label_names, write_identities, write_property
 from data_pipeline.sets.joined import Join
 from data_pipeline.workers import in_order, process_pool, progress_bar

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from data_pipeline.checking.checksums import Checksums, stored_checksums
 from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.recordio.layout import LARGEST_EXACT
-from data_pipeline.formats.table.columns import ColumnNames
-from data_pipeline.formats.table.files import SUFFIXES as TABLE_SUFFIXES
+from data_pipeline.formats.table.names import SUFFIXES as TABLE_SUFFIXES
+from data_pipeline.formats.table.names import ColumnNames
 from data_pipeline.images.headers import image_header
 from data_pipeline.images.jpeg import check_form
 from data_pipeline.order.shuffled import permuted

@@ -1,4 +1,4 @@
-"""Millions of short texts, such as paths, as three arrays: a Python string each would cost ten times their bytes."""
+"""Millions of short texts, such as paths, as two arrays: a Python string each would cost ten times their bytes."""
 
 from __future__ import annotations
 
@@ -7,32 +7,28 @@ from collections.abc import Iterable, Sequence
 from typing import overload
 
 import numpy as np
-
-from data_pipeline.files.text_spans import Spans, Text
+from numpy.typing import NDArray
 
 
 class PackedTexts(Sequence[str]):
-    """Texts that cost their bytes and 12 more each; read from any thread, pickled and shared by a fork as three arrays.
+    """Texts that cost their bytes and 8 more each; read from any thread, pickled and shared by a fork as two arrays.
 
     They are file names to the operating system: bytes that are no UTF-8 survive.
     """
 
-    def __init__(self, text: Text, spans: Spans) -> None:
-        """Takes pieces of one text, which is kept."""
-        self._text, self._starts, self._sizes = text, spans.starts, spans.sizes.astype(np.uint32)
+    def __init__(self, joined: NDArray[np.uint8], edges: NDArray[np.int64]) -> None:
+        """Text i is `joined[edges[i] : edges[i + 1]]`; both arrays are kept."""
+        self._joined, self._edges = joined, edges
 
     @classmethod
-    def of(cls, blocks: Iterable[Sequence[bytes]]) -> PackedTexts:
-        """Texts that come block by block, so that only one block of Python objects need exist at a time."""
-        joined, sizes = bytearray(), [np.zeros(1, np.int64)]
-        for block in blocks:
-            joined += b"".join(block)
-            sizes.append(np.fromiter(map(len, block), np.int64, len(block)))
-        edges = np.concatenate(sizes).cumsum()
-        return cls(np.frombuffer(bytes(joined), np.uint8), Spans(edges[:-1], edges[1:]))
+    def of(cls, texts: Iterable[bytes]) -> PackedTexts:
+        """Texts that exist as Python objects."""
+        texts = list(texts)
+        edges = np.fromiter(map(len, [b"", *texts]), np.int64, len(texts) + 1).cumsum()
+        return cls(np.frombuffer(b"".join(texts), np.uint8), edges)
 
     def __len__(self) -> int:
-        return self._starts.size
+        return self._edges.size - 1
 
     @overload
     def __getitem__(self, place: int) -> str: ...
@@ -46,5 +42,4 @@ class PackedTexts(Sequence[str]):
         at = place + len(self) if place < 0 else place
         if not 0 <= at < len(self):
             raise IndexError(f"text {place} of {len(self)}")
-        start = int(self._starts[at])
-        return os.fsdecode(self._text[start : start + int(self._sizes[at])].tobytes())
+        return os.fsdecode(self._joined[self._edges[at] : self._edges[at + 1]].tobytes())

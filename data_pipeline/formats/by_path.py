@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.formats.folders.folder import FolderSource
-from data_pipeline.formats.folders.image_list import ListSource
 from data_pipeline.formats.recordio.source import RecordSource
-from data_pipeline.formats.table.columns import GUESSED, ColumnError, ColumnNames
-from data_pipeline.formats.table.files import SUFFIXES as TABLE_SUFFIXES
-from data_pipeline.formats.table.source import TableSource
+from data_pipeline.formats.table.names import GUESSED, ColumnError, ColumnNames
+from data_pipeline.formats.table.names import SUFFIXES as TABLE_SUFFIXES
+from data_pipeline.formats.tar.source import TarSource
 from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.sets.joined import Join, JoinedSource, joined_sets
 from data_pipeline.source import Source
@@ -36,7 +35,7 @@ def source_at(
     """
     paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
     source = _opened_all(paths, join, columns)
-    if needs_table and columns != GUESSED and not any(isinstance(part, TableSource) for part in joined_sets(source)):
+    if needs_table and columns != GUESSED and not any(map(_is_table, joined_sets(source))):
         raise ColumnError(f"{_asked(columns)}: {', '.join(map(str, paths))} is no table, which has columns")
     return source
 
@@ -46,9 +45,9 @@ def _opened_all(paths: Sequence[Path], join: Join, columns: ColumnNames) -> Sour
         return _opened(paths[0], columns)
     suffixes = {each.suffix.lower() for each in paths}
     if join == "merge" and suffixes == {".tar"}:
-        return _shards(paths)
+        return TarSource(paths)
     if join == "merge" and len(suffixes) == 1 and suffixes <= set(TABLE_SUFFIXES):
-        return TableSource(paths, columns=columns)
+        return _table(paths, columns)
     return JoinedSource([_opened(each, columns) for each in paths], join)
 
 
@@ -63,11 +62,11 @@ def _opened(path: Path, columns: ColumnNames) -> Source:
     if suffix == ".rec":
         return RecordSource(path)
     if suffix == ".tar":
-        return _shards(path)
+        return TarSource(path)
     if suffix in TABLE_SUFFIXES:
-        return TableSource(path, columns=columns)
+        return _table(path, columns)
     if suffix in LIST_SUFFIXES:
-        return ListSource(path)
+        return _list(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; expected {FILES}, or {FOLDERS}")
     if suffix == ".bin":
@@ -84,9 +83,9 @@ def _opened_folder(path: Path, columns: ColumnNames) -> Source:
     if records:
         raise ValueError(f"{path} holds {len(records)} .rec files and no train.rec: name each, as a list of paths")
     if ".tar" in suffixes:
-        return _shards(path)
+        return TarSource(path)
     if suffixes & set(TABLE_SUFFIXES):
-        return TableSource(path, columns=columns)
+        return _table(path, columns)
     if has_folders:
         return FolderSource(path)
     found = ", ".join(sorted(os.listdir(path))[:MOST_NAMED]) or "nothing"
@@ -112,7 +111,22 @@ def _kinds(path: Path) -> tuple[set[str], list[str], bool]:
     return suffixes, records, has_folders
 
 
-def _shards(path: Path | Sequence[Path]) -> Source:
-    from data_pipeline.formats.tar.source import TarSource
+# Imported when needed, as lists and tables are read with pyarrow, whose import takes 0.1 to 0.2 s.
 
-    return TarSource(path)
+
+def _list(path: Path) -> Source:
+    from data_pipeline.formats.folders.image_list import ListSource
+
+    return ListSource(path)
+
+
+def _table(path: Path | Sequence[Path], columns: ColumnNames) -> Source:
+    from data_pipeline.formats.table.source import TableSource
+
+    return TableSource(path, columns=columns)
+
+
+def _is_table(source: Source) -> bool:
+    from data_pipeline.formats.table.source import TableSource
+
+    return isinstance(source, TableSource)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data_pipeline.augment.augmentation import Augmentation
 from data_pipeline.checking.quarantine import quarantined_samples
 from data_pipeline.formats.by_path import source_at
-from data_pipeline.formats.table.columns import GUESSED, ColumnError, ColumnNames
+from data_pipeline.formats.table.names import GUESSED, ColumnError, ColumnNames
 from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.loader.image_loader import ImageFormat, ImageLoader
 from data_pipeline.order.balanced import BalancedOrder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from data_pipeline.formats.table.columns import ColumnNames
+from data_pipeline.formats.table.names import ColumnNames
 
 
 def add_column_arguments(parser: argparse.ArgumentParser) -> None:

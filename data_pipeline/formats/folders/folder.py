@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from data_pipeline.complaints import listed
 from data_pipeline.files.kept_index import keep_index, kept_index
 from data_pipeline.files.packed_texts import PackedTexts
-from data_pipeline.files.text_spans import Spans, Text
 from data_pipeline.formats.folders.file_source import IMAGE_SUFFIXES, FileSource
 
 SCANNING_THREADS = 16  # a network file system answers each question late, but many at a time
@@ -51,7 +50,7 @@ class FolderSource(FileSource):
             keep_index(path / INDEX, seal, {"text": text, "sizes": sizes, "counts": counts})
         edges = np.concatenate([np.zeros(1, np.int64), sizes.astype(np.int64)]).cumsum()
         labels = np.repeat(np.arange(len(identities)), counts)
-        super().__init__(path, PackedTexts(text, Spans(edges[:-1], edges[1:])), labels, PackedTexts.of([identities]))
+        super().__init__(path, PackedTexts(text, edges), labels, PackedTexts.of(identities))
 
 
 class _Listing(NamedTuple):
@@ -65,7 +64,7 @@ class _Listing(NamedTuple):
 class _Contents(NamedTuple):
     """What all folders hold: the paths one behind the other, the bytes of each, and how many each folder has."""
 
-    text: Text
+    text: NDArray[np.uint8]
     sizes: NDArray[np.uint32]
     counts: NDArray[np.int64]
 

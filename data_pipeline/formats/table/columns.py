@@ -5,31 +5,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pyarrow
 from numpy.typing import NDArray
 
+from data_pipeline.files.arrow_texts import named_classes
 from data_pipeline.files.packed_texts import PackedTexts
 from data_pipeline.formats.table.files import TableFile, image_columns, label_columns
+from data_pipeline.formats.table.names import ColumnError, ColumnNames
 
 IMAGE_WORDS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "encoded")
 LABEL_WORDS = ("label", "labels", "cls", "class", "class_id", "identity", "identity_id", "person_id", "target")
 IMAGE_KIND, LABEL_KIND = "image column (bytes, or a struct with bytes)", "label column (integers or texts)"
-
-
-class ColumnNames(NamedTuple):
-    """The names of a table's columns; None is for one that its type and its name tell."""
-
-    image: str | None = None
-    label: str | None = None
-
-
-GUESSED = ColumnNames()
-
-
-class ColumnError(ValueError):
-    """A column was named that the table has not, or none was and the table does not tell; says what to name instead."""
 
 
 def chosen_columns(asked: ColumnNames, file: TableFile, path: Path) -> tuple[str, str]:
@@ -53,8 +42,6 @@ def checked_labels(labels: Any, file: TableFile, path: Path, column: str) -> Any
 
 def classes(columns: list[Any], where: str, column: str) -> tuple[NDArray[np.int64], PackedTexts | None]:
     """The label of every row, and the names of the labels where the tables give names."""
-    import pyarrow
-
     labels = pyarrow.chunked_array([chunk for each in columns for chunk in each.chunks], columns[0].type)
     if pyarrow.types.is_dictionary(labels.type):
         labels = labels.cast(labels.type.value_type)
@@ -64,12 +51,7 @@ def classes(columns: list[Any], where: str, column: str) -> tuple[NDArray[np.int
             row = int(wrong.argmax())
             raise ValueError(f"{where}: {column} {numbers[row]} in row {row} of the set: expected labels from 0 on")
         return numbers.astype(np.int64), None
-    encoded = labels.dictionary_encode().combine_chunks()
-    names = [name.encode("utf-8", "surrogateescape") for name in encoded.dictionary.to_pylist()]
-    order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
-    label_of = np.empty_like(order)
-    label_of[order] = np.arange(order.size)
-    return label_of[encoded.indices.to_numpy()], PackedTexts.of([[names[at] for at in order]])
+    return named_classes(labels)
 
 
 def _named(asked: str | None, possible: list[str], what: str, kind: str, file: TableFile, path: Path) -> str | None:

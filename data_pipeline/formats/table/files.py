@@ -1,7 +1,4 @@
-"""Parquet and Arrow files, one shape for all: groups of rows, of which one column of one group is read at a time.
-
-The only file that speaks `pyarrow`, an optional dependency: it is imported when the first table is opened.
-"""
+"""Parquet and Arrow files, one shape for all: groups of rows, of which one column of one group is read at a time."""
 
 from __future__ import annotations
 
@@ -10,9 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow
+import pyarrow.types as kinds
+from pyarrow import ipc, parquet
+
 ARROW_FILE_MAGIC = b"ARROW1"
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
-SUFFIXES = (".parquet", ".arrow", ".feather")
 
 
 class TableFile(Protocol):
@@ -32,16 +32,7 @@ class TableFile(Protocol):
 
 
 def table_file(path: Path) -> TableFile:
-    """The table in `path`, opened, with its foot or its heads read and none of its rows.
-
-    ValueError that says what to install where pyarrow is absent, and for a file that is no table.
-    """
-    try:
-        import pyarrow  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{path}: reading Parquet and Arrow files needs pyarrow: pip install 'partial-fc[parquet]'"
-        ) from error
+    """The table in `path`, opened, with its foot or heads read and none of its rows; ValueError where it is none."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; expected a Parquet or Arrow file")
     with _refused(path):
@@ -55,7 +46,6 @@ def image_columns(schema: Any) -> list[str]:
 
 def label_columns(schema: Any) -> list[str]:
     """The columns that may hold labels: integers or texts."""
-    import pyarrow.types as kinds
 
     def is_label(kind: Any) -> bool:
         kind = kind.value_type if kinds.is_dictionary(kind) else kind
@@ -67,8 +57,6 @@ def label_columns(schema: Any) -> list[str]:
 @contextmanager
 def _refused(path: Path) -> Iterator[None]:
     """Turns the many errors that pyarrow has for damage into ValueError with the file's name."""
-    import pyarrow
-
     try:
         yield
     except (pyarrow.ArrowException, OSError, MemoryError) as error:
@@ -78,10 +66,8 @@ def _refused(path: Path) -> Iterator[None]:
 
 class _Parquet:
     def __init__(self, path: Path) -> None:
-        import pyarrow.parquet
-
         self._path = path
-        self._file = pyarrow.parquet.ParquetFile(path, memory_map=False)
+        self._file = parquet.ParquetFile(path, memory_map=False)
         self.schema = self._file.schema_arrow
         foot = self._file.metadata
         self.group_rows: Sequence[int] = [foot.row_group(group).num_rows for group in range(foot.num_row_groups)]
@@ -107,8 +93,6 @@ class _Arrow:
     """Mapped into memory: what is read costs page cache, unless its writer compressed it."""
 
     def __init__(self, path: Path) -> None:
-        import pyarrow
-
         self._path = path
         with path.open("rb") as file:
             self._is_file = file.read(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC
@@ -124,8 +108,6 @@ class _Arrow:
         self.group_rows: Sequence[int] = [batch.num_rows for batch in self._columns(self.schema.names[0])]
 
     def labels(self, column: str) -> Any:
-        import pyarrow
-
         with _refused(self._path):
             batches = [batch.column(0) for batch in self._columns(column)]
             labels = pyarrow.chunked_array(batches, self.schema.field(column).type)
@@ -150,8 +132,6 @@ class _Arrow:
         return [reader.get_batch(at) for at in range(reader.num_record_batches)] if self._is_file else list(reader)
 
     def _reader(self, column: str | None) -> Any:
-        from pyarrow import ipc
-
         included = None if column is None else [self.schema.get_field_index(column)]
         options = ipc.IpcReadOptions(included_fields=included, use_threads=False)
         self._mapped.seek(0)
@@ -159,14 +139,10 @@ class _Arrow:
 
 
 def _is_bytes(kind: Any) -> bool:
-    import pyarrow.types as kinds
-
     return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind))
 
 
 def _bytes_field(kind: Any) -> Any:
-    import pyarrow.types as kinds
-
     at = kind.get_field_index("bytes") if kinds.is_struct(kind) else -1
     return kind.field(at) if at >= 0 and _is_bytes(kind.field(at).type) else None
 

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.formats.table.columns import GUESSED, ColumnNames, checked_labels, chosen_columns, classes
-from data_pipeline.formats.table.files import SUFFIXES, TableFile, table_file
+from data_pipeline.formats.table.columns import checked_labels, chosen_columns, classes
+from data_pipeline.formats.table.files import TableFile, table_file
+from data_pipeline.formats.table.names import GUESSED, SUFFIXES, ColumnNames
 from data_pipeline.source import Source
 
 CACHED_BYTES = 256 << 20

@@ -14,8 +14,6 @@ from data_pipeline.formats.by_path import source_at
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_made_whole(tmp_path: Path, form: str) -> None:
-    if form.startswith(("Parquet", "Arrow")):
-        pytest.importorskip("pyarrow")
     source = source_at(FORMS[form](tmp_path, 250))
     assert (len(source), source.num_classes) == (250, 3)
     assert source.read(0).tobytes() == IMAGE

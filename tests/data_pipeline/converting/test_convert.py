@@ -27,7 +27,7 @@ from data_pipeline.converting.plan import conversion_plan, description
 from data_pipeline.converting.work_folder import Done, WorkFolder
 from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.recordio.writer import RecordWriter
-from data_pipeline.formats.table.columns import ColumnNames
+from data_pipeline.formats.table.names import ColumnNames
 from data_pipeline.images.checks import kind_of
 from data_pipeline.order.shuffled import permuted
 from data_pipeline.packing.folder import pack_folder

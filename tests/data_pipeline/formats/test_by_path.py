@@ -4,6 +4,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline.formats.by_path import source_at
@@ -42,7 +44,6 @@ def shard(path: Path, label: int) -> Path:
 
 
 def table(path: Path, *labels: int | str) -> Path:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path.parent.mkdir(exist_ok=True)
     pq.write_table(pa.table({"image": [b"x"] * len(labels), "label": list(labels)}), path)
     return path
@@ -126,7 +127,7 @@ def test_what_is_missing_is_named_with_what_was_expected(tmp_path: Path, name: s
         source_at(tmp_path / name)
 
 
-def test_other_forms_than_tables_need_no_pyarrow(tmp_path: Path) -> None:
+def test_other_forms_than_lists_and_tables_do_not_import_pyarrow(tmp_path: Path) -> None:
     program = "import sys; from data_pipeline.formats.by_path import source_at; "
     program += "assert source_at(sys.argv[1]).num_classes == 2; "
     program += "assert not any(name.startswith(('pyarrow', 'nvidia', 'torch', 'partial_fc')) for name in sys.modules)"

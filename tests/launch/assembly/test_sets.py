@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from tiny import Tree
@@ -22,7 +24,6 @@ def config_of(tmp_path: Path, data: Tree) -> Config:
 
 
 def table(path: Path, **columns: list[Any]) -> Path:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     pq.write_table(pa.table(columns), path)
     return path
 

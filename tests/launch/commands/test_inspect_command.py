@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from html_page import Page
@@ -79,7 +81,6 @@ def test_a_verification_set_is_said_to_be_pairs_with_derived_labels(
 
 
 def test_columns_of_a_table_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     images = [tiny.encoded(identity, 0) for identity in range(3)]
     pq.write_table(pa.table({"image": images, "person": [0, 1, 1], "label": [0, 0, 0]}), tmp_path / "t.parquet")
     assert cli.main(["inspect", str(tmp_path / "t.parquet"), "--label-column", "person"]) == 0

@@ -1,10 +1,13 @@
+import os
 import pickle
+import random
 import re
 from pathlib import Path
 
 import pytest
 
 from data_pipeline.formats.folders.image_list import ListSource
+from data_pipeline.formats.folders.list_lines import _layout, line_of, list_lines
 
 IMAGES = {"a.jpg": b"A", "b c.jpg": b"BC", "deep/d.jpg": b"D"}
 
@@ -32,6 +35,7 @@ def contents(source: ListSource) -> list[tuple[int, bytes]]:
         ("train.csv", "a.jpg,3\nb c.jpg, 0\n deep/d.jpg ,3\n"),
         ("train.csv", "Image,Label\na.jpg,3\nb c.jpg,0\ndeep/d.jpg,3\n"),
         ("train.lst", "0\t3.000000\ta.jpg\n1\t0.000000\tb c.jpg\n2\t3.000000\tdeep/d.jpg\n"),
+        ("train.lst", "0\t3.\ta.jpg\n1\t0.00\tb c.jpg\n2\t3\tdeep/d.jpg\n"),
         ("train.lst", "0\t3.0\t7.5\ta.jpg\n1\t0\t1\tb c.jpg\n2\t3.0\t0\tdeep/d.jpg\n"),
         ("train.lst", "1\ta.jpg\t3\t0\t0\t112\n1\tb c.jpg\t0\t1\t2\t112\n0\tdeep/d.jpg\t3\t0\t0\t0\n"),
     ],
@@ -44,6 +48,7 @@ def contents(source: ListSource) -> list[tuple[int, bytes]]:
         "csv",
         "csv header",
         "im2rec",
+        "points",
         "labels",
         "face",
     ],
@@ -103,6 +108,9 @@ def test_the_place_of_an_image_is_its_list_line_and_path(tmp_path: Path) -> None
         ("a.jpg 0\na.jpg -1\n", "line 2: the label b'-1' is no number from 0 on"),
         ("a.jpg -1\n", "line 1: the label b'-1' is no number from 0 on"),
         ("a.jpg 0\na.jpg 1.5\n", "line 2: the label b'1.5' is no number from 0 on"),
+        ("a.jpg 0\na.jpg 1.0.0\n", "line 2: the label b'1.0.0' is no number from 0 on"),
+        ("a.jpg 0\na.jpg 1..\n", "line 2: the label b'1..' is no number from 0 on"),
+        ("a.jpg 0\na.jpg .0\n", "line 2: the label b'.0' is no number from 0 on"),
         ("a.jpg 0\na.jpg 1_0\n", "line 2: the label b'1_0' is no number from 0 on"),
         ("a.jpg 0\na.jpg " + "9" * 19 + "\n", "line 2: the label b'9999999999999999999' is no number"),
         ("a.jpg 0\na\0.jpg 1\n", "line 2: found"),
@@ -132,3 +140,50 @@ def test_a_pickled_source_reads_the_same(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(source))
     assert contents(again) == contents(source)
     assert again.name(1) == source.name(1)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".tsv", ".csv", ".lst"])
+def test_lines_are_what_pythons_own_methods_of_bytes_say(tmp_path: Path, suffix: str) -> None:
+    """Lists of random bytes, among them white space, controls, zeros and what is no UTF-8."""
+    draw = random.Random(suffix)
+    path, whole = tmp_path / f"list{suffix}", 0
+
+    def piece() -> bytes:
+        return bytes(draw.choices(b"  \r\x0b\x0c\x1c,ab01.\xff\xc3", k=draw.randrange(9)))
+
+    for _ in range(400):
+        first = draw.choice([b"a 1", b"a\t1", b"a,1", b"0\t1\ta", b"1\ta\t2\tb"])
+        separator = next(sign for sign in (b"\t", b",", b" ") if sign in first)
+        lines = [first, *(separator.join(piece() for _ in range(draw.choice([1, 2, 3, 3, 4]))) for _ in range(2))]
+        path.write_bytes(b"\n".join(lines) + draw.choice([b"", b"\n", b"\n\n", b"\0"]))
+        layout = _layout(first, suffix)
+        numbered = [(number, line) for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
+        found = [(number, layout.fields(line.strip())) for number, line in numbered]
+        bad = [at for (at, line), (_, fields) in zip(numbered, found, strict=True) if b"" in fields or b"\0" in line]
+        if bad:
+            with pytest.raises(ValueError, match=rf"line {bad[0]}: found b"):
+                list_lines(path)
+            continue
+        whole += 1
+        read = list_lines(path)
+        assert [text.as_buffer().to_pybytes() for text in read.paths] == [image for _, (image, _) in found]
+        assert [text.as_buffer().to_pybytes() for text in read.labels] == [label for _, (_, label) in found]
+        assert [line_of(row, read.skipped) for row in range(len(found))] == [number for number, _ in found]
+    assert 40 < whole < 360
+
+
+def test_paths_and_names_that_are_no_utf8_survive(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.jpg")).write_bytes(b"F")
+    source = listed(tmp_path, b"\xff.jpg b\xe9\na.jpg b\xc3\n")
+    assert contents(source) == [(1, b"F"), (0, b"A")]
+    assert source.identities is not None
+    assert [os.fsencode(name) for name in source.identities] == [b"b\xc3", b"b\xe9"]
+    with pytest.raises(ValueError, match=r"line 2: the label b'.*ff\.0' is no number"):
+        listed(tmp_path, b"a.jpg 1\na.jpg \xff.0\n")
+
+
+def test_opening_leaves_no_thread_behind(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/task"))
+    source = listed(tmp_path, "a.jpg\tzoe\nb c.jpg\tann b\n")
+    assert len(source) == 2
+    assert len(os.listdir("/proc/self/task")) <= before

@@ -1,20 +1,20 @@
 import os
 import pickle
 import re
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline.formats.table.columns import ColumnNames
+from data_pipeline.formats.table.names import ColumnNames
 from data_pipeline.formats.table.source import TableSource
 
-pa = pytest.importorskip("pyarrow")
-pq = pytest.importorskip("pyarrow.parquet")
 IMAGES = [os.urandom(size) for size in (1, 200, 3, 40, 5)]
 LABELS = [3, 0, 3, 1, 0]
 
@@ -276,10 +276,3 @@ def test_a_forked_process_reads_even_while_a_thread_of_its_parent_holds_the_lock
             os._exit(int(contents(source) != list(zip(LABELS, IMAGES, strict=True))))
         assert os.waitpid(child, 0)[1] == 0
     assert contents(source) == list(zip(LABELS, IMAGES, strict=True))
-
-
-def test_without_pyarrow_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = parquet(tmp_path / "t.parquet", table())
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ValueError, match=r"needs pyarrow: pip install 'partial-fc\[parquet\]'"):
-        TableSource(path)
