@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from partial_fc.rows.optimizers import retract_rows
+from partial_fc.rows.sphere import retract_rows
 
 
 class KnownRows:

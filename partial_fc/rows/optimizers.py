@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from partial_fc.fused import fused_on_gpus
 from partial_fc.rows.rounding import rounded_to_bfloat16, row_keys
 from partial_fc.rows.sharding import Columns
+from partial_fc.rows.sphere import step_on_sphere_
 from partial_fc.scratch import Scratch
 
 STATE_DTYPES = (torch.float32, torch.bfloat16)
-_RETRACTED_AT_ONCE = 4096  # rows
 _ROWS, _FIRST_MOMENT, _SECOND_MOMENT = range(3)  # streams of chances
 
 
@@ -224,26 +224,8 @@ class RowAdamW(RowOptimizer):
         return (first_bD / (1.0 - beta_1**updates_b1)).div_(root_bD)
 
 
-def step_on_sphere_(
-    rows_bD: Float[Tensor, "b D"], direction_bD: Float[Tensor, "b D"], learning_rate: Float[Tensor, ""]
-) -> Float[Tensor, "b D"]:
-    """``(w - η u) / |w - η u|``, in place. A zero row that is not moved stays one."""
-    rows_bD.addcmul_(direction_bD, learning_rate, value=-1)
-    norm_b1 = torch.linalg.vector_norm(rows_bD, dim=1, keepdim=True)
-    return rows_bD.div_(norm_b1.clamp_(min=torch.finfo(norm_b1.dtype).tiny))
-
-
 _stepped_ = fused_on_gpus(step_on_sphere_)
 _rounded = fused_on_gpus(rounded_to_bfloat16)
-
-
-@torch.no_grad()
-def retract_rows(rows_cD: Float[Tensor, "c D"]) -> None:
-    """Bring rows to unit length, in place. Rows of unit length but for a few roundings stay bitwise equal."""
-    for some_bD in torch.split(rows_cD, _RETRACTED_AT_ONCE):
-        norm_b1 = torch.linalg.vector_norm(some_bD, dim=1, keepdim=True)
-        is_unit_b1 = ((norm_b1 - 1.0).abs() < 100 * torch.finfo(norm_b1.dtype).eps) | (norm_b1 == 0)
-        some_bD.div_(torch.where(is_unit_b1, 1.0, norm_b1))
 
 
 def _numbers(columns: Columns, rows: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from partial_fc.functional import cosine, softmax
 from partial_fc.fused import compiled
-from partial_fc.rows.optimizers import step_on_sphere_
 from partial_fc.rows.rounding import rounded_to_bfloat16, row_keys
+from partial_fc.rows.sphere import step_on_sphere_
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler on a CPU")
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from partial_fc import RowAdamW, RowSGD
-from partial_fc.rows.optimizers import RowOptimizer, retract_rows
+from partial_fc.rows.optimizers import RowOptimizer
+from partial_fc.rows.sphere import retract_rows
 
 normalize = torch.nn.functional.normalize
 
