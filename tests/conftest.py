@@ -11,6 +11,29 @@ install_import_hook("partial_fc", "beartype.beartype")
 
 torch.set_num_threads(1)
 
+SLOW = (  # seconds each: `make quick` leaves them and the tests of real processes out
+    "data_pipeline/loader/test_memory.py",
+    "data_pipeline/test_fuzz.py",
+    "launch/commands/test_plan.py",
+    "launch/evaluation/test_lfw_pairs.py",
+    "launch/pages/test_report_page.py",
+    "launch/test_evaluate.py",
+    "launch/test_launch_processes.py",
+    "launch/test_train.py",
+    "partial_fc/planning/",
+    "partial_fc/test_fused.py",
+    "partial_fc/test_gram_sweep.py",
+    "partial_fc/test_objectives.py::test_128_ranks",
+    "partial_fc/test_scratch.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
