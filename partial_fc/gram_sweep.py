@@ -82,7 +82,8 @@ class GramSweep(Sweep):
             add_centred_gram(upper_DD, block.factor_bD)
         return symmetric(upper_DD)
 
-    def _block_width(self) -> int:
+    def block_width(self) -> int:
+        """See :meth:`Sweep.block_width`: on a CPU a block's rows stay in the cache, as no cosines are made."""
         if self.block_classes is not None or self.unit_ND.is_cuda:
-            return super()._block_width()
+            return super().block_width()
         return max(ROWS_ELEMENTS // self.unit_ND.shape[1], 64)

@@ -153,13 +153,14 @@ class Sweep:
         rows_mD = self.rows_cD[self._columns(places)].to(self.unit_ND.dtype)
         return rows_mD if self.are_unit else cosine.unit_rows(rows_mD)[0]
 
-    def _block_width(self) -> int:
+    def block_width(self) -> int:
+        """How many classes a block has, but for the last."""
         elements = GPU_BLOCK_ELEMENTS if self.unit_ND.is_cuda else CPU_BLOCK_ELEMENTS
         return self.block_classes or max(elements // max(self.unit_ND.shape), 64)
 
     def _blocks(self) -> Iterator[Block]:
         """The shard block by block; a block's tensors are overwritten by the next one's."""
-        return (self._block(drawn) for drawn in cosine.blocks(self.num_columns, self._block_width()))
+        return (self._block(drawn) for drawn in cosine.blocks(self.num_columns, self.block_width()))
 
     def _block(self, drawn: slice) -> Block:
         columns = self._columns(drawn)

@@ -20,7 +20,7 @@ from launch.planning import table as plan_table
 from launch.planning.forecast import Forecast, forecasts, planner
 from launch.planning.rates import measured_rates, read_rates
 from launch.units import parsed_bytes
-from partial_fc.planning.step_time import H100, Rates
+from partial_fc.planning.rates import H100, Rates
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
         text = json.dumps(_record(config, arguments, classes, rates, origin, plans), indent=1) + "\n"
         _written(arguments.json, lambda path: path.write_text(text), "the same figures for programs")
     if arguments.picture is not None:
-        title = f"{config.backbone.name}, {config.objective.name}, {classes:,} classes of {made.job.embedding_dim}"
+        title = (
+            f"{config.backbone.name}, {config.objective.name}, {classes:,} classes of {config.backbone.embedding_dim}"
+        )
         _written(
             arguments.picture,
             lambda path: plan_figure.draw(path, title, plans, arguments.gpu_memory),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,16 +12,13 @@ from launch import assembly
 from launch.assembly.data import LEAST_IMAGES_OF_RANK
 from launch.config.classifier import DTYPES
 from launch.config.run import Config
-from partial_fc.planning.ledger import BackboneCost
-from partial_fc.planning.memory import HeadJob, most_classes, rank_memory, statistics_sums
-from partial_fc.planning.step_time import (
-    Collective,
-    Rates,
-    StepTime,
-    backbone_collectives,
-    head_collectives,
-    step_time,
-)
+from partial_fc.planning.backbone_cost import BackboneCost
+from partial_fc.planning.collectives import Collective, backbone_collectives
+from partial_fc.planning.head_cost import HeadCost
+from partial_fc.planning.memory import most_classes, rank_memory
+from partial_fc.planning.planned_head import HeadSpec
+from partial_fc.planning.rates import Rates
+from partial_fc.planning.step_time import StepTime, step_time
 
 MOST_GPUS = 1024
 
@@ -52,7 +49,8 @@ class Forecast:
 class Planner:
     """What a plan is made of; :meth:`forecast` answers for one number of GPUs."""
 
-    job: HeadJob
+    num_classes: int
+    head: HeadCost
     backbone: BackboneCost
     backbone_moments: int
     backbone_products: str
@@ -62,21 +60,23 @@ class Planner:
 
     def forecast(self, gpus: int, batch: int) -> Forecast:
         """The plan for ``gpus`` and a global ``batch``."""
-        collectives = [*head_collectives(self.job, batch, gpus), *backbone_collectives(self.backbone.parameters)]
+        said = self.head.step(self.num_classes, batch, gpus).collectives
         return Forecast(
             gpus,
             batch,
-            self._memory(self.job, gpus, batch),
+            self._memory(self.num_classes, gpus, batch),
             most_classes(
-                lambda classes: sum(self._memory(replace(self.job, num_classes=classes), gpus, batch).values()),
+                lambda classes: sum(self._memory(classes, gpus, batch).values()),
                 self.memory_bytes,
             ),
-            step_time(self.job, self.backbone, self.backbone_products, batch, gpus, self.rates),
-            tuple(collectives) if gpus > 1 else (),
+            step_time(self.head, self.num_classes, self.backbone, self.backbone_products, batch, gpus, self.rates),
+            (*said, *backbone_collectives(self.backbone.parameters)) if gpus > 1 else (),
         )
 
-    def _memory(self, job: HeadJob, gpus: int, batch: int) -> dict[str, int]:
-        return rank_memory(job, self.backbone, self.backbone_moments, batch, gpus, self.reserve_bytes)
+    def _memory(self, num_classes: int, gpus: int, batch: int) -> dict[str, int]:
+        return rank_memory(
+            self.head, num_classes, self.backbone, self.backbone_moments, batch, gpus, self.reserve_bytes
+        )
 
 
 def planner(config: Config, num_classes: int, device: str, rates: Rates, memory: int, reserve: int) -> Planner:
@@ -84,7 +84,8 @@ def planner(config: Config, num_classes: int, device: str, rates: Rates, memory:
     autocast = config.backbone.autocast
     network = partial(assembly.network, config.backbone, config.data.image_size)
     return Planner(
-        job=head_job(config, num_classes, device),
+        num_classes=num_classes,
+        head=HeadCost(head_spec(config, device)),
         backbone=BackboneCost(network, config.data.image_size, torch.bfloat16 if autocast == "bfloat16" else None),
         backbone_moments=2 if config.optimizer.name == "adamw" else int(config.optimizer.momentum > 0),
         backbone_products=autocast,
@@ -94,21 +95,17 @@ def planner(config: Config, num_classes: int, device: str, rates: Rates, memory:
     )
 
 
-def head_job(config: Config, num_classes: int, device: str) -> HeadJob:
-    """What the classifier of ``config`` is to do."""
+def head_spec(config: Config, device: str) -> HeadSpec:
+    """The classifier of ``config`` on ``device``."""
     section = config.classifier
-    objective = assembly.objective(config.objective, num_classes)
-    return HeadJob(
-        num_classes=num_classes,
-        embedding_dim=config.backbone.embedding_dim,
-        is_quadratic=objective.is_quadratic,
-        sums=statistics_sums(objective),
+    return HeadSpec(
+        config.backbone.embedding_dim,
+        partial(assembly.objective, config.objective),
+        partial(assembly.row_optimizer, section),
         sample_rate=section.sample_rate,
         block_classes=section.block_classes,
         products=section.products,
         weight_dtype=DTYPES[section.weights],
-        state_dtype=DTYPES[section.state],
-        moments=2 if section.optimizer == "adamw" else int(section.momentum > 0),
         cosines=section.cosines,
         on_gpu=device == "cuda",
     )

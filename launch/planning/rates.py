@@ -10,7 +10,7 @@ import torch
 
 from launch.config.loading import ConfigError
 from launch.planning.device_rates import MATRIX_SIZE, STREAM_BYTES, product_rate, stream_rate
-from partial_fc.planning.step_time import Rates
+from partial_fc.planning.rates import Rates
 
 
 def read_rates(path: Path, otherwise: Rates) -> Rates:

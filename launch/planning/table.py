@@ -20,10 +20,10 @@ def print_plan(config: Config, planner: Planner, plans: Sequence[Forecast], aske
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, width=_WIDTH_ELSEWHERE)
-    job, rates = planner.job, planner.rates
+    rates = planner.rates
     console.print(
         f"{config.backbone.name} ({planner.backbone.parameters / 1e6:.1f} M parameters), {config.objective.name}, "
-        f"{job.num_classes:,} classes of {job.embedding_dim}, {job.products} products"
+        f"{planner.num_classes:,} classes of {config.backbone.embedding_dim}, {config.classifier.products} products"
     )
     console.print(_parts_table(console, planner, asked))
     if asked.collectives:

@@ -14,7 +14,7 @@ from launch.config.loading import ConfigError, load_config
 from launch.planning import device_rates
 from launch.planning.rates import measured_rates, read_rates, write_rates
 from launch.units import bytes_text, parsed_bytes, seconds_text
-from partial_fc.planning.step_time import H100
+from partial_fc.planning.rates import H100
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 

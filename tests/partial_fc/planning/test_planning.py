@@ -1,4 +1,4 @@
-"""What is planned against what is: memory by the kernel's mark and by the ledger, operations, traffic, collectives."""
+"""What is planned against what is: memory, operations, traffic and collectives of real steps."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from torch import Tensor
 
 from benchmarks.memory import HighWaterMark
 from partial_fc import AdaCos, CosFace, Objective, P2SGrad, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier
-from partial_fc.planning.ledger import BackboneCost, Ledger
-from partial_fc.planning.memory import HeadJob, head_memory, most_classes, rank_memory, statistics_sums
-from partial_fc.planning.step_time import (
-    H100,
-    backbone_collectives,
-    head_collectives,
-    head_operations,
-    head_traffic_bytes,
-    step_time,
-)
-from partial_fc.sweep import Sweep
+from partial_fc.planning.backbone_cost import BackboneCost
+from partial_fc.planning.collectives import backbone_collectives
+from partial_fc.planning.head_cost import HeadCost
+from partial_fc.planning.memory import most_classes, rank_memory
+from partial_fc.planning.planned_head import HeadSpec
+from partial_fc.planning.rates import H100
+from partial_fc.planning.step_time import step_time
+from partial_fc.planning.tensor_costs import TensorCosts
 from partial_fc.world import World
 
 OBJECTIVES: dict[str, Callable[[int], Objective]] = {
-    "adacos": lambda classes: AdaCos(classes),
+    "adacos": AdaCos,
     "cosface": lambda classes: CosFace(),
     "p2sgrad": lambda classes: P2SGrad(),
 }
-MOMENTS = {"sgd": 0, "momentum": 1, "adamw": 2}
+QUADRATIC = OBJECTIVES["p2sgrad"]
+
+
+def momentum_sgd() -> RowOptimizer:
+    return RowSGD(0.01, momentum=0.9)
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,19 @@ class Case:
             cosines=self.cosines,
         )
 
-    def job(self, classes: int, dim: int) -> HeadJob:
-        objective = OBJECTIVES[self.objective](classes)
-        return HeadJob(
-            classes,
-            dim,
-            is_quadratic=objective.is_quadratic,
-            sums=statistics_sums(objective),
-            sample_rate=self.rate,
-            block_classes=self.blocks,
-            products=self.products,
-            weight_dtype=getattr(torch, self.weights),
-            state_dtype=getattr(torch, self.state),
-            moments=MOMENTS[self.optimizer],
-            cosines=self.cosines,
-            on_gpu=False,
+    def cost(self, dim: int) -> HeadCost:
+        return HeadCost(
+            HeadSpec(
+                dim,
+                OBJECTIVES[self.objective],
+                self.row_optimizer,
+                sample_rate=self.rate,
+                block_classes=self.blocks,
+                products=self.products,
+                weight_dtype=getattr(torch, self.weights),
+                cosines=self.cosines,
+                on_gpu=False,
+            )
         )
 
 
@@ -111,37 +110,30 @@ def steps(head: ShardedClassifier, batch: int, number: int = 2) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_plan_is_what_the_ledger_of_real_steps_says(case: Case) -> None:
+def test_the_plan_is_what_the_operators_of_real_steps_cost(case: Case) -> None:
     classes, dim, batch = 6_000, 64, 256
-    ledger = Ledger()
-    with ledger:
+    costs = TensorCosts()
+    with costs:
         head = case.head(classes, dim)
         steps(head, batch, 1)
-        ledger.operations = ledger.traffic_bytes = 0
+        costs.operations = costs.traffic_bytes = 0
         steps(head, batch, 1)
-    job, planned = case.job(classes, dim), head_memory(case.job(classes, dim), batch, 1)
+    planned, step = case.cost(dim).memory_bytes(classes, batch, 1), case.cost(dim).step(classes, batch, 1)
     assert head.row_optimizer is not None
-    assert planned.rows == head.weight.nbytes
-    assert planned.row_state == sum(state.nbytes for state in head.row_optimizer.buffers())
-    assert planned.total == pytest.approx(ledger.peak_bytes, rel=0.05)
-    assert head_operations(job, batch, 1) == pytest.approx(ledger.operations, rel=0.03)
-    assert head_traffic_bytes(job, batch, 1) == pytest.approx(ledger.traffic_bytes, rel=0.15)
+    assert planned["class rows"] == head.weight.nbytes
+    assert planned["row optimizer state"] == sum(state.nbytes for state in head.row_optimizer.buffers())
+    assert sum(planned.values()) == pytest.approx(costs.peak_bytes, rel=0.05)
+    assert step.operations == pytest.approx(costs.operations, rel=0.03)
+    assert step.traffic_bytes == pytest.approx(costs.traffic_bytes, rel=0.15)
 
 
-def test_blocks_are_as_wide_as_the_sweep_makes_them() -> None:
-    for batch, dim in ((16, 8), (512, 128), (100, 2000), (70_000, 4)):
-        sweep = Sweep(
-            World(),
-            3,
-            range(3),
-            torch.empty(3, dim),
-            True,
-            torch.empty(batch, dim),
-            torch.zeros(batch, dtype=torch.int64),
-            [batch],
-            torch.float32,
-        )
-        assert HeadJob(3, dim, on_gpu=False).block_width(batch) == sweep._block_width()
+@pytest.mark.parametrize("objective", ["adacos", "cosface"])
+def test_a_gpu_does_the_same_products_and_moves_less_memory_where_cosines_are_made(objective: str) -> None:
+    spec = HeadSpec(64, OBJECTIVES[objective], momentum_sgd, block_classes=1000)
+    gpu, cpu = (HeadCost(replace(spec, on_gpu=on_gpu)).step(10_000, 256, 4) for on_gpu in (True, False))
+    assert gpu.operations == cpu.operations
+    assert gpu.traffic_bytes < 0.9 * cpu.traffic_bytes
+    assert not torch.empty(1).is_cuda
 
 
 # Measured
@@ -187,7 +179,7 @@ def test_the_plan_is_what_the_kernel_says_within_15_percent(case: Case) -> None:
     context.set_forkserver_preload(["partial_fc", "benchmarks.memory"])
     with context.Pool(1) as pool:
         measured = pool.apply(measured_peak_bytes, (case, classes, dim, batch))
-    assert head_memory(case.job(classes, dim), batch, 1).total == pytest.approx(measured, rel=0.15)
+    assert sum(case.cost(dim).memory_bytes(classes, batch, 1).values()) == pytest.approx(measured, rel=0.15)
 
 
 # Said
@@ -229,7 +221,7 @@ def test_the_collectives_are_those_of_a_real_step_to_the_byte(case: Case, size: 
         case.head(classes, dim, listening)(rows, torch.randint(classes, (share,)), [share] * size).backward()
         return listening.said
 
-    planned = list(head_collectives(case.job(classes, dim), share * size, size))
+    planned = case.cost(dim).step(classes, share * size, size).collectives
     for said in on_ranks(size, work):
         for kind in ("all-gather", "all-reduce", "reduce-scatter"):
             heard = [number for what, number in said if what == kind]
@@ -238,10 +230,12 @@ def test_the_collectives_are_those_of_a_real_step_to_the_byte(case: Case, size: 
 
 
 def test_one_rank_waits_for_nobody_and_slow_links_are_waited_for() -> None:
-    job, cost = HeadJob(100_000, 64), tiny_backbone()
+    head, cost = HeadCost(HeadSpec(64, AdaCos, momentum_sgd)), tiny_backbone()
     slow = replace(H100, link_bytes=1e6, network_bytes=1e6)
-    assert step_time(job, cost, "float32", 64, 1, slow).communication == 0
-    fast_seconds, slow_seconds = (step_time(job, cost, "float32", 64, 4, rates).communication for rates in (H100, slow))
+    assert step_time(head, 100_000, cost, "float32", 64, 1, slow).communication == 0
+    fast_seconds, slow_seconds = (
+        step_time(head, 100_000, cost, "float32", 64, 4, rates).communication for rates in (H100, slow)
+    )
     ddp = sum(one.seconds(4, slow) for one in backbone_collectives(cost.parameters))
     assert 0 < fast_seconds < 0.01 * slow_seconds
     assert slow_seconds > 0.9 * ddp
@@ -249,7 +243,7 @@ def test_one_rank_waits_for_nobody_and_slow_links_are_waited_for() -> None:
 
 def test_a_ring_sends_its_share_once_and_twice_for_an_all_reduce() -> None:
     rates = replace(H100, link_bytes=1e9, network_bytes=1e8, latency_seconds=1e-3)
-    scatter = list(head_collectives(HeadJob(1000, 64), 1024, 4))[-1]
+    scatter = HeadCost(HeadSpec(64, AdaCos, momentum_sgd)).step(1000, 1024, 4).collectives[-1]
     (reduce,) = backbone_collectives(250_000)
     assert scatter.seconds(4, rates) == pytest.approx(2e-3 + 4 * 1024 * 64 * 0.75 / 1e9)
     assert reduce.seconds(4, rates) == pytest.approx(2e-3 + 2 * 1e6 * 0.75 / 1e9)
@@ -266,12 +260,14 @@ def tiny_backbone() -> BackboneCost:
 
 
 @pytest.mark.parametrize("ranks", [1, 8, 1000])
-@pytest.mark.parametrize("job", [HeadJob(2, 64, moments=1), HeadJob(2, 64, is_quadratic=True, sample_rate=0.1)])
-def test_one_class_more_than_the_most_does_not_fit(job: HeadJob, ranks: int) -> None:
-    cost, memory = tiny_backbone(), 3 << 30
+@pytest.mark.parametrize(
+    "spec", [HeadSpec(64, AdaCos, momentum_sgd), HeadSpec(64, QUADRATIC, momentum_sgd, sample_rate=0.1)]
+)
+def test_one_class_more_than_the_most_does_not_fit(spec: HeadSpec, ranks: int) -> None:
+    head, cost, memory = HeadCost(spec), tiny_backbone(), 3 << 30
 
     def needed(classes: int) -> int:
-        return sum(rank_memory(replace(job, num_classes=classes), cost, 1, 256, ranks, 1 << 30).values())
+        return sum(rank_memory(head, classes, cost, 1, 256, ranks, 1 << 30).values())
 
     most = most_classes(needed, memory)
     assert most > 100_000
@@ -284,8 +280,9 @@ def test_nothing_fits_where_the_reserve_takes_all() -> None:
 
 
 def test_half_the_rows_and_state_lie_on_each_of_two_ranks() -> None:
-    job = HeadJob(1_000_000, 512, moments=2, state_dtype=torch.bfloat16)
-    one, two = (head_memory(job, 512, ranks) for ranks in (1, 2))
-    assert one.rows == 2 * two.rows == 1_000_000 * 512 * 4
-    assert one.row_state == 2 * two.row_state == 1_000_000 * (2 * 512 * 2 + 4)
-    assert two.embeddings > one.embeddings - 3 * 4 * 512 * 512  # the gathered batch stands beside the rank's own
+    head = HeadCost(HeadSpec(512, AdaCos, lambda: RowAdamW(0.01, state_dtype=torch.bfloat16)))
+    one, two = (head.memory_bytes(1_000_000, 512, ranks) for ranks in (1, 2))
+    assert one["class rows"] == 2 * two["class rows"] == 1_000_000 * 512 * 4
+    assert one["row optimizer state"] == 2 * two["row optimizer state"] == 1_000_000 * (2 * 512 * 2 + 4)
+    name = "embeddings and their gradients"
+    assert two[name] > one[name] - 3 * 4 * 512 * 512  # the gathered batch stands beside the rank's own

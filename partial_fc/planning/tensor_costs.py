@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -22,7 +21,7 @@ _TAKES_SOME = ("aten::index_select", "aten::index.", "aten::gather")
 _CHANGES_SOME = ("aten::index_copy_", "aten::index_put_", "aten::_index_put_impl_", "aten::index_add_")
 
 
-class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class TensorCosts(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what runs inside the ``with`` block.
 
     - ``live_bytes``, ``peak_bytes``: tensors made inside that are alive, now and at most; views and outputs that share
@@ -36,11 +35,34 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = self.peak_bytes = self.operations = self.traffic_bytes = 0
         self._known: set[int] = set()
+        self._is_in_kernel = False
+
+    def one_kernel(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """``function``, counted as one pass: it reads what it is given and writes its result, and makes nothing else.
+
+        That is what torch.compile makes of a chain of elementwise operators, and here stands for it.
+        """
+
+        def counted(*given: Any) -> Tensor:
+            for tensor in _tensors(given):
+                self._note(tensor.untyped_storage(), 0)
+            self._is_in_kernel = True
+            try:
+                result = function(*given)
+            finally:
+                self._is_in_kernel = False
+            self._note(result.untyped_storage(), result.untyped_storage().nbytes())
+            self.traffic_bytes += sum(map(_moved_bytes, (*_tensors(given), result)))
+            return result
+
+        return counted
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run one operator and note it."""
+        if self._is_in_kernel:
+            return func(*args, **(kwargs or {}))
         given = _tensors((args, kwargs))
         for tensor in given:  # what no operator has made inside was there before
             self._note(tensor.untyped_storage(), 0)
@@ -67,56 +89,6 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.live_bytes -= size
-
-
-class BackboneCost:
-    """What one replica of a network costs in a training step, as a step on fake images has it.
-
-    That is what eager PyTorch asks of its allocator, short of what kernels take for themselves; a compiled network
-    needs less. Gradients are there beforehand, as DDP's buckets are, and counted apart from the activations. Each
-    number of images is counted once, in seconds; BatchNorm needs two.
-    """
-
-    def __init__(self, network: Callable[[], nn.Module], image_size: int, autocast: torch.dtype | None) -> None:
-        self._mode = FakeTensorMode()
-        with self._mode:
-            self._network = network().train()
-            for parameter in self._network.parameters():
-                parameter.grad = torch.zeros_like(parameter)
-        self._image_size, self._autocast = image_size, autocast
-        self._ledgers: dict[int, Ledger] = {}
-        held = [*self._network.parameters(), *self._network.buffers()]
-        self.parameters = sum(parameter.numel() for parameter in self._network.parameters() if parameter.requires_grad)
-        self.held_bytes = sum(tensor.nbytes for tensor in held)
-
-    def activations_bytes(self, num_images: int) -> int:
-        """The most that is alive at once beside weights and gradients."""
-        return self._ledger(num_images).peak_bytes
-
-    def operations(self, num_images: int) -> int:
-        """Of the products and convolutions, forward and backward."""
-        return self._ledger(num_images).operations
-
-    def traffic_bytes(self, num_images: int) -> int:
-        """Of everything else."""
-        return self._ledger(num_images).traffic_bytes
-
-    def _ledger(self, num_images: int) -> Ledger:
-        num_images = max(num_images, 2)
-        if num_images not in self._ledgers:
-            with self._mode:
-                self._ledgers[num_images] = _counted(self._network, num_images, self._image_size, self._autocast)
-        return self._ledgers[num_images]
-
-
-def _counted(network: nn.Module, num_images: int, image_size: int, autocast: torch.dtype | None) -> Ledger:
-    ledger = Ledger()
-    with ledger:
-        images = torch.empty(num_images, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", autocast, enabled=autocast is not None):
-            embeddings = network(images)
-        embeddings.float().sum().backward()
-    return ledger
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The ledger, against what is known beforehand; and a network counted on fake images, against one that really runs."""
+"""The costs of tensor code against known ones, and a network counted on fake images against one that really runs."""
 
 from __future__ import annotations
 
@@ -13,42 +13,52 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from partial_fc.backbones import backbone
-from partial_fc.planning.ledger import BackboneCost, Ledger
-from partial_fc.planning.step_time import backbone_collectives
+from partial_fc.planning.backbone_cost import BackboneCost
+from partial_fc.planning.collectives import backbone_collectives
+from partial_fc.planning.tensor_costs import TensorCosts
 
 
 def test_the_peak_is_the_most_that_lives_at_once() -> None:
-    with Ledger() as ledger:
+    with TensorCosts() as costs:
         first = torch.zeros(1000)
         view = first.view(10, 100)[2:]
         del first
         second = torch.zeros(500)
         del view
         third = torch.zeros(300)
-    assert ledger.peak_bytes == 4 * 1500
-    assert ledger.live_bytes == 4 * 800
+    assert costs.peak_bytes == 4 * 1500
+    assert costs.live_bytes == 4 * 800
     del second, third
-    assert ledger.live_bytes == 0
+    assert costs.live_bytes == 0
 
 
 def test_what_was_there_before_is_not_counted() -> None:
     before = torch.zeros(1000)
-    with Ledger() as ledger:
+    with TensorCosts() as costs:
         before.add_(1.0)
         view = before.view(10, 100)
-    assert (ledger.live_bytes, ledger.peak_bytes, len(view)) == (0, 0, 10)
+    assert (costs.live_bytes, costs.peak_bytes, len(view)) == (0, 0, 10)
 
 
 def test_products_are_counted_as_operations_and_the_rest_as_traffic() -> None:
     left, right, total, places = torch.ones(4, 8), torch.ones(8, 16), torch.zeros(100, 16), torch.arange(4)
-    with Ledger() as ledger:
+    with TensorCosts() as costs:
         product = left @ right
-        assert ledger.operations == 2 * 4 * 8 * 16
-        assert ledger.traffic_bytes == 0
+        assert costs.operations == 2 * 4 * 8 * 16
+        assert costs.traffic_bytes == 0
         product += 1
-        assert ledger.traffic_bytes == 2 * product.nbytes
+        assert costs.traffic_bytes == 2 * product.nbytes
         total.index_copy_(0, places, product)
-    assert ledger.traffic_bytes == 4 * product.nbytes
+    assert costs.traffic_bytes == 4 * product.nbytes
+
+
+def test_a_chain_that_runs_as_one_kernel_reads_and_writes_once() -> None:
+    with TensorCosts() as costs:
+        matrix = torch.ones(100, 10)
+        costs.traffic_bytes = 0
+        result = costs.one_kernel(lambda given: given.mul(2.0).exp() + 1.0)(matrix)
+    assert costs.traffic_bytes == matrix.nbytes + result.nbytes
+    assert costs.peak_bytes == costs.live_bytes == matrix.nbytes + result.nbytes
 
 
 NETWORKS = {
@@ -63,15 +73,15 @@ def test_a_network_on_fake_images_costs_what_it_costs_on_real_ones(name: str, au
     cost, made, images = BackboneCost(NETWORKS[name], 32, autocast), NETWORKS[name](), 24
     for parameter in made.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    with Ledger() as ledger:
+    with TensorCosts() as costs:
         batch = torch.randn(images, 3, 32, 32).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", autocast, enabled=autocast is not None):
             embeddings = made(batch)
         embeddings.float().sum().backward()
     assert cost.parameters == sum(p.numel() for p in made.parameters() if p.requires_grad)
-    assert cost.activations_bytes(images) == pytest.approx(ledger.peak_bytes, rel=0.03)
-    assert cost.operations(images) == pytest.approx(ledger.operations, rel=0.01)
-    assert cost.traffic_bytes(images) == pytest.approx(ledger.traffic_bytes, rel=0.05)
+    assert cost.activations_bytes(images) == pytest.approx(costs.peak_bytes, rel=0.03)
+    assert cost.operations(images) == pytest.approx(costs.operations, rel=0.01)
+    assert cost.traffic_bytes(images) == pytest.approx(costs.traffic_bytes, rel=0.05)
 
 
 def test_checkpointing_saves_memory_and_costs_operations() -> None:
