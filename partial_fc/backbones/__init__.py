@@ -6,27 +6,24 @@ Names, state-dict keys, shapes and their order are arcface_torch's, so that weig
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import partial
-from typing import Protocol
 
 from torch import nn
 
-from partial_fc.backbones.iresnet import DEPTHS, IResNet
+from partial_fc.backbones.iresnet import DEEPEST, DEPTHS, IResNet
 from partial_fc.backbones.mobilefacenet import MobileFaceNet
 
-__all__ = ["BACKBONES", "IResNet", "MobileFaceNet", "backbone", "known_name"]
+__all__ = ["BACKBONES", "IResNet", "MobileFaceNet", "backbone", "known_name", "refuse_unknown_options"]
 
-
-class _Constructor(Protocol):
-    def __call__(
-        self, *, embedding_dim: int, input_size: int, width: int, dropout: float, checkpoint_activations: bool
-    ) -> nn.Module: ...
-
-
-BACKBONES: dict[str, _Constructor] = {
+# Each takes the keywords of `backbone`, and options of its own family beside them.
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
     **{f"r{depth}": partial(IResNet, layers) for depth, layers in DEPTHS.items()},
-    "mbf": MobileFaceNet,
+    "mbf": partial(MobileFaceNet, (1, 4, 6, 2), 2),
+    "mbf_large": partial(MobileFaceNet, (2, 8, 12, 4), 4),
+    "r2060": partial(IResNet, DEEPEST),
 }
 
 
@@ -38,6 +35,14 @@ def known_name(name: str) -> str:
     return name
 
 
+def refuse_unknown_options(name: str, options: Iterable[str]) -> None:
+    """ValueError for an option that the networks of the family of ``name`` do not have."""
+    known = inspect.signature(BACKBONES[known_name(name)]).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no {option}: leave {option} out, or choose a network that has it")
+
+
 def backbone(
     name: str,
     *,
@@ -46,13 +51,15 @@ def backbone(
     width: int = 64,
     dropout: float = 0.0,
     checkpoint_activations: bool = False,
+    **options: float,
 ) -> nn.Module:
     """A network from images ``(n, 3, input_size, input_size)`` to embeddings ``(n, embedding_dim)``, not normalised.
 
-    ``width`` scales every number of channels and is 64 in all the published networks: 32 is half as wide.
-    ValueError for a name that is not in ``BACKBONES``, naming the nearest that is, and for sizes below 1.
+    ``width`` scales every number of channels and is 64 in all the published networks: 32 is half as wide. ``options``
+    are those that a family has of its own. ValueError for a name that is not in ``BACKBONES``, naming the nearest that
+    is, for an option that its family does not have, and for sizes below 1.
     """
-    known_name(name)
+    refuse_unknown_options(name, options)
     for what, size in (("embedding_dim", embedding_dim), ("input_size", input_size), ("width", width)):
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"{what} is a whole number, at least 1 (a width of 64 is the published one), got {size}")
@@ -64,4 +71,5 @@ def backbone(
         width=width,
         dropout=dropout,
         checkpoint_activations=checkpoint_activations,
+        **options,
     )

@@ -16,6 +16,7 @@ from partial_fc.backbones.prelu import PReLU
 from partial_fc.backbones.recompute import recomputed
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
+DEEPEST = (3, 128, 896, 3)  # r2060
 
 
 class IBasicBlock(nn.Module):

@@ -1,10 +1,12 @@
 """MobileFaceNet: the small network of 1804.07573, with the state-dict keys and shapes of arcface_torch's ``mbf``.
 
 That one is twice as wide as the paper's up to its last stage, has one block less there, and groups the channels of
-its second convolution by two, where the paper's is depthwise.
+its second convolution by two, where the paper's is depthwise. ``mbf_large`` is four times as wide and twice as deep.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -15,7 +17,9 @@ from partial_fc.backbones.recompute import recomputed
 class MobileFaceNet(nn.Module):
     """Embeddings ``(n, embedding_dim)`` of images ``(n, 3, input_size, input_size)``, not normalised.
 
-    ``width`` is the published 64; every number of channels is 2, 4 or 8 of it, so that any width gives valid groups.
+    ``blocks`` counts the residual blocks of the four stages; a first stage of one block is a single convolution.
+    ``scale`` widens what the stages hand on, not the depthwise convolutions within them. ``width`` is the published
+    64; every number of channels is a multiple of it, so that any width gives valid groups.
     Four convolutions halve the image. The last, depthwise one weighs each of the ``ceil(input_size / 16)²`` places
     that are left on its own (the paper's "global depthwise convolution"), where an average would take the corner of
     a face for as telling as its centre.
@@ -26,6 +30,8 @@ class MobileFaceNet(nn.Module):
 
     def __init__(
         self,
+        blocks: Sequence[int] = (1, 4, 6, 2),
+        scale: int = 2,
         *,
         embedding_dim: int = 512,
         input_size: int = 112,
@@ -35,21 +41,26 @@ class MobileFaceNet(nn.Module):
     ) -> None:
         super().__init__()
         self.checkpoint_activations = checkpoint_activations
-        narrow, wide, widest = 2 * width, 4 * width, 8 * width
+        narrow, wide = scale * width, 2 * scale * width
+        first = (
+            _Convolution(narrow, narrow, 3, padding=1, groups=width)
+            if blocks[0] == 1
+            else _Residuals(narrow, inner=2 * width, blocks=blocks[0])
+        )
         self.layers = nn.ModuleList(
             [
                 _Convolution(3, narrow, 3, stride=2, padding=1),
-                _Convolution(narrow, narrow, 3, padding=1, groups=width),
-                _Bottleneck(narrow, narrow, inner=narrow, stride=2),
-                _Residuals(narrow, blocks=4),
-                _Bottleneck(narrow, wide, inner=wide, stride=2),
-                _Residuals(wide, blocks=6),
-                _Bottleneck(wide, wide, inner=widest, stride=2),
-                _Residuals(wide, blocks=2),
+                first,
+                _Bottleneck(narrow, narrow, inner=2 * width, stride=2),
+                _Residuals(narrow, inner=2 * width, blocks=blocks[1]),
+                _Bottleneck(narrow, wide, inner=4 * width, stride=2),
+                _Residuals(wide, inner=4 * width, blocks=blocks[2]),
+                _Bottleneck(wide, wide, inner=8 * width, stride=2),
+                _Residuals(wide, inner=4 * width, blocks=blocks[3]),
             ]
         )
-        self.conv_sep = _Convolution(wide, widest, 1)
-        self.features = _Embedding(widest, embedding_dim, size=-(-input_size // 16), dropout=dropout)
+        self.conv_sep = _Convolution(wide, 8 * width, 1)
+        self.features = _Embedding(8 * width, embedding_dim, size=-(-input_size // 16), dropout=dropout)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -111,8 +122,8 @@ class _Residual(_Bottleneck):
 
 
 class _Residuals(_Parts):
-    def __init__(self, channels: int, *, blocks: int) -> None:
-        super().__init__(*(_Residual(channels, channels, inner=channels) for _ in range(blocks)))
+    def __init__(self, channels: int, *, inner: int, blocks: int) -> None:
+        super().__init__(*(_Residual(channels, channels, inner=inner) for _ in range(blocks)))
 
 
 class _Embedding(_Parts):

@@ -53,6 +53,45 @@ ARCFACE_TORCH: dict[str, tuple[int, str, dict[str, tuple[int, ...]]]] = {
             "features.layers.3.num_batches_tracked": (),
         },
     ),
+    "mbf_large": (
+        606,
+        "c5baa81a0265edd39676fe3c2b0716778b10ee01b7694c8141f7f2eb042834fd",
+        {
+            "layers.1.layers.1.layers.2.layers.0.weight": (256, 128, 1, 1),
+            "layers.5.layers.11.layers.2.layers.0.weight": (512, 256, 1, 1),
+            "features.layers.2.weight": (512, 512),
+        },
+    ),
+    "r2060": (  # of the published numbers of blocks; the digest is this project's own
+        18583,
+        "8415fc7159b0c119cab63d195f29229c173a3518e68d9bb80bfaf4c6b145332a",
+        {"layer2.127.conv1.weight": (128, 128, 3, 3), "layer3.895.conv2.weight": (256, 256, 3, 3)},
+    ),
+}
+# The first numbers of arcface_torch's two embeddings, and their lengths, in float64 for the weights and images of
+# `filled` and `waves`.
+EMBEDDINGS: dict[str, tuple[list[list[float]], list[float]]] = {
+    "r18": (
+        [
+            [-0.13022077652474315, -0.09713584616858466, 0.06722175241843135],
+            [-0.13021857068697834, -0.09713811452448388, 0.06722226440384577],
+        ],
+        [2.6473324492134593, 2.6473308521435537],
+    ),
+    "mbf": (
+        [
+            [0.3964314466971246, 1.2629175219054738, 1.1493999306823606],
+            [0.39643663836648124, 1.2629166658734614, 1.1493938051370207],
+        ],
+        [19.851255389877107, 19.851202379778275],
+    ),
+    "mbf_large": (
+        [
+            [0.21197851450497912, 0.9978649406650976, 0.8993582317857097],
+            [0.21197861641888532, 0.9978648021718506, 0.8993579764993032],
+        ],
+        [22.121963746878887, 22.12195977315502],
+    ),
 }
 NETWORKS = ["r18", "mbf"]  # one of each construction
 
@@ -62,6 +101,24 @@ def narrow(name: str, *, input_size: int = 32, checkpoint_activations: bool = Fa
     return backbone(
         name, embedding_dim=16, input_size=input_size, width=4, checkpoint_activations=checkpoint_activations
     )
+
+
+def filled(network: nn.Module) -> nn.Module:
+    """``network`` in float64 with weights from a formula: sines, of the size that keeps activations in range."""
+    network = network.double().eval()
+    for k, (key, value) in enumerate(network.state_dict().items()):
+        sines = torch.sin(0.37 * torch.arange(value.numel(), dtype=torch.float64) + k).view(value.shape)
+        if key.endswith("running_var"):
+            value.copy_(1 + 0.5 * sines.abs())
+        elif value.is_floating_point() and value.dim() <= 1:
+            value.copy_(0.1 * sines + ("weight" in key))
+        elif value.is_floating_point():
+            value.copy_(sines * (2 / (value.numel() / len(value))) ** 0.5)
+    return network
+
+
+def waves() -> Tensor:
+    return torch.sin(0.013 * torch.arange(2 * 3 * 112 * 112, dtype=torch.float64)).view(2, 3, 112, 112)
 
 
 def images(n: int, size: int) -> Tensor:
@@ -84,6 +141,15 @@ def test_keys_shapes_and_order_are_arcface_torchs(name: str) -> None:
     assert len(shapes) == entries
     lines = "\n".join(f"{key} {shape}" for key, shape in shapes.items())
     assert hashlib.sha256(lines.encode()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_the_embeddings_are_arcface_torchs(name: str) -> None:
+    first, lengths = EMBEDDINGS[name]
+    with torch.no_grad():
+        embeddings = filled(backbone(name))(waves())
+    torch.testing.assert_close(embeddings[:, :3], torch.tensor(first, dtype=torch.float64), rtol=0, atol=1e-9)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.tensor(lengths, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -197,7 +263,9 @@ def test_weights_saved_as_arcface_torch_saves_them_load_strictly_and_give_the_sa
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"'iresnet50'; the nearest is 'r50' of r18, r34, r50, r100, r200, mbf"):
+    with pytest.raises(
+        ValueError, match=r"'iresnet50'; the nearest is 'r50' of r18, r34, r50, r100, r200, mbf, mbf_large"
+    ):
         backbone("iresnet50")
 
 
@@ -216,3 +284,8 @@ def test_a_width_given_as_a_factor_is_refused() -> None:
 def test_a_dropout_of_everything_is_refused() -> None:
     with pytest.raises(ValueError, match=r"dropout is a share in \[0, 1\), got 1.0"):
         backbone("r18", dropout=1.0)
+
+
+def test_an_option_that_the_family_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="r18 has no mask_ratio: leave mask_ratio out"):
+        backbone("r18", mask_ratio=0.1)
