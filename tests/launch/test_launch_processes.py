@@ -1,11 +1,14 @@
-"""Freed memory stays in the process."""
+"""Ranks of one machine meet without its name; freed memory stays in the process."""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
 import pytest
+
+from launch import processes
 
 STEPS = """
 import resource, sys, torch
@@ -30,3 +33,18 @@ def test_blocks_of_some_mebibytes_are_not_mapped_anew_at_each_step() -> None:
         for how in ("keep", "give back")
     }
     assert faults["keep"] < 0.1 * faults["give back"]
+
+
+def test_ranks_of_one_machine_meet_by_address_whatever_its_name_resolves_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[argparse.Namespace] = []
+    monkeypatch.setattr(processes, "run_agent", asked.append)
+    monkeypatch.setattr("logging.disable", lambda level: None)  # it would last for the tests that follow
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for _ in range(2):
+        assert processes.run_ranks("launch.train", ["c.yaml", "--set", "seed=1"], 2) == 0
+    for arguments in asked:
+        assert arguments.local_addr == "127.0.0.1"
+        assert arguments.rdzv_endpoint == "127.0.0.1:0", "any free port"
+        assert (arguments.rdzv_backend, arguments.nproc_per_node) == ("c10d", "2")
+        assert [arguments.training_script, *arguments.training_script_args][1:] == ["c.yaml", "--set", "seed=1"]
+    assert asked[0].rdzv_id != asked[1].rdzv_id
