@@ -1,10 +1,11 @@
-"""The most memory that a stretch of a process took: resident pages on a CPU, the allocator's own count on a GPU."""
+"""The most memory that a stretch of a process took: resident pages on a CPU, the allocator's own count on a GPU.
+
+A gauge counts from `begin` on. Its figures are of the whole process: take a difference.
+"""
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -12,20 +13,6 @@ from benchmarks.processes import kibibytes, status_bytes
 
 CLEAR_REFS, MEMINFO = Path("/proc/self/clear_refs"), Path("/proc/meminfo")
 RESET_HIGH_WATER_MARK = "5"  # man 5 proc, clear_refs
-SAMPLE_SECONDS = 0.001
-
-
-class PeakMemory(Protocol):
-    """A gauge of this process's memory. All figures are of the whole process: take a difference."""
-
-    def now_bytes(self) -> int:
-        """What the process holds at this moment."""
-
-    def begin(self) -> None:
-        """Forget the peak so far: a new stretch begins."""
-
-    def peak_bytes(self) -> int:
-        """The most that the process held at any moment since `begin`."""
 
 
 class HighWaterMark:
@@ -47,32 +34,6 @@ class HighWaterMark:
         return status_bytes("VmHWM")
 
 
-class SampledResident:
-    """The resident set, looked at every millisecond by a thread: a buffer that lives shorter may be missed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.begin()
-        threading.Thread(target=self._watch, name="resident-memory", daemon=True).start()
-
-    def now_bytes(self) -> int:
-        return status_bytes("VmRSS")
-
-    def begin(self) -> None:
-        with self._lock:
-            self._peak_bytes = self.now_bytes()
-
-    def peak_bytes(self) -> int:
-        with self._lock:
-            self._peak_bytes = max(self._peak_bytes, self.now_bytes())
-            return self._peak_bytes
-
-    def _watch(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(SAMPLE_SECONDS):
-            self.peak_bytes()
-
-
 class AllocatedOnGpu:
     """What PyTorch's allocator has handed out on the current CUDA device; its unused cache is not counted."""
 
@@ -86,14 +47,9 @@ class AllocatedOnGpu:
         return torch.cuda.max_memory_allocated()
 
 
-def peak_memory(device: torch.device) -> PeakMemory:
-    """The best gauge that `device` and this kernel have."""
-    if device.type == "cuda":
-        return AllocatedOnGpu()
-    try:
-        return HighWaterMark()
-    except OSError:
-        return SampledResident()
+def peak_memory(device: torch.device) -> HighWaterMark | AllocatedOnGpu:
+    """The gauge of `device`."""
+    return AllocatedOnGpu() if device.type == "cuda" else HighWaterMark()
 
 
 def available_bytes(device: torch.device) -> int:

@@ -27,7 +27,10 @@ def write_json(values: Mapping[str, Any], path: Path) -> None:
 
 
 def read_json(path: Path, kind: type[Kind]) -> Kind:
-    """The dataclass `kind` that the file holds, perhaps among more. ValueError if it holds something else."""
+    """The value of type `kind` that the file holds. What else stands beside the fields of a dataclass is passed over.
+
+    ValueError if the file holds something else.
+    """
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except ValidationError as error:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import torch
 
-from benchmarks.classifier.ceilings import Work
 from partial_fc.objectives import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
 
 OURS, DENSE = "ours", "dense"
@@ -82,38 +81,6 @@ class Case:
     def case_against(self) -> Case:
         """The case as the other contender meets it."""
         return replace(self, num_classes=self.against_num_classes) if self.against_num_classes else self
-
-    @property
-    def work(self) -> Work:
-        """One of our steps, as far as its floors depend on it."""
-        moments = 2 if self.row_optimizer == "adamw" else int(self.momentum > 0)
-        return Work(
-            is_quadratic=self.objective == "p2sgrad",
-            num_rows=self.batch,
-            num_classes=self.num_classes,
-            embedding_dim=self.embedding_dim,
-            sample_rate=self.sample_rate,
-            product_dtype=self.dtype,
-            weight_bytes=DTYPES[self.weight_dtype].itemsize,
-            state_bytes=moments * DTYPES[self.state_dtype].itemsize,
-        )
-
-    @property
-    def needed_bytes(self) -> float:
-        """A generous guess of what all contenders and ranks hold together at their peaks: a guard, not a measurement.
-
-        The dense one: weights, momentum, gradient and two more of their size in the making of it; of the matrix of
-        logits four.
-        """
-        ours = self.work.held_bytes * (3.0 if self.row_optimizer == "none" else 1.25)
-        ours += 4.0 * self.batch * self.num_classes if self.cosines == "keep" else 0.0
-        if self.against is None:
-            return ours
-        if self.against_num_classes is not None:
-            return ours * (1 + self.against_num_classes / self.num_classes)
-        drawn = self.num_classes * self.rate_against
-        weights = 4.0 * self.embedding_dim * (3 * self.num_classes + 2 * drawn)
-        return ours + weights + 16.0 * self.batch * drawn
 
     def command(self) -> str:
         """The command line that measures this, with what is not the default."""

@@ -6,10 +6,11 @@ multiplication; a product of (N, D) with (D, C) has 2·N·C·D of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 
+from benchmarks.classifier.case import DTYPES, Case
 from launch.planning.device_rates import MATRIX_SIZE, STREAM_BYTES, product_rate, stream_rate
 
 
@@ -23,71 +24,75 @@ class Ceilings:
 
     def or_better(self, other: Ceilings) -> Ceilings:
         """The better of two measurements of one machine, rate by rate: what it can do, whatever else it did."""
-        return Ceilings(
-            max(self.float32_operations, other.float32_operations),
-            max(self.bfloat16_operations, other.bfloat16_operations),
-            max(self.memory_bytes, other.memory_bytes),
-        )
-
-
-@dataclass(frozen=True)
-class Work:
-    """One step of a classifier, as far as its floors depend on it. `state_bytes` is per element of the weights."""
-
-    is_quadratic: bool  # P2SGrad: its slopes are linear in the cosines
-    num_rows: int
-    num_classes: int
-    embedding_dim: int
-    sample_rate: float = 1.0
-    product_dtype: str = "float32"
-    weight_bytes: int = 4
-    state_bytes: int = 4
-
-    @property
-    def num_drawn(self) -> float:
-        """How many classes a step is expected to touch: those drawn, and the batch's own among the others."""
-        missed = (1.0 - self.sample_rate) * (1.0 - 1.0 / self.num_classes) ** self.num_rows
-        return self.num_classes * (1.0 - missed)
-
-    @property
-    def operations(self) -> float:
-        """Cosines, rows' gradients and embeddings' gradients, 6·N·C·D; or, for a quadratic loss, two Gram matrices
-        and their product with every row: 4·C·D², of which the symmetry of the first leaves 3·C·D².
-        """
-        blocks = 6.0 * self.num_rows * self.num_drawn * self.embedding_dim
-        gram = 3.0 * self.num_drawn * self.embedding_dim**2
-        return min(blocks, gram) if self.is_quadratic else blocks
-
-    @property
-    def traffic_bytes(self) -> float:
-        """The touched rows and their optimizer state, each read once and written once."""
-        return 2.0 * self.num_drawn * self.embedding_dim * (self.weight_bytes + self.state_bytes)
-
-    @property
-    def held_bytes(self) -> float:
-        """The weights and the optimizer state."""
-        return float(self.num_classes * self.embedding_dim * (self.weight_bytes + self.state_bytes))
+        return Ceilings(*map(max, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)
 class Floors:
-    """The least that a step takes. `seconds` is the longer of computing and moving the rows: both at once at best."""
+    """The least that a step takes, computing and moving the rows."""
 
-    operations: float
     compute_seconds: float
-    traffic_bytes: float
     traffic_seconds: float
-    seconds: float
-    held_bytes: float
+
+    @property
+    def seconds(self) -> float:
+        """The longer of the two: both at once at best."""
+        return max(self.compute_seconds, self.traffic_seconds)
 
 
-def step_floors(work: Work, ceilings: Ceilings, devices: int = 1) -> Floors:
-    """The floors of `work` on `devices` that each have these `ceilings`."""
-    operations = ceilings.bfloat16_operations if work.product_dtype == "bfloat16" else ceilings.float32_operations
-    compute_seconds = work.operations / (operations * devices)
-    traffic_seconds = work.traffic_bytes / (ceilings.memory_bytes * devices)
-    seconds = max(compute_seconds, traffic_seconds)
-    return Floors(work.operations, compute_seconds, work.traffic_bytes, traffic_seconds, seconds, work.held_bytes)
+def step_floors(case: Case, ceilings: Ceilings) -> Floors:
+    """The floors of one of our steps; GPUs have these ceilings each, ranks on a CPU share them."""
+    devices = case.world if case.device == "cuda" else 1
+    rate = ceilings.bfloat16_operations if case.dtype == "bfloat16" else ceilings.float32_operations
+    return Floors(operations(case) / (rate * devices), traffic_bytes(case) / (ceilings.memory_bytes * devices))
+
+
+def drawn_classes(case: Case) -> float:
+    """How many classes a step is expected to touch: those drawn, and the batch's own among the others."""
+    missed = (1.0 - case.sample_rate) * (1.0 - 1.0 / case.num_classes) ** case.batch
+    return case.num_classes * (1.0 - missed)
+
+
+def operations(case: Case) -> float:
+    """Cosines, rows' gradients and embeddings' gradients, 6·N·C·D; or, for P2SGrad, whose slopes are linear in the
+    cosines, two Gram matrices and their product with every row: 4·C·D², of which the symmetry of the first leaves
+    3·C·D².
+    """
+    blocks = 6.0 * case.batch * drawn_classes(case) * case.embedding_dim
+    gram = 3.0 * drawn_classes(case) * case.embedding_dim**2
+    return min(blocks, gram) if case.objective == "p2sgrad" else blocks
+
+
+def traffic_bytes(case: Case) -> float:
+    """The touched rows and their optimizer state, each read once and written once."""
+    return 2.0 * drawn_classes(case) * row_bytes(case)
+
+
+def held_bytes(case: Case) -> float:
+    """The weights and the optimizer state."""
+    return float(case.num_classes * row_bytes(case))
+
+
+def row_bytes(case: Case) -> int:
+    """One row and its optimizer state."""
+    moments = 2 if case.row_optimizer == "adamw" else int(case.momentum > 0)
+    return case.embedding_dim * (DTYPES[case.weight_dtype].itemsize + moments * DTYPES[case.state_dtype].itemsize)
+
+
+def needed_bytes(case: Case) -> float:
+    """A generous guess of what all contenders and ranks hold together at their peaks: a guard, not a measurement.
+
+    The dense one: weights, momentum, gradient and two more of their size in the making of it; of the matrix of logits
+    four.
+    """
+    ours = held_bytes(case) * (3.0 if case.row_optimizer == "none" else 1.25)
+    ours += 4.0 * case.batch * case.num_classes if case.cosines == "keep" else 0.0
+    if case.against is None:
+        return ours
+    if case.against_num_classes is not None:
+        return ours * (1 + case.against_num_classes / case.num_classes)
+    drawn = case.num_classes * case.rate_against
+    return ours + 4.0 * case.embedding_dim * (3 * case.num_classes + 2 * drawn) + 16.0 * case.batch * drawn
 
 
 def measured_ceilings(device: torch.device, *, matrix_size: int = 0, stream_bytes: int = 0) -> Ceilings:

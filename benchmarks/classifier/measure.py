@@ -35,7 +35,7 @@ def measured(case: Case, progress: Callable[[str], None] = lambda line: None) ->
         against=found[1] if len(found) == 2 else None,
         against_failure=failure,
         rates=ceilings,
-        floors=step_floors(case.work, ceilings, devices=case.world if case.device == "cuda" else 1),
+        floors=step_floors(case, ceilings),
         machine=this_machine(case.device),
         date=datetime.now(timezone.utc).date().isoformat(),
     )

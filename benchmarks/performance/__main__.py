@@ -5,8 +5,9 @@
     python -m benchmarks.performance --list     # the cases, their command lines, and which are done
     python -m benchmarks.performance --write    # the tables and the pictures again, from what is there
 
-`performance/cases.py` is the table. A finished case is kept as `docs/performance/MACHINE/NAME.json` and not measured
-again; the tables of all machines go between the markers of `docs/performance.md`. Let nothing else run meanwhile.
+`performance/cpu.json` and `performance/cuda.json` are the table. A finished case is kept as
+`docs/performance/MACHINE/NAME.json` and not measured again; the tables of all machines go between the markers of
+`docs/performance.md`. Let nothing else run meanwhile.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import torch
 
 from benchmarks.arguments import parser
 from benchmarks.classifier.case import DEVICES, Case
+from benchmarks.classifier.ceilings import needed_bytes
 from benchmarks.classifier.measure import check_machine, measured
 from benchmarks.classifier.records import Record, read_records, summary
 from benchmarks.documents import DOCS, write_part
 from benchmarks.machine import this_machine
 from benchmarks.memory import available_bytes
-from benchmarks.performance.cases import SIZES, cases
+from benchmarks.performance.cases import cases
 from benchmarks.performance.plots import drawn
 from benchmarks.performance.tables import machine_part
 from benchmarks.results import read_json
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     folder = arguments.docs / PART / this_machine(arguments.device).name
     try:
-        chosen = _chosen(cases(SIZES[arguments.device]), arguments.only)
+        chosen = _chosen(cases(arguments.device), arguments.only)
         names = unfinished({name: asdict(case) for name, case in chosen.items()}, folder, kept_settings)
         waiting = {name: chosen[name] for name in names}
         if arguments.list:
@@ -79,8 +81,8 @@ def recorded(case: Case) -> tuple[dict[str, Any], str]:
 def check_memory(case: Case) -> None:
     """ValueError where the case may need more than is free: a guess, so that no process need be killed for it."""
     free_bytes = available_bytes(torch.device(case.device))
-    if case.needed_bytes > free_bytes:
-        raise ValueError(f"it may need {case.needed_bytes / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} are free")
+    if needed_bytes(case) > free_bytes:
+        raise ValueError(f"it may need {needed_bytes(case) / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} are free")
 
 
 def write_document(docs: Path) -> None:
@@ -92,9 +94,9 @@ def write_document(docs: Path) -> None:
 def _machine_part(folder: Path, docs: Path) -> str:
     """The part of one machine: its records as the table of cases has them, those it no longer has at the end."""
     records = read_records(folder)
-    place = {name: number for sizes in SIZES.values() for number, name in enumerate(cases(sizes))}
-    records = {name: records[name] for name in sorted(records, key=lambda name: (place.get(name, len(place)), name))}
     device = next(iter(records.values())).case.device
+    place = {name: number for each in DEVICES for number, name in enumerate(cases(each))}
+    records = {name: records[name] for name in sorted(records, key=lambda name: (place.get(name, len(place)), name))}
     return machine_part(records, [path.relative_to(docs).as_posix() for path in drawn(records, folder, device)])
 
 

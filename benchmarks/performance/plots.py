@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from benchmarks.classifier.case import DENSE, OURS, Case
 from benchmarks.classifier.records import Measurement, Record
-from benchmarks.performance.cases import BATCH, SIZES
+from benchmarks.performance.cases import BATCH, CLASSES, CLASSES_OVER_BATCHES
 from benchmarks.plot_style import FAMILIES, figure_at
 from launch.figure_style import MUTED
 
@@ -41,7 +41,7 @@ class Point(NamedTuple):
 
 def pictures(device: str) -> list[Picture]:
     """What is drawn of the cases on `device`."""
-    C, C_over_batches = SIZES[device].classes, SIZES[device].classes_over_batches
+    C, C_over_batches = CLASSES[device], CLASSES_OVER_BATCHES[device]
     classes, batch = f"One step of N = {BATCH}", f"One step over C = {C_over_batches:,} classes"
     return [
         Picture(

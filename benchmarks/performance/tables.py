@@ -9,7 +9,7 @@ from benchmarks.classifier.case import OURS
 from benchmarks.classifier.ceilings import Ceilings
 from benchmarks.classifier.records import Measurement, Record
 from benchmarks.documents import table
-from benchmarks.performance.cases import CURVE_AIM, PEAK_AIM, SIZES, Aim, aims, over_classes
+from benchmarks.performance.cases import CLASSES, CURVE_AIM, PEAK_AIM, Aim, aims, over_classes
 
 NOTHING = "–"
 Records = Mapping[str, Record]
@@ -96,13 +96,13 @@ def is_held_to_peak(record: Record) -> bool:
     """
     case = record.case
     is_full = case.sample_rate == 1.0 and case.row_optimizer != "none" and case.cosines != "keep"
-    return is_full and case.num_classes >= SIZES[case.device].classes
+    return is_full and case.num_classes >= CLASSES[case.device]
 
 
 def _curve(records: Records) -> list[str]:
     """The names of the time-per-class cases that are there."""
     devices = {record.case.device for record in records.values()}
-    return [name for device in devices for name in over_classes(SIZES[device]) if name in records]
+    return [name for device in devices for name in over_classes(device) if name in records]
 
 
 def _best(records: Records) -> str:

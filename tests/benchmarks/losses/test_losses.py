@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.losses import __main__ as losses
 from benchmarks.losses import plots
 from benchmarks.losses.results import Curve, Result, curve, read_results
-from benchmarks.losses.runs import ADACOS_SCALE, EPOCHS, LOSSES, NUM_CLASSES, ROW_STEP, RUNS, Run, plan, with_noise
+from benchmarks.losses.runs import ADACOS_SCALE, EPOCHS, LOSSES, NUM_CLASSES, ROW_STEP, RUNS, Run, plan
 from benchmarks.losses.slopes import SlopeLine, slope_lines, slopes_at_target
 from benchmarks.losses.tables import mean_and_spread, tables
 from benchmarks.results import read_json, write_json
@@ -219,7 +219,7 @@ def characters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_trainer_opens_its_data_with_the_wrong_labels_that_a_run_asks_for(characters: Path) -> None:
-    runs = with_noise(BY_NAME["adacos-fixed"], 0.4), BY_NAME["adacos-fixed"]
+    runs = replace(BY_NAME["adacos-fixed"], label_noise=0.4), BY_NAME["adacos-fixed"]
     configs = [load_config(losses.CONFIG, _overrides(run, characters)) for run in runs]
     noisy, clean = (assembly.open_training_data(config.data, config.seed) for config in configs)
     np.testing.assert_array_equal(clean.labels, np.repeat(np.arange(6), 3))
@@ -232,7 +232,7 @@ def test_a_run_that_ends_and_one_that_diverges_are_both_kept(
     characters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # compiling takes longer than the steps
-    good = with_noise(BY_NAME["p2sgrad-kappa0.1"], 0.4)
+    good = BY_NAME["p2sgrad-kappa0.1-noise40"]
     bad = replace(BY_NAME["normface-30"], backbone_learning_rate=1e30)
     three_steps = 3 * 256 / 18
     waiting = {f"{run.name}-seed0": (run, 0) for run in (good, bad)}
