@@ -32,7 +32,7 @@ SIDE, BATCH, COLUMNS = 112, 64, 7
 RARE = 0.2
 NOISE_MICROSECONDS = 30  # what the mirror, which normalising does for nothing, came out at on a busy machine
 WARP = Augmentation(rotate_degrees=12, scale=0.1, shear=0.08, translate=0.08)
-RARELY = dict.fromkeys(("crop", "blur", "low_resolution", "jpeg", "erase"), RARE)
+RARELY: dict[str, Any] = dict.fromkeys(("crop", "blur", "low_resolution", "jpeg", "erase"), RARE)
 TOGETHER = replace(WARP, mirror=0.5, warp=0.5, colour=0.5, grey=0.1, **RARELY)
 
 

@@ -10,7 +10,6 @@ import multiprocessing
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -24,19 +23,11 @@ GOODBYE_SECONDS = 10
 
 
 class WorkerError(CaseError):
-    """Workers that cannot go on, in one line; `is_out_of_memory`: for want of memory."""
-
-    def __init__(self, message: str, *, is_out_of_memory: bool) -> None:
-        super().__init__(message)
-        self.is_out_of_memory = is_out_of_memory
+    """Workers that cannot go on, in one line."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What a worker answers when it cannot go on, in one line."""
-
-    message: str
-    is_out_of_memory: bool
+class WorkerMemoryError(WorkerError):
+    """Workers that cannot go on for want of memory."""
 
 
 class Workers:
@@ -44,11 +35,10 @@ class Workers:
 
     def __init__(self, name: str, serve: Callable[..., Serving], *arguments: Any, count: int = 1) -> None:
         self.name = name
-        self._is_stuck = False  # workers that wait for a dead one need not be waited for
         self._connections: list[Connection[Any, Any]] = []
+        self._processes: list[multiprocessing.context.ForkServerProcess] = []
         context = multiprocessing.get_context("forkserver")  # a process in which torch is loaded and has done nothing
         context.set_forkserver_preload([serve.__module__])
-        self._processes: list[multiprocessing.context.ForkServerProcess] = []
         for number in range(count):
             here, there = context.Pipe()
             process = context.Process(target=_work, args=(there, serve, number, *arguments), name=f"{name}, {number}")
@@ -60,11 +50,11 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for connection in self._connections:
             connection.close()
         for process in self._processes:
-            process.join(0 if self._is_stuck else GOODBYE_SECONDS)
+            process.join(0 if kind else GOODBYE_SECONDS)  # workers may wait for a dead one
             if process.is_alive():
                 process.kill()
                 process.join()
@@ -93,17 +83,16 @@ class Workers:
             answer = self._connections[number].recv()
         except (EOFError, ConnectionResetError):
             raise self._death(number) from None
-        if isinstance(answer, Failure):
-            self._is_stuck = True
-            raise WorkerError(f"{self.name}: {answer.message}", is_out_of_memory=answer.is_out_of_memory)
+        if isinstance(answer, WorkerError):
+            raise type(answer)(f"{self.name}: {answer}")
         return answer
 
     def _death(self, number: int) -> WorkerError:
-        self._is_stuck = True
         self._processes[number].join(GOODBYE_SECONDS)
         code = self._processes[number].exitcode
-        why = "was killed: out of memory, most likely" if code == KILLED else f"ended with exit code {code}"
-        return WorkerError(f"{self.name}: process {number} {why}", is_out_of_memory=code == KILLED)
+        if code == KILLED:
+            return WorkerMemoryError(f"{self.name}: process {number} was killed: out of memory, most likely")
+        return WorkerError(f"{self.name}: process {number} ended with exit code {code}")
 
 
 def _work(connection: Connection[Any, Any], serve: Callable[..., Serving], *arguments: Any) -> None:
@@ -116,8 +105,14 @@ def _work(connection: Connection[Any, Any], serve: Callable[..., Serving], *argu
     except (StopIteration, EOFError, BrokenPipeError, KeyboardInterrupt):
         return
     except Exception as error:
-        is_out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error)
-        if not isinstance(error, ValueError) and not is_out_of_memory:
-            traceback.print_exc()
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        connection.send(Failure(kind + str(error).strip().partition("\n")[0], is_out_of_memory))
+        connection.send(_failure(error))
+
+
+def _failure(error: Exception) -> WorkerError:
+    line = str(error).strip().partition("\n")[0]
+    if isinstance(error, ValueError):
+        return WorkerError(line)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in line:
+        return WorkerMemoryError(f"{type(error).__name__}: {line}")
+    traceback.print_exc()
+    return WorkerError(f"{type(error).__name__}: {line}")

@@ -58,7 +58,7 @@ def contender(name: str, case: Case, world: World, device: torch.device) -> Cont
         module = _ours(case, world)
         known = {"counts": [case.batch // world.size] * world.size}  # as in training: no rank asks the others
     else:
-        module = _dense(case, world) if name == DENSE else _foreign(name, case)
+        module = _other(name, DenseClassifier if name == DENSE else foreign_class(name), case, world)
         known = {}
     module = module.to(device).train()
     if name == OURS and case.row_optimizer != "none":
@@ -110,27 +110,19 @@ def _ours(case: Case, world: World) -> nn.Module:
     )
 
 
-def _dense(case: Case, world: World) -> nn.Module:
-    dtype = DTYPES[case.against_dtype]
-    return DenseClassifier(
-        case.num_classes, case.embedding_dim, sample_rate=case.rate_against, product_dtype=dtype, world=world
-    )
-
-
-def _foreign(name: str, case: Case) -> nn.Module:
-    """`CLASS(num_classes=, embedding_dim=)` where its signature takes that, else the field's four in their order."""
-    found, rate = foreign_class(name), case.rate_against
-    signature = inspect.signature(found)
+def _other(name: str, kind: type[nn.Module], case: Case, world: World) -> nn.Module:
+    """`CLASS(num_classes=, embedding_dim=)`, with more where its signature names it, else the field's four in order."""
+    rate, signature = case.rate_against, inspect.signature(kind)
+    more: dict[str, Any] = {"sample_rate": rate, "product_dtype": DTYPES[case.against_dtype], "world": world}
     ours: dict[str, Any] = {"num_classes": case.num_classes, "embedding_dim": case.embedding_dim}
-    if "sample_rate" in signature.parameters:
-        ours["sample_rate"] = rate
+    ours |= {key: value for key, value in more.items() if key in signature.parameters}
     field = (CosFaceLogits(), case.embedding_dim, case.num_classes, rate)
     if _takes(signature, **ours):
         if rate < 1.0 and "sample_rate" not in ours:
             raise ValueError(f"{name} takes no sample_rate: expected a rate of 1, got {rate}")
-        return found(**ours)
+        return kind(**ours)
     if _takes(signature, *field):
-        return found(*field)
+        return kind(*field)
     raise ValueError(
         f"{name} takes {signature}: expected (num_classes, embedding_dim) "
         "or (margin_loss, embedding_size, num_classes, sample_rate)"

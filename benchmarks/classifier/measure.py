@@ -14,7 +14,7 @@ from benchmarks.classifier.contenders import check_foreign_file
 from benchmarks.classifier.ranks import rank_processes
 from benchmarks.classifier.records import Measurement, Record
 from benchmarks.machine import this_machine
-from benchmarks.workers import WorkerError
+from benchmarks.workers import WorkerMemoryError
 
 Measuring = Generator[None, None, Measurement]
 
@@ -52,7 +52,7 @@ def check_machine(case: Case) -> None:
 def _measuring(name: str, case: Case, progress: Callable[[str], None]) -> Measuring:
     """The measurement of one contender, in stages: the classifier is made, warmed up, and steps turn by turn."""
     with rank_processes(name, case) as ranks:
-        making_seconds = max(ranks.answers())
+        ranks.answers()
         yield
         ranks.ask(case.warm_up)
         yield
@@ -62,7 +62,7 @@ def _measuring(name: str, case: Case, progress: Callable[[str], None]) -> Measur
             seconds += [max(of_ranks) for of_ranks in zip(*(turn.seconds for turn in turns), strict=True)]
             progress(f"{name}: {len(seconds)}/{case.steps}, {seconds[-1]:.4f} s")
             yield
-        return Measurement(name, seconds, making_seconds, turns[0].loss, ranks.ask(0))
+        return Measurement(name, seconds, turns[0].loss, ranks.ask(0))
 
 
 def _in_turns(measurings: Sequence[Measuring]) -> tuple[list[Measurement], str | None]:
@@ -81,8 +81,8 @@ def _in_turns(measurings: Sequence[Measuring]) -> tuple[list[Measurement], str |
                     continue
                 except StopIteration as end:
                     found.append(end.value)
-                except WorkerError as error:
-                    if measuring is measurings[0] or not error.is_out_of_memory:
+                except WorkerMemoryError as error:
+                    if measuring is measurings[0]:
                         raise
                     failure = str(error)
                 going.remove(measuring)

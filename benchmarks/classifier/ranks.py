@@ -29,10 +29,9 @@ class Turn:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one rank took, in bytes. Peaks are above what its process held before the classifier was made."""
+    """What one rank took, in bytes. The peak is above what its process held before the classifier was made."""
 
     peak_bytes: int
-    making_peak_bytes: int
     weight_bytes: int
     state_bytes: int
 
@@ -47,7 +46,7 @@ def rank_processes(name: str, case: Case) -> Workers:
 
 
 def rank_worker(rank: int, name: str, case: Case, port: int, threads: int) -> Serving:
-    """Answers with the seconds of the making; then a `Turn` to each number of steps; to 0 with a `Footprint`."""
+    """Answers when the classifier is made; then with a `Turn` to each number of steps; to 0 with a `Footprint`."""
     os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{case.world}"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     if case.device == "cpu":
@@ -64,19 +63,14 @@ def _measured(name: str, case: Case, world: World, device: torch.device) -> Serv
     _turn(contender(name, small, world, device), small, world, device, range(1))
     memory = peak_memory(device)
     start_bytes = memory.now_bytes()
-    memory.begin()
-    began = time.perf_counter()
     classifier = contender(name, case, world, device)
-    making_seconds = time.perf_counter() - began
-    making_peak_bytes = memory.peak_bytes() - start_bytes
     memory.begin()
-    steps, first = (yield making_seconds), 0
+    steps, first = (yield "made"), 0
     while steps:
         turn = _turn(classifier, case, world, device, range(first, first + steps))
         first += steps
         steps = yield turn
-    peak_bytes = memory.peak_bytes() - start_bytes
-    yield Footprint(peak_bytes, making_peak_bytes, classifier.weight_bytes, classifier.state_bytes)
+    yield Footprint(memory.peak_bytes() - start_bytes, classifier.weight_bytes, classifier.state_bytes)
 
 
 def random_batch(case: Case, rank: int, number: int, device: torch.device) -> tuple[Tensor, Tensor]:

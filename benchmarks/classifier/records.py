@@ -20,7 +20,6 @@ class Measurement:
 
     contender: str
     seconds: list[float]
-    making_seconds: float
     last_loss: float
     ranks: list[Footprint]
 
@@ -31,7 +30,6 @@ class Measurement:
 
     @property
     def median_seconds(self) -> float:
-        """The typical step."""
         return statistics.median(self.seconds)
 
     @property

@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from benchmarks.arguments import parser
 from benchmarks.documents import DOCS
 from benchmarks.losses.results import Result, curve, measures, typical_speed
 from benchmarks.losses.runs import EPOCHS, RUNS, Run, plan
+from benchmarks.machine import this_machine
 from benchmarks.results import CaseError, read_json
 from benchmarks.sweeps import SweepError, print_plan, sweep, unfinished
 from benchmarks.trainer import ROOT, reports, run_trainer
@@ -101,7 +101,7 @@ def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Re
             curve=curve(metrics),
             images_per_second=typical_speed(metrics),
             seconds=round(seconds, 1),
-            machine={**machine(), "nproc": nproc},
+            machine={**asdict(this_machine("cuda" if torch.cuda.is_available() else "cpu")), "nproc": nproc},
         )
 
 
@@ -111,16 +111,6 @@ def words(settings: Mapping[str, object], data: Path, run_dir: Path, nproc: str)
     places = {key: str(path.resolve()) for key, path in paths.items()}
     overrides = [f"{key}={json.dumps(value)}" for key, value in {**settings, **places}.items()]
     return [str(CONFIG), "--nproc", nproc, *(word for override in overrides for word in ("--set", override))]
-
-
-def machine() -> dict[str, Any]:
-    """What the speed of a run depends on, and when it was run."""
-    return {
-        "cores": os.cpu_count(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "torch": str(torch.__version__),
-        "date": datetime.now(timezone.utc).date().isoformat(),
-    }
 
 
 def _last_message(lines: Sequence[str]) -> str:

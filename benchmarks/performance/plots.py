@@ -34,9 +34,7 @@ class Point(NamedTuple):
     """One contender of one record, on one picture."""
 
     place: float
-    seconds: float
-    gigabytes: float
-    held_gigabytes: float
+    measurement: Measurement
 
 
 def pictures(device: str) -> list[Picture]:
@@ -91,8 +89,10 @@ def lines_of(picture: Picture, records: Iterable[Record]) -> dict[str, list[Poin
             if measurement is not None:
                 place = picture.place(record.case)
                 line = lines.setdefault(_label(picture, record.case, measurement), {})
-                line.setdefault(place, _point(place, measurement))
-    return {label: sorted(points.values()) for label, points in sorted(lines.items()) if len(points) > 1}
+                line.setdefault(place, Point(place, measurement))
+    return {
+        label: [points[place] for place in sorted(points)] for label, points in sorted(lines.items()) if len(points) > 1
+    }
 
 
 def _is_plain(case: Case) -> bool:
@@ -111,19 +111,16 @@ def _label(picture: Picture, case: Case, measurement: Measurement) -> str:
     return ", ".join([*words, *(["momentum in bfloat16"] if case.state_dtype == "bfloat16" else [])])
 
 
-def _point(place: float, measurement: Measurement) -> Point:
-    return Point(place, measurement.median_seconds, measurement.peak_bytes / 1e9, measurement.held_bytes / 1e9)
-
-
 def _draw(picture: Picture, lines: Mapping[str, list[Point]], path: Path) -> None:
     colours = _colours(lines)
     with figure_at(path, 10.0, 4.4) as figure:
         times, memory = figure.subplots(1, 2)
         for label, points in lines.items():
             places = [point.place for point in points]
-            times.plot(places, [point.seconds for point in points], "o-", color=colours[label], label=label)
-            memory.plot(places, [point.gigabytes for point in points], "o-", color=colours[label])
-            memory.plot(places, [point.held_gigabytes for point in points], color=colours[label], linestyle=DOTS)
+            found, colour = [point.measurement for point in points], colours[label]
+            times.plot(places, [each.median_seconds for each in found], "o-", color=colour, label=label)
+            memory.plot(places, [each.peak_bytes / 1e9 for each in found], "o-", color=colour)
+            memory.plot(places, [each.held_bytes / 1e9 for each in found], color=colour, linestyle=DOTS)
         places = sorted({point.place for points in lines.values() for point in points})
         _finish(times, places, picture.axis, "seconds a step")
         _finish(memory, places, picture.axis, "peak GB above the start; dotted: weights and state")

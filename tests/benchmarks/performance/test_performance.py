@@ -31,8 +31,8 @@ def record(case: Case, seconds: float = 1.0, other_seconds: float = 10.0, peak: 
     held = case.num_classes * case.embedding_dim * 8 // case.world
 
     def measured(name: str, step: float, peak_bytes: float) -> Measurement:
-        footprint = Footprint(int(peak_bytes), int(peak_bytes), held // 2, held // 2)
-        return Measurement(name, [step, step * 0.9, step * 1.2], 3.0, 7.0, [footprint] * case.world)
+        footprint = Footprint(int(peak_bytes), held // 2, held // 2)
+        return Measurement(name, [step, step * 0.9, step * 1.2], 7.0, [footprint] * case.world)
 
     against = None
     if case.against == OURS:
