@@ -87,6 +87,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "torch.distributed.run": {"launch.processes"},  # torchrun itself, which starts processes and is no collective
     "torch.distributed.elastic": {"launch.processes"},
     "prometheus_client": {"partial_fc.reports.prometheus"},
+    "torch.utils.tensorboard": {"partial_fc.reports.tensorboard"},
     "rich": {"partial_fc.reports.terminal", "data_pipeline.workers", "data_pipeline.packing.record_set", "launch"},
     "nvidia.dali": {"data_pipeline.loader.dali_graph"},
     "pyarrow": {

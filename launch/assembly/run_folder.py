@@ -13,6 +13,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.yaml"  # the whole configuration, defaults included
         self.metrics = path / "metrics.jsonl"  # the course of training, a line per interval
+        self.tensorboard = path / "tensorboard"  # event files, where the run is told to write them
         self.checkpoints = path / "checkpoints"  # a folder per saved step
         self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"

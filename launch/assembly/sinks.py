@@ -12,6 +12,7 @@ from partial_fc import World
 from partial_fc.reports.json_lines import JsonLinesSink
 from partial_fc.reports.prometheus import PrometheusSink
 from partial_fc.reports.step_report import Sink
+from partial_fc.reports.tensorboard import TensorBoardSink
 from partial_fc.reports.terminal import TerminalSink
 from partial_fc.world import local_rank
 
@@ -20,7 +21,7 @@ from partial_fc.world import local_rank
 def open_sinks(
     section: ReportConfig, folder: RunFolder, world: World, *, objective: str, num_classes: int
 ) -> Iterator[list[Sink]]:
-    """The screen and the metrics in ``folder`` on rank 0, a Prometheus endpoint on every rank; closed at the end."""
+    """What shows the reports, closed at the end: on every rank a Prometheus endpoint, the others on rank 0."""
     folder.path.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         sinks: list[Sink] = []
@@ -38,4 +39,6 @@ def open_sinks(
                 port=section.port,
             )
             sinks.append(stack.enter_context(closing(endpoint)))
+        if section.tensorboard and world.rank == 0:
+            sinks.append(stack.enter_context(closing(TensorBoardSink(folder.tensorboard))))
         yield sinks

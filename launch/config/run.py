@@ -52,6 +52,7 @@ class ReportConfig(Section):
 
     every_steps: int = Field(20, ge=1)
     prometheus: bool = True
+    tensorboard: bool = Field(False, description="event files in run_dir/tensorboard; needs the package tensorboard")
     address: str = "127.0.0.1"
     port: int = Field(9410, ge=0, le=65535, description="of local rank 0; each further rank adds one; 0: any free one")
 
