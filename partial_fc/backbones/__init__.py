@@ -15,14 +15,28 @@ from torch import nn
 
 from partial_fc.backbones.iresnet import DEEPEST, DEPTHS, IResNet
 from partial_fc.backbones.mobilefacenet import MobileFaceNet
+from partial_fc.backbones.vision_transformer import VisionTransformer
 
-__all__ = ["BACKBONES", "IResNet", "MobileFaceNet", "backbone", "known_name", "refuse_unknown_options"]
+__all__ = [
+    "BACKBONES",
+    "IResNet",
+    "MobileFaceNet",
+    "VisionTransformer",
+    "backbone",
+    "known_name",
+    "refuse_unknown_options",
+]
 
 # Each takes the keywords of `backbone`, and options of its own family beside them.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     **{f"r{depth}": partial(IResNet, layers) for depth, layers in DEPTHS.items()},
     "mbf": partial(MobileFaceNet, (1, 4, 6, 2), 2),
     "mbf_large": partial(MobileFaceNet, (2, 8, 12, 4), 4),
+    "vit_t": partial(VisionTransformer, 4, 12),
+    "vit_s": partial(VisionTransformer, 8, 12),
+    "vit_b": partial(VisionTransformer, 8, 24),
+    "vit_l": partial(VisionTransformer, 12, 24, drop_path=0.05, mask_ratio=0.05),
+    "vit_h": partial(VisionTransformer, 16, 48, mask_ratio=0.0),
     "r2060": partial(IResNet, DEEPEST),
 }
 

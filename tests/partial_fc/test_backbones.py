@@ -62,7 +62,32 @@ ARCFACE_TORCH: dict[str, tuple[int, str, dict[str, tuple[int, ...]]]] = {
             "features.layers.2.weight": (512, 512),
         },
     ),
-    "r2060": (  # of the published numbers of blocks; the digest is this project's own
+    "vit_t": (
+        150,
+        "031539a3cb15052e6109eea6b6f80719d2832212892d9e8daa24021ffb491dee",
+        {"pos_embed": (1, 144, 256), "patch_embed.proj.weight": (256, 3, 9, 9), "feature.0.weight": (256, 36864)},
+    ),
+    "vit_s": (
+        150,
+        "554d698bdadacb2f9416156486814dbe11d8bb20abb3e7ecdfcae498ee2c2ee9",
+        {"blocks.11.attn.qkv.weight": (1536, 512), "feature.2.weight": (512, 512)},
+    ),
+    "vit_b": (
+        282,
+        "70714069fce547fef64958830903d50228bc88fc6cd9a210e90c16106ec8d5c2",
+        {"mask_token": (1, 1, 512), "blocks.23.mlp.fc1.weight": (2048, 512)},
+    ),
+    "vit_l": (  # of the published widths and depths, as vit_h and r2060; their digests are this project's own
+        282,
+        "423af2d25f8393b19ea1f12f56ca7cfc7043cec653172a5bfe3719723bbff7ed",
+        {"blocks.23.mlp.fc2.weight": (768, 3072)},
+    ),
+    "vit_h": (
+        546,
+        "753bccdd37eedac54ada03d806b834448d091cab57ee088775b13b2a0038d640",
+        {"blocks.47.attn.proj.weight": (1024, 1024)},
+    ),
+    "r2060": (
         18583,
         "8415fc7159b0c119cab63d195f29229c173a3518e68d9bb80bfaf4c6b145332a",
         {"layer2.127.conv1.weight": (128, 128, 3, 3), "layer3.895.conv2.weight": (256, 256, 3, 3)},
@@ -92,8 +117,15 @@ EMBEDDINGS: dict[str, tuple[list[list[float]], list[float]]] = {
         ],
         [22.121963746878887, 22.12195977315502],
     ),
+    "vit_t": (
+        [
+            [0.27995346944144534, 0.6668068320018118, 0.8999127506072555],
+            [0.2788130556635679, 0.6662433148072987, 0.9000063070441984],
+        ],
+        [13.563213054339597, 13.57221754158277],
+    ),
 }
-NETWORKS = ["r18", "mbf"]  # one of each construction
+NETWORKS = ["r18", "mbf", "vit_t"]  # one of each construction
 
 
 def narrow(name: str, *, input_size: int = 32, checkpoint_activations: bool = False) -> nn.Module:
@@ -163,10 +195,10 @@ def test_a_narrow_network_trains_at_any_image_size(name: str, input_size: int) -
     assert all(g.isfinite().all() and g.any() for key, g in trained.items() if not key.endswith("fc.bias"))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_pixel_has_a_say(name: str) -> None:
-    batch = images(4, 40).requires_grad_()
-    narrow(name, input_size=40)(batch).square().sum().backward()
+@pytest.mark.parametrize(("name", "input_size"), [("r18", 40), ("mbf", 40), ("vit_t", 36)])
+def test_every_pixel_has_a_say(name: str, input_size: int) -> None:
+    batch = images(4, input_size).requires_grad_()
+    narrow(name, input_size=input_size)(batch).square().sum().backward()
     assert batch.grad is not None
     assert (batch.grad.abs().sum((0, 1)) > 0).all()
 
