@@ -30,6 +30,7 @@ def network(section: BackboneConfig, image_size: int) -> nn.Module:
         width=section.width,
         dropout=section.dropout,
         checkpoint_activations=section.checkpoint_activations,
+        **section.options(),
     )
 
 

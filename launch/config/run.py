@@ -9,14 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from launch.config.classifier import ClassifierConfig
 from launch.config.data import DataConfig
 from launch.config.objectives import DEFAULT, SECTIONS, ObjectiveConfig
 from launch.config.schedule import ScheduleConfig
 from launch.config.section import Section
-from partial_fc.backbones import known_name
+from partial_fc.backbones import known_name, refuse_unknown_options
 
 
 class BackboneConfig(Section):
@@ -26,6 +26,8 @@ class BackboneConfig(Section):
     embedding_dim: int = Field(512, ge=2)
     width: int = Field(64, ge=4, description="channels of the first stage; 64 is the published network")
     dropout: float = Field(0.0, ge=0, lt=1)
+    drop_path: float | None = Field(None, ge=0, lt=1, description="a vit's; left out: the published network's")
+    mask_ratio: float | None = Field(None, ge=0, lt=1, description="likewise: the share of tokens hidden in training")
     checkpoint_activations: bool = Field(False, description="less memory for a third more time")
     compile: Literal["auto", True, False] = Field("auto", description="torch.compile; auto: where a compiler is found")
     autocast: Literal["bfloat16", "float32"] = "bfloat16"
@@ -35,6 +37,16 @@ class BackboneConfig(Section):
     @classmethod
     def _refuse_an_unknown_name(cls, given: str) -> str:
         return known_name(given)
+
+    def options(self) -> dict[str, float]:
+        """The options of the network's own family that are given."""
+        given = {"drop_path": self.drop_path, "mask_ratio": self.mask_ratio}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _refuse_what_the_network_lacks(self) -> BackboneConfig:
+        refuse_unknown_options(self.name, self.options())
+        return self
 
 
 class OptimizerConfig(Section):

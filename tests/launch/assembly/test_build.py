@@ -21,6 +21,7 @@ from launch.assembly.run_folder import RunFolder
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
 from partial_fc import AdaCos, RowSGD, ShardedClassifier, World
+from partial_fc.backbones import VisionTransformer
 from partial_fc.reports.step_report import Sink
 
 CPU = torch.device("cpu")
@@ -157,6 +158,14 @@ def test_every_trained_weight_is_optimised_once_and_only_matrices_and_filters_de
     assert {decay[trained[key]] for key in ("prelu.weight", "bn1.weight", "fc.bias")} == {0.0}
     group = optimizer.param_groups[0]
     assert group["betas"] == (0.8, 0.999) if name == "adamw" else (group["momentum"], group["nesterov"]) == (0.8, True)
+
+
+def test_a_vit_has_the_published_rates_or_those_that_are_given(data: Path, tmp_path: Path) -> None:
+    published = tiny.backbone(config_of(data, tmp_path, backbone={"name": "vit_t"}))
+    given = tiny.backbone(config_of(data, tmp_path, backbone={"name": "vit_t", "drop_path": 0.05, "mask_ratio": 0}))
+    for network, rates in ((published, (0.1, 0.1)), (given, (0.05, 0.0))):
+        assert isinstance(network, VisionTransformer)
+        assert (list(network.blocks)[-1].drop_path, network.mask_ratio) == pytest.approx(rates)
 
 
 def test_one_factor_moves_the_learning_rates_of_backbone_and_rows(data: Path, tmp_path: Path) -> None:

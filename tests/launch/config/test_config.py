@@ -76,6 +76,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
             "backbone.name=r19",
             "backbone.name: no backbone is called 'r19'; the nearest is 'r18' of r18, r34",
         ),
+        ("backbone.drop_path=0.1", "backbone: r50 has no drop_path: leave drop_path out"),
         ("objective.name=arcfac", "expected tags: 'cosine_softmax', 'cosface', 'arcface', 'combined_margin', 'adacos'"),
         ("objective.max_scale=1000", "objective: max_scale=1000.0: expected 0 < max_scale <= 80"),
         ("classifier.sample_rate=0", "classifier.sample_rate: Input should be greater than 0"),
