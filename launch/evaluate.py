@@ -11,7 +11,7 @@ from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.sets.identities import identity_names
 from data_pipeline.source import Source
 from launch import assembly
-from launch.assembly.run_folder import RunFolder
+from launch.assembly.run_folder import RunFolder, refuse_inside_set
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
 from launch.errors import reported
@@ -54,6 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Evaluate what ``arguments`` name."""
     folder, out = RunFolder(arguments.run_dir), RunFolder(arguments.out or arguments.run_dir)
     config = load_config(folder.config)
+    for path in (arguments.data, config.data.evaluate):
+        if path is not None:
+            refuse_inside_set("--out", out.path, path)
     source, pairs = _opened(config, arguments)  # what cannot be used is refused before there is a process group
     weights = arguments.weights or latest_checkpoint(folder.checkpoints)
     backbone = assembly.backbone(config.backbone, config.data.image_size, weights)

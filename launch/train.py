@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from data_pipeline.source import Source
 from launch import assembly
+from launch.assembly.data import set_paths
 from launch.assembly.run import Run
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import load_config, resolved_yaml
@@ -21,7 +23,7 @@ from launch.evaluation.tables import print_results
 from launch.processes import keep_freed_memory
 from partial_fc import World
 from partial_fc.loop import train
-from partial_fc.world import local_device, process_group
+from partial_fc.world import global_rank, local_device, process_group
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,15 +45,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config) -> None:
-    """Train as ``config`` says, save the model, and evaluate it where held-out identities are given."""
+    """Train as ``config`` says, save the model, and evaluate it where held-out identities are given.
+
+    Whatever can refuse the start does so before anything of an earlier run in the same folder is touched.
+    """
     keep_freed_memory()
     torch.manual_seed(config.seed)
-    folder, device, data = RunFolder(config.run_dir), local_device(), config.data
+    folder = RunFolder(config.run_dir)
+    folder.refuse_unfit(set_paths(config.data))
+    with folder.locked() if global_rank() == 0 else nullcontext():
+        _run(config, folder)
+
+
+def _run(config: Config, folder: RunFolder) -> None:
+    device, data = local_device(), config.data
     source = assembly.open_training_data(data, config.seed)
     held_out = assembly.open_held_out(data.evaluate, data) if data.evaluate else None
     backbone = assembly.backbone(config.backbone, data.image_size, config.backbone.weights)
     with process_group() as world:
-        _set_earlier_run_aside(folder, world)  # after its weights are read: the run may start from them
         parts = assembly.run(config, source, backbone, world, device)
         with assembly.open_sinks(
             config.report, folder, world, objective=config.objective.name, num_classes=source.num_classes
@@ -82,12 +93,6 @@ def run(config: Config) -> None:
             )
             if world.rank == 0:
                 print_results(evaluation, folder)
-
-
-def _set_earlier_run_aside(folder: RunFolder, world: World) -> None:
-    if world.rank == 0 and (aside := folder.set_aside()) is not None:
-        print(f"the earlier run in {folder.path} is kept as {aside}", flush=True)
-    world.barrier()
 
 
 def _summary(config: Config, source: Source, parts: Run, world: World, device: torch.device) -> str:

@@ -125,6 +125,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def global_rank() -> int:
+    """This process's number among all of the run, as ``torchrun`` says it; 0 without ``torchrun``."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def local_device() -> torch.device:
     """The device of this process: its own GPU where there is one, else the CPU."""
     if torch.cuda.is_available():

@@ -89,6 +89,12 @@ def _sample_order(images_each: int | None, source: Source, batch_size: int, seed
         raise ConfigError(f"data.images_per_identity_in_batch: {error}") from error
 
 
+def set_paths(section: DataConfig) -> list[Path]:
+    """Every set that ``section`` names, for training and for measuring."""
+    trained = [section.train] if isinstance(section.train, Path) else section.train
+    return [*trained, *([section.evaluate] if section.evaluate else [])]
+
+
 def open_held_out(path: Path, section: DataConfig | None = None) -> Source:
     """The held-out set in ``path``, whichever form it has; ``section`` names the columns if it is a table."""
     return _with_identities(path, "offset", _columns(section) if section else GUESSED, needs_table=False)

@@ -21,12 +21,12 @@ from partial_fc.world import local_rank
 def open_sinks(
     section: ReportConfig, folder: RunFolder, world: World, *, objective: str, num_classes: int
 ) -> Iterator[list[Sink]]:
-    """What shows the reports, closed at the end: on every rank a Prometheus endpoint, the others on rank 0."""
-    folder.path.mkdir(parents=True, exist_ok=True)
+    """What shows the reports, closed at the end: on every rank a Prometheus endpoint, the others on rank 0.
+
+    An earlier run in ``folder`` is set aside once all ranks have their endpoints. One barrier.
+    """
     with ExitStack() as stack:
-        sinks: list[Sink] = []
-        if world.rank == 0:
-            sinks += [stack.enter_context(closing(sink)) for sink in (TerminalSink(), JsonLinesSink(folder.metrics))]
+        endpoints: list[Sink] = []
         if section.prometheus:
             endpoint = PrometheusSink(
                 run=folder.path.name,
@@ -38,7 +38,17 @@ def open_sinks(
                 address=section.address,
                 port=section.port,
             )
-            sinks.append(stack.enter_context(closing(endpoint)))
-        if section.tensorboard and world.rank == 0:
-            sinks.append(stack.enter_context(closing(TensorBoardSink(folder.tensorboard))))
-        yield sinks
+            endpoints.append(stack.enter_context(closing(endpoint)))
+        world.barrier()  # no rank's port is taken: nothing refuses the start any more
+        if world.rank != 0:
+            yield endpoints
+            return
+        if (aside := folder.set_aside()) is not None:
+            print(f"the earlier run in {folder.path} is kept as {aside}", flush=True)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        files: list[Sink] = [
+            stack.enter_context(closing(sink)) for sink in (TerminalSink(), JsonLinesSink(folder.metrics))
+        ]
+        if section.tensorboard:
+            files.append(stack.enter_context(closing(TensorBoardSink(folder.tensorboard))))
+        yield [*files, *endpoints]

@@ -13,7 +13,9 @@ from rich.table import Table
 from data_pipeline.checking.contact_sheet import Row, drawn_rows, sheet, strip
 from data_pipeline.checking.inspection import Inspection, inspection
 from data_pipeline.formats.by_path import source_at
+from data_pipeline.formats.folders.folder import FolderSource
 from data_pipeline.source import Source
+from launch.assembly.run_folder import refuse_inside_set
 from launch.commands.arguments import add_column_arguments, columns_of
 from launch.pages.inspection import all_bytes_text, histogram, sizes_text, write_inspection
 
@@ -39,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Inspect a set and return the exit code: 0, also where something is wrong with it."""
     source = source_at(arguments.data, columns=columns_of(arguments))
+    if arguments.out is not None and isinstance(source, FolderSource):
+        refuse_inside_set("--out", arguments.out, arguments.data)
     rows = drawn_rows(source, seed=arguments.seed)
     shown = [sample for row in rows for sample in row.samples]
     found = inspection(source, images=arguments.images, seed=arguments.seed, always=shown)

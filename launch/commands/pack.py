@@ -9,6 +9,7 @@ from data_pipeline.converting.convert import convert
 from data_pipeline.packing.folder import pack_folder
 from data_pipeline.packing.omniglot import pack_omniglot
 from data_pipeline.packing.synthetic import pack_synthetic
+from launch.assembly.run_folder import refuse_inside_set
 from launch.commands.arguments import add_column_arguments, columns_of
 from launch.processes import keep_freed_memory
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folder = kinds.add_parser("folder", help="one folder of images per identity")
     folder.add_argument("source", type=Path, metavar="SRC")
     folder.add_argument("--size", type=int, help="crop and resize to this side; without it JPEGs keep their bytes")
-    folder.set_defaults(pack=lambda a: pack_folder(a.source, a.out, size=a.size, quality=a.quality))
+    folder.set_defaults(pack=_pack_folder)
 
     omniglot = kinds.add_parser("omniglot", help="Omniglot's zips")
     omniglot.add_argument("zips", type=Path, nargs="+", metavar="ZIP")
@@ -54,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind.add_argument("--out", type=Path, required=True, metavar="DIR", help="where train.rec and train.idx go")
         kind.add_argument("--quality", type=int, default=95, choices=range(1, 101), metavar="Q", help="JPEG (95)")
     _add_convert(kinds.add_parser("convert", help="a set of any form, or several, into .rec or tar shards"))
+
+
+def _pack_folder(arguments: argparse.Namespace) -> None:
+    refuse_inside_set("--out", arguments.out, arguments.source)
+    pack_folder(arguments.source, arguments.out, size=arguments.size, quality=arguments.quality)
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:

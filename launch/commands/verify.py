@@ -10,7 +10,10 @@ from data_pipeline.checking.checksums import stored_checksums
 from data_pipeline.checking.problems import problems
 from data_pipeline.checking.quarantine import QuarantineWriter
 from data_pipeline.formats.by_path import source_at
+from data_pipeline.formats.folders.folder import FolderSource
 from data_pipeline.images.checks import LARGEST_PIXELS, kind_of
+from data_pipeline.sets.joined import joined_sets
+from launch.assembly.run_folder import refuse_inside_set
 from launch.commands.arguments import add_column_arguments, columns_of
 from launch.errors import ExitCode
 
@@ -40,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Verify a set and return the exit code: 0 where every image can be used, else that of bad data."""
     source = source_at(arguments.data, columns=columns_of(arguments))
+    for part in joined_sets(source):
+        if isinstance(part, FolderSource):
+            refuse_inside_set("--out", arguments.out, part.root)
     checksums = stored_checksums(arguments.data, source)
     found = problems(
         source,
