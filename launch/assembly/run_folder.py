@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data_pipeline.formats.folders.file_source import IMAGE_SUFFIXES
-from data_pipeline.formats.table.files import SUFFIXES as TABLE_SUFFIXES
+from data_pipeline.formats.table.names import SUFFIXES as TABLE_SUFFIXES
 from launch.config.loading import ConfigError
 
 _SET_SUFFIXES = {".rec", ".idx", ".tar", ".bin", *TABLE_SUFFIXES, *IMAGE_SUFFIXES}
