@@ -68,7 +68,9 @@ class CosineLoss(torch.autograd.Function):
             raise RuntimeError("the row optimizer has moved the class rows since this forward: backward runs once")
         (weight_cD,) = ctx.saved_tensors  # torch refuses rows that anything else changed since forward
         with torch.autocast(weight_cD.device.type, enabled=False):
-            grad_cD = step.rows(weight_cD, step.sweep.row_gradients(step.slopes, grad_outputs[0]), step.sweep)
+            applies = step.rows.applies if isinstance(step.rows, Moved) else None
+            gradients = step.sweep.row_gradients(step.slopes, grad_outputs[0], applies)
+            grad_cD = step.rows(weight_cD, gradients, step.sweep)
         grad_nD = cosine.tangent_gradient(step.sweep.embedding_gradient(), step.unit_nD, step.norm_n1)
         if isinstance(step.rows, Moved):
             ctx.step = None  # the kept cosines would live as long as the loss
@@ -98,6 +100,7 @@ class Moved:
     def __init__(self, optimizer: RowOptimizer, known_rows: KnownRows, step: int, is_finite: Tensor) -> None:
         self.optimizer, self.known_rows, self.step = optimizer, known_rows, step
         self.is_finite = is_finite
+        self.applies = is_finite if late_answer.is_known_late(is_finite) else None
         self._moves_before = known_rows.moves
 
     def were_moved(self) -> bool:
@@ -111,13 +114,13 @@ class Moved:
     def __call__(self, weight_cD: Tensor, gradients: RowGradients, sweep: Sweep) -> None:
         """Move the rows, and remember that they have unit length and their Gram matrix where the sweep carried one."""
         self.known_rows.moves += 1
-        applies = self.is_finite if late_answer.is_known_late(self.is_finite) else None
-        if applies is None and not self.is_finite:
+        if self.applies is None and not self.is_finite:
             frozen(weight_cD, gradients, sweep)
             return
         rows_cD = weight_cD.detach()
         for columns, grad_bD in gradients:
-            self.optimizer.update(rows_cD, columns, grad_bD, self.step, applies)
+            self.optimizer.update(rows_cD, columns, grad_bD, self.step, self.applies)
+            del grad_bD  # it would live while the next block's is made
         self.known_rows.remember(weight_cD, sweep.next_gram_DD)
 
 

@@ -52,7 +52,9 @@ class GramSweep(Sweep):
         squares_N: Tensor = torch.linalg.vecdot(self.unit_ND, self.pushed_ND + centre * self.unit_ND)
         return squares_N - self.own_target_N.square()
 
-    def row_gradients(self, slopes: Slopes, gain: Tensor) -> Iterator[tuple[Columns, Tensor]]:
+    def row_gradients(
+        self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None
+    ) -> Iterator[tuple[Columns, Tensor]]:
         """See :meth:`Sweep.row_gradients`; the embeddings' gradient is sent before the rows' sweep, which hides it."""
         weight = slopes.linear_weight
         assert weight is not None, "the classifier takes the Gram form for quadratic objectives only"
@@ -70,7 +72,7 @@ class GramSweep(Sweep):
             grad_bD = self._product("push", block.factor_bD, batch_DD)
             here = block.targets
             grad_bD.index_add_(0, here.places, pulled_mD[here.rows] * here.is_here.unsqueeze(1))
-            yield block.columns, self._tangent(grad_bD, block)
+            yield block.columns, self._tangent(grad_bD, block, applies)
             if self.carries_gram:
                 add_centred_gram(upper_DD, self._in_product_dtype("rows", self._units(block.columns)[0]))
         if self.carries_gram:

@@ -24,6 +24,12 @@ from partial_fc.world import World
 
 _tangent_gradient = fused_on_gpus(cosine.tangent_gradient)
 
+
+@fused_on_gpus
+def _tangent_gradient_or_zero(grad_bD: Tensor, unit_bD: Tensor, norm_b1: Tensor | None, applies: Tensor) -> Tensor:
+    return torch.where(applies, cosine.tangent_gradient(grad_bD, unit_bD, norm_b1), 0.0)
+
+
 CPU_BLOCK_ELEMENTS = 1 << 20  # of a block's cosines, or of its rows if they are more: 4 MiB, to stay in cache
 GPU_BLOCK_ELEMENTS = 1 << 26  # 256 MiB: large enough to fill the machine, small beside the weights
 
@@ -116,9 +122,12 @@ class Sweep:
         """``(N,)``: this shard's sum of squared cosines over all classes but the targets."""
         return self.own_sum_over_negatives(Tensor.square_)
 
-    def row_gradients(self, slopes: Slopes, gain: Tensor) -> Iterator[tuple[Columns, Tensor]]:
+    def row_gradients(
+        self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None
+    ) -> Iterator[tuple[Columns, Tensor]]:
         """Block by block, columns and their rows' gradient ``(b, D)``, of the SUM over the batch times ``gain``.
 
+        It is 0 where ``applies``, ``()`` bool, is False, even if the loss is not finite.
         A block's gradient may be overwritten, and its rows too: nothing needs them any more. All blocks are to be
         taken, on every rank; the embeddings' gradient is made on the way.
         """
@@ -129,7 +138,7 @@ class Sweep:
             slopes_Nb = self._in_product_dtype("slopes", slopes_Nb)
             grad_ND += self._product("pull", slopes_Nb, block.factor_bD)
             grad_bD = self._product("push", slopes_Nb.T, self.factor_ND).mul_(gain)
-            yield block.columns, self._tangent(grad_bD, block)
+            yield block.columns, self._tangent(grad_bD, block, applies)
         self._send(grad_ND.mul_(gain))
 
     def embedding_gradient(self) -> Float[Tensor, "n D"]:
@@ -212,12 +221,16 @@ class Sweep:
             return torch.mm(left, right, out_dtype=wide.dtype, out=wide)
         return wide.copy_(torch.mm(left, right, out=self.scratch(name, shape, left)))
 
-    def _tangent(self, grad_bD: Tensor, block: Block) -> Tensor:
+    def _tangent(self, grad_bD: Tensor, block: Block, applies: Tensor | None) -> Tensor:
         """:func:`cosine.tangent_gradient` of a block; on a CPU in place, with the buffers of every block."""
         if grad_bD.is_cuda:
-            return _tangent_gradient(grad_bD, block.unit_bD, block.norm_b1)
+            if applies is None:
+                return _tangent_gradient(grad_bD, block.unit_bD, block.norm_b1)
+            return _tangent_gradient_or_zero(grad_bD, block.unit_bD, block.norm_b1, applies)
         products_bD = torch.mul(grad_bD, block.unit_bD, out=self.scratch("products", grad_bD.shape, grad_bD))
         grad_bD.addcmul_(products_bD.sum(dim=1, keepdim=True), block.unit_bD, value=-1)
+        if applies is not None:
+            grad_bD.masked_fill_(~applies, 0.0)
         return grad_bD if block.norm_b1 is None else grad_bD.div_(block.norm_b1)
 
     def _columns(self, drawn: Any) -> Any:

@@ -31,9 +31,11 @@ class _Update(NamedTuple):
     step: int
     applies: Tensor | None
 
-    def is_in_place(self, state_cD: Tensor, dtype: torch.dtype) -> bool:
-        """Whether computing in ``dtype`` overwrites the state itself: a slice of it, which is not needed any more."""
-        return isinstance(self.columns, slice) and state_cD.dtype == dtype and self.applies is None
+    def number(self, value: float, otherwise: float, like: Tensor) -> float | Tensor:
+        """``value``, or ``otherwise`` where the update does not apply."""
+        if self.applies is None:
+            return value
+        return torch.where(self.applies, like.new_full((), value), like.new_full((), otherwise))
 
 
 class RowOptimizer(nn.Module):
@@ -83,14 +85,16 @@ class RowOptimizer(nn.Module):
     ) -> None:
         """Move the rows at ``columns`` against the summed gradient ``grad_bD`` and back to unit length.
 
-        Where ``applies`` is False on the device, rows and state stay as they are; the host does not wait for it.
+        Where ``applies`` is False on the device, ``grad_bD`` is to be 0 there; then rows and state stay bitwise equal,
+        by rates of 0 and decays of 1, and the host does not wait to learn of it.
         """
         update = _Update(columns, step, applies)
-        moved_bD = self._read("rows", rows_cD, update, grad_bD)
+        moved_bD = self._read("rows", rows_cD, columns, grad_bD)
         if self.weight_decay:
-            moved_bD.mul_(1.0 - self.learning_rate * self.weight_decay)
-        rate = moved_bD.new_full((), self.learning_rate)  # a number would be compiled into the kernel, each anew
-        moved_bD = _stepped_(moved_bD, self._direction(update, grad_bD), rate)
+            moved_bD.mul_(update.number(1.0 - self.learning_rate * self.weight_decay, 1.0, moved_bD))
+        # A tensor in any case: a number would be compiled into the kernel, each anew.
+        rate = moved_bD.new_full((), 1.0) * update.number(self.learning_rate, 0.0, moved_bD)
+        moved_bD = _stepped_(moved_bD, self._direction(update, grad_bD), rate, applies)
         self._store(rows_cD, update, moved_bD, _ROWS)
 
     def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
@@ -107,14 +111,14 @@ class RowOptimizer(nn.Module):
         self, state_cD: Tensor, update: _Update, decay: float, added_bD: Tensor, weight: float, stream: int
     ) -> Tensor:
         """``decay · state + weight · added`` of the columns, which becomes their state."""
-        moment_bD = self._read(f"moment {stream}", state_cD, update, added_bD).mul_(decay).add_(added_bD, alpha=weight)
+        moment_bD = self._read(f"moment {stream}", state_cD, update.columns, added_bD)
+        moment_bD.mul_(update.number(decay, 1.0, moment_bD)).add_(added_bD, alpha=weight)
         self._store(state_cD, update, moment_bD, stream)
         return moment_bD
 
-    def _read(self, name: str, state_cD: Tensor, update: _Update, like: Tensor) -> Tensor:
+    def _read(self, name: str, state_cD: Tensor, columns: Columns, like: Tensor) -> Tensor:
         """The columns in the dtype of ``like``, to be overwritten."""
-        columns = update.columns
-        if update.is_in_place(state_cD, like.dtype):
+        if _is_in_place(state_cD, columns, like.dtype):
             return state_cD[columns]
         if isinstance(columns, slice):
             return self._scratch(name, like.shape, like).copy_(state_cD[columns])
@@ -124,13 +128,11 @@ class RowOptimizer(nn.Module):
     def _store(self, state_cD: Tensor, update: _Update, values_bD: Tensor, stream: int) -> None:
         """Make ``values_bD``, computed in what :meth:`_read` gave, the columns' state."""
         columns = update.columns
-        if update.is_in_place(state_cD, values_bD.dtype):
+        if _is_in_place(state_cD, columns, values_bD.dtype):
             return
         if state_cD.dtype == torch.bfloat16 != values_bD.dtype:
             keys_b = row_keys(self.first_class + _numbers(columns, state_cD), self.seed, update.step, stream)
             values_bD = _rounded(values_bD, keys_b)
-        if update.applies is not None:
-            values_bD = torch.where(update.applies, values_bD.to(state_cD.dtype), state_cD[columns])
         if isinstance(columns, Tensor):
             state_cD.index_copy_(0, columns, values_bD.to(state_cD.dtype))
         else:
@@ -219,13 +221,18 @@ class RowAdamW(RowOptimizer):
         first_bD = self._moment(first_cD, update, beta_1, grad_bD, 1.0 - beta_1, _FIRST_MOMENT)
         second_bD = self._moment(second_cD, update, beta_2, square_bD, 1.0 - beta_2, _SECOND_MOMENT)
         updates_c[update.columns] += 1 if update.applies is None else update.applies
-        updates_b1 = updates_c[update.columns].to(grad_bD.dtype).unsqueeze(1)
+        updates_b1 = updates_c[update.columns].clamp(min=1).to(grad_bD.dtype).unsqueeze(1)
         root_bD = (second_bD / (1.0 - beta_2**updates_b1)).sqrt_().add_(self.eps)
         return (first_bD / (1.0 - beta_1**updates_b1)).div_(root_bD)
 
 
 _stepped_ = fused_on_gpus(step_on_sphere_)
 _rounded = fused_on_gpus(rounded_to_bfloat16)
+
+
+def _is_in_place(state_cD: Tensor, columns: Columns, dtype: torch.dtype) -> bool:
+    """Whether what is computed of these columns in ``dtype`` overwrites the state itself."""
+    return isinstance(columns, slice) and state_cD.dtype == dtype
 
 
 def _numbers(columns: Columns, rows: Tensor) -> Tensor:

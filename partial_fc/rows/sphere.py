@@ -6,19 +6,26 @@ Legend: ``c`` rows of this rank, ``b`` of one block, ``D`` dimensions.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 _RETRACTED_AT_ONCE = 4096  # rows
 
 
 def step_on_sphere_(
-    rows_bD: Float[Tensor, "b D"], direction_bD: Float[Tensor, "b D"], learning_rate: Float[Tensor, ""]
+    rows_bD: Float[Tensor, "b D"],
+    direction_bD: Float[Tensor, "b D"],
+    learning_rate: Float[Tensor, ""],
+    applies: Bool[Tensor, ""] | None = None,
 ) -> Float[Tensor, "b D"]:
-    """``(w - η u) / |w - η u|``, in place. A zero row that is not moved stays one."""
+    """``(w - η u) / |w - η u|``, in place; where ``applies`` is False, with η = 0, ``w`` as it is.
+
+    A zero row that is not moved stays one.
+    """
     rows_bD.addcmul_(direction_bD, learning_rate, value=-1)
     norm_b1 = torch.linalg.vector_norm(rows_bD, dim=1, keepdim=True)
-    return rows_bD.div_(norm_b1.clamp_(min=torch.finfo(norm_b1.dtype).tiny))
+    norm_b1 = norm_b1.clamp_(min=torch.finfo(norm_b1.dtype).tiny)
+    return rows_bD.div_(norm_b1 if applies is None else torch.where(applies, norm_b1, 1.0))
 
 
 @torch.no_grad()
