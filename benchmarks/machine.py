@@ -57,7 +57,7 @@ def this_machine(device: str) -> Machine:
         processor_flags=[flag for flag in NOTED_CPU_FLAGS if flag in _cpu_field("flags").split()],
         cores=len(os.sched_getaffinity(0)),
         threads=torch.get_num_threads(),
-        memory_gibibytes=round(_total_memory_bytes() / GIBIBYTE),
+        memory_gibibytes=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIBIBYTE),
         gpu=torch.cuda.get_device_name() if on_gpu else "",
         gpus=torch.cuda.device_count() if on_gpu else 0,
         system=f"{platform.system()} {platform.release().partition('-')[0]}",
@@ -70,7 +70,3 @@ def this_machine(device: str) -> Machine:
 def _cpu_field(name: str) -> str:
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
-
-
-def _total_memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -9,7 +9,6 @@ identities that are mistaken for each other most often, some images of the one b
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from benchmarks.arguments import parser
 from benchmarks.documents import table
 from data_pipeline.checking.contact_sheet import GAP_PIXELS, PAPER, Row, strip
 from data_pipeline.source import Source
@@ -42,13 +42,19 @@ Mistakes = Counter[tuple[int, int]]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, draw the picture where one is asked for, and return 0."""
-    arguments = _parser().parse_args(argv)
+    options = parser("mistakes", __doc__)
+    options.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="config.yaml and checkpoints/")
+    options.add_argument("--data", type=Path, required=True, help="the held-out set")
+    options.add_argument("--picture", type=Path, help="a PNG of the pairs of identities mistaken most often")
+    arguments = options.parse_args(argv)
     source = assembly.open_held_out(arguments.data)
     labels_N = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
     embedded = {str(run_dir): unit_embeddings(run_dir, source) for run_dir in arguments.run_dirs}
     embedded["all of them joined"] = normalize(torch.cat([*embedded.values()], dim=1))
     found = {name: mistakes(unit_ND, labels_N) for name, unit_ND in embedded.items()}
-    print(table(["embedding", "rank-1", "mistaken"], _rows(found, len(labels_N))))
+    counts = {name: counter.total() for name, counter in found.items()}
+    rows = [[name, f"{1 - count / len(labels_N):.4f}", f"{count:,}"] for name, count in counts.items()]
+    print(table(["embedding", "rank-1", "mistaken"], rows))
     *_, joint = found.values()
     print(spread(joint))
     if arguments.picture is not None and joint:
@@ -91,7 +97,11 @@ def spread(found: Mistakes) -> str:
 
 def picture(source: Source, pairs: Sequence[tuple[int, int]]) -> Image.Image:
     """A row for each pair of identities: some images of the one, a gap, some of the other."""
-    rows = [[_strip(source, label) for label in pair] for pair in pairs]
+    samples = {label: np.flatnonzero(source.labels == label) for pair in pairs for label in pair}
+    rows = [
+        [strip(source, Row(label, samples[label].size, samples[label][:SHOWN_IMAGES].tolist())) for label in pair]
+        for pair in pairs
+    ]
     gap, step = 6 * GAP_PIXELS, rows[0][0].height + GAP_PIXELS
     width = max(first.width + gap + second.width for first, second in rows)
     drawn = Image.new("RGB", (width, step * len(rows) - GAP_PIXELS), PAPER)
@@ -99,24 +109,6 @@ def picture(source: Source, pairs: Sequence[tuple[int, int]]) -> Image.Image:
         drawn.paste(first, (0, place * step))
         drawn.paste(second, (first.width + gap, place * step))
     return drawn
-
-
-def _strip(source: Source, label: int) -> Image.Image:
-    samples = np.flatnonzero(source.labels == label)
-    return strip(source, Row(label, samples.size, samples[:SHOWN_IMAGES].tolist()))
-
-
-def _rows(found: dict[str, Mistakes], num_images: int) -> list[list[str]]:
-    counts = {name: counter.total() for name, counter in found.items()}
-    return [[name, f"{1 - count / num_images:.4f}", f"{count:,}"] for name, count in counts.items()]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mistakes", description=__doc__.splitlines()[0])
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="config.yaml and checkpoints/")
-    parser.add_argument("--data", type=Path, required=True, help="the held-out set")
-    parser.add_argument("--picture", type=Path, help="a PNG of the pairs of identities mistaken most often")
-    return parser
 
 
 if __name__ == "__main__":

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from data_pipeline.files.whole_file import WholeFile
 
 Kind = TypeVar("Kind")
+Case = TypeVar("Case")
+Settings = Mapping[str, Any]
 
 
 class CaseError(RuntimeError):
@@ -37,3 +43,77 @@ def read_json(path: Path, kind: type[Kind]) -> Kind:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
         raise ValueError(f"{path} is no {kind.__name__.lower()} ({why}): remove it to measure again") from error
+
+
+class SweepError(CaseError):
+    """A case that ended without a result, as every other one would."""
+
+
+def unfinished(planned: Mapping[str, Settings], folder: Path, kept: Callable[[Path], Settings]) -> list[str]:
+    """The names in `planned` that have no result in `folder`; `kept` tells a result's settings.
+
+    ValueError where a result is there but from other settings: figures of two settings must not share a table.
+    """
+    waiting = []
+    for name, here in planned.items():
+        path = folder / f"{name}.json"
+        there = kept(path) if path.exists() else None
+        if there is None:
+            waiting.append(name)
+        elif differing := [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]:
+            named = ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in differing)
+            raise ValueError(f"{path} comes from other settings ({named}): remove it")
+    return waiting
+
+
+def sweep(waiting: Mapping[str, Case], folder: Path, measured: Callable[[Case], tuple[Mapping[str, Any], str]]) -> int:
+    """Measure all that is `waiting` and keep it in `folder`: 1 where a case failed, else 0.
+
+    `measured` gives the result and what a reader is told of it. A case that cannot be measured here (ValueError) is
+    left out, one that fails (CaseError) is left for the next start; a SweepError ends the sweep. What another sweep is
+    at, or has done, is passed over.
+    """
+    failures = 0
+    for number, (name, case) in enumerate(waiting.items(), 1):
+        path, began = folder / f"{name}.json", time.perf_counter()
+        with claimed(path) as is_ours:
+            if not is_ours or path.exists():
+                continue
+            print(f"[{number}/{len(waiting)}] {name}", flush=True)
+            try:
+                result, told = measured(case)
+            except ValueError as error:
+                print(f"    left out: {error}", flush=True)
+            except CaseError as error:
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+                failures += 1
+                if isinstance(error, SweepError):
+                    break
+            else:
+                write_json(result, path)
+                print(f"{told}\n  in {time.perf_counter() - began:.0f} s", flush=True)
+    return 1 if failures else 0
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process, and no other, may make the result at `path`. A process that dies lets go of its claim."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    claim = path.with_suffix(".claim")
+    with claim.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            claim.unlink(missing_ok=True)
+
+
+def print_plan(planned: Mapping[str, str], waiting: Mapping[str, object]) -> None:
+    """Tell what is planned, a line each, and what of it is there."""
+    for name, line in planned.items():
+        print(f"{'to do' if name in waiting else 'done':6}{name:42}{line}")
+    print(f"{len(waiting)} of {len(planned)} to do")

@@ -14,16 +14,25 @@ from benchmarks.results import CaseError
 from launch.assembly.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
+NARROW = Path(__file__).with_name("narrow.yaml")
 LOOK_SECONDS = 0.25
 Report = dict[str, Any]
+Watch = Callable[[int], object]
 
 
 class TrainingError(CaseError):
     """The trainer ended with an error, which stands in the log that the message names."""
 
 
-def run_trainer(words: Sequence[str], log: Path, watch: Callable[[int], object] = lambda process: None) -> int:
-    """The exit code of the trainer with these words; all that it prints goes into `log`.
+def trainer_words(config: Path, settings: Mapping[str, Any], nproc: str) -> list[str]:
+    """The trainer's arguments: a configuration, and what differs from it by dotted key. Paths become absolute."""
+    values = {key: str(value.resolve()) if isinstance(value, Path) else value for key, value in settings.items()}
+    overrides = (f"{key}={json.dumps(value)}" for key, value in values.items())  # JSON is YAML
+    return [str(config), "--nproc", nproc, *(word for override in overrides for word in ("--set", override))]
+
+
+def run_trainer(words: Sequence[str], log: Path, watch: Watch = lambda process: None) -> int:
+    """The exit code of the trainer with these arguments; all that it prints goes into `log`.
 
     `watch` gets its process four times a second. The trainer ends before this call does, whatever ends the call.
     """
@@ -44,14 +53,13 @@ def run_trainer(words: Sequence[str], log: Path, watch: Callable[[int], object] 
 
 
 def train(
-    settings: Mapping[str, Any], run_dir: Path, *, ranks: int, watch: Callable[[int], object] = lambda process: None
+    settings: Mapping[str, Any], run_dir: Path, *, ranks: int, watch: Watch = lambda process: None
 ) -> list[Report]:
-    """The reports of a training with these settings in the new folder `run_dir`. TrainingError where it fails."""
-    config, log = run_dir.with_name(f"{run_dir.name}.yaml"), run_dir.with_name(f"{run_dir.name}.log")
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(json.dumps({**settings, "run_dir": str(run_dir.resolve())}))  # JSON is YAML
-    if code := run_trainer([str(config.resolve()), "--nproc", str(ranks)], log, watch):
-        raise TrainingError(f"partial-fc train {config} ended with exit code {code}: see {log}")
+    """The reports of a training of the narrow network in the new folder `run_dir`. TrainingError where it fails."""
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    log = run_dir.with_name(f"{run_dir.name}.log")
+    if code := run_trainer(trainer_words(NARROW, {**settings, "run_dir": run_dir}, str(ranks)), log, watch):
+        raise TrainingError(f"the training into {run_dir} ended with exit code {code}: see {log}")
     return reports(run_dir)
 
 

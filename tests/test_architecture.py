@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 MATHS = {"__future__", "collections", "dataclasses", "fractions", "functools", "jaxtyping", "math", "torch", "typing"}
 NOT_SOURCES = {"tests", "build", "dist"}
 FORMATS = ("folders", "recordio", "table", "tar", "verification_bin")
-BENCHMARKS = ("classifier", "data", "losses", "opening", "scale")
+BENCHMARKS = ("classifier", "data", "losses", "scale")
 
 
 def rooms(package: str, *names: str) -> set[str]:
@@ -24,7 +24,7 @@ def rooms(package: str, *names: str) -> set[str]:
 LIBRARIES = {"partial_fc", "data_pipeline"}
 MEASURING = rooms(  # what every benchmark may use
     *("benchmarks", "arguments", "documents", "machine", "memory", "plot_style", "probes", "processes", "results"),
-    *("sweeps", "trainer", "workers"),
+    *("trainer", "workers"),
 )
 LAYERS = {  # a package, and the project's packages that it may import; the longest name that fits a module holds
     "partial_fc.functional": {"partial_fc.functional"},
@@ -229,7 +229,7 @@ def test_every_source_file_is_looked_at() -> None:
         ("data_pipeline.loader.image_loader", "from data_pipeline.formats.by_path import source_at"),
         ("data_pipeline.source", "from data_pipeline.sets import joined"),
         ("data_pipeline.converting.parts", "import pyarrow"),
-        ("benchmarks.losses.runs", "from benchmarks.scale import training"),
+        ("benchmarks.losses.runs", "from benchmarks.scale import tables"),
         ("launch.pages.report", "from launch.config.run import Config"),
         ("launch.train", "from launch.commands import plan"),
         ("launch.train", "from prometheus_client import Gauge"),

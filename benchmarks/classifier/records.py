@@ -9,9 +9,17 @@ from typing import Any
 
 from benchmarks.classifier.case import OURS, Case
 from benchmarks.classifier.ceilings import Ceilings, Floors
-from benchmarks.classifier.ranks import Footprint
 from benchmarks.machine import Machine
 from benchmarks.results import read_json
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one rank took, in bytes. The peak is above what its process held before the classifier was made."""
+
+    peak_bytes: int
+    weight_bytes: int
+    state_bytes: int
 
 
 @dataclass(frozen=True)
@@ -73,18 +81,20 @@ class Record:
     date: str
 
     @property
+    def _another_kind(self) -> Measurement | None:
+        return None if self.case.against == OURS else self.against
+
+    @property
     def times_faster(self) -> float | None:
         """The median step of another kind of classifier over ours."""
-        if self.against is None or self.case.against == OURS:
-            return None
-        return self.against.median_seconds / self.ours.median_seconds
+        other = self._another_kind
+        return None if other is None else other.median_seconds / self.ours.median_seconds
 
     @property
     def share_of_memory(self) -> float | None:
         """Our peak over that of another kind of classifier."""
-        if self.against is None or self.case.against == OURS:
-            return None
-        return self.ours.peak_bytes / self.against.peak_bytes
+        other = self._another_kind
+        return None if other is None else self.ours.peak_bytes / other.peak_bytes
 
     @property
     def times_per_class(self) -> float | None:

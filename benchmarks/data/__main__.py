@@ -35,7 +35,6 @@ PART = "data"
 OURS = "ImageLoader"
 IMAGES_OF_EACH = 10  # of a synthetic person
 FIRST_MEASURED_STEP = 3  # of the training; those before it find everything cold
-WIDTH = 16
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,18 +99,18 @@ def waiting(task: Task, path: Path, run_dir: Path, steps: int) -> dict[str, Any]
     One thread decodes, as `data.decode_threads` has it by default.
     """
     settings = {
-        "data": {"train": str(path.resolve()), "image_size": task.side, "augmentation": {"mirror": 0.5}},
-        "backbone": {"name": "r18", "width": WIDTH, "embedding_dim": 128, "compile": False, "autocast": "float32"},
-        "schedule": {
-            "epochs": (FIRST_MEASURED_STEP + steps) * task.batch / len(task.source),
-            "batch_size": task.batch,
-            "warmup_epochs": 0,
-        },
-        "report": {"every_steps": 1, "prometheus": False},
+        "data.train": path,
+        "data.image_size": task.side,
+        "backbone.autocast": "float32",
+        "classifier.products": "float32",
+        "schedule.epochs": (FIRST_MEASURED_STEP + steps) * task.batch / len(task.source),
+        "schedule.batch_size": task.batch,
+        "schedule.warmup_epochs": 0,
+        "report.every_steps": 1,
     }
     reports = train(settings, run_dir, ranks=1)[FIRST_MEASURED_STEP:]
     return {
-        "name": f"r18 of width {WIDTH}, {task.source.num_classes:,} classes",
+        "name": f"r18 of width 16, {task.source.num_classes:,} classes",
         "batch": task.batch,
         "step_seconds": statistics.mean(report["step_seconds"] for report in reports),
         "wait_seconds": statistics.mean(report["data_wait_seconds"] for report in reports),

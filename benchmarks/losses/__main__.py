@@ -28,9 +28,8 @@ from benchmarks.documents import DOCS
 from benchmarks.losses.results import Result, curve, measures, typical_speed
 from benchmarks.losses.runs import EPOCHS, RUNS, Run, plan
 from benchmarks.machine import this_machine
-from benchmarks.results import CaseError, read_json
-from benchmarks.sweeps import SweepError, print_plan, sweep, unfinished
-from benchmarks.trainer import ROOT, reports, run_trainer
+from benchmarks.results import CaseError, SweepError, print_plan, read_json, sweep, unfinished
+from benchmarks.trainer import ROOT, reports, run_trainer, trainer_words
 from launch.assembly.run_folder import RunFolder
 from launch.errors import ExitCode
 
@@ -105,12 +104,10 @@ def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Re
         )
 
 
-def words(settings: Mapping[str, object], data: Path, run_dir: Path, nproc: str) -> list[str]:
-    """What the trainer's command line says. Values are JSON, which YAML reads."""
-    paths = {"run_dir": run_dir, "data.train": data / "background", "data.evaluate": data / "evaluation"}
-    places = {key: str(path.resolve()) for key, path in paths.items()}
-    overrides = [f"{key}={json.dumps(value)}" for key, value in {**settings, **places}.items()]
-    return [str(CONFIG), "--nproc", nproc, *(word for override in overrides for word in ("--set", override))]
+def words(settings: Mapping[str, Any], data: Path, run_dir: Path, nproc: str) -> list[str]:
+    """The trainer's arguments for one run."""
+    places = {"run_dir": run_dir, "data.train": data / "background", "data.evaluate": data / "evaluation"}
+    return trainer_words(CONFIG, {**settings, **places}, nproc)
 
 
 def _last_message(lines: Sequence[str]) -> str:

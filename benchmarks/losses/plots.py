@@ -8,7 +8,6 @@ and the tables between the markers of `docs/experiments.md`.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 import sys
@@ -20,26 +19,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from benchmarks.documents import with_part
-from benchmarks.losses.results import Result, by_name, read_results
+from benchmarks.arguments import parser
+from benchmarks.documents import DOCS, with_part
+from benchmarks.losses.results import PART, Result, by_name, read_results, tables
 from benchmarks.losses.runs import LOSSES, RUNS
 from benchmarks.losses.slopes import draw_slopes
-from benchmarks.losses.tables import PART, tables
 from benchmarks.plot_style import FAMILIES, figure_at
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 LABEL_GAP = 0.04  # of the height of the axes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw and write everything; 0 when done, 2 when the results or the document cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.losses.plots",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--docs", type=Path, default=DOCS, help="holds experiments.md and experiments/losses/")
-    folder = parser.parse_args(argv).docs
+    arguments = parser("losses.plots", __doc__)
+    arguments.add_argument("--docs", type=Path, default=DOCS, help="holds experiments.md and experiments/losses/")
+    folder = arguments.parse_args(argv).docs
     document = folder / "experiments.md"
     try:
         results = in_table_order(read_results(folder / "experiments" / "losses"))
@@ -57,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def in_table_order(results: Sequence[Result]) -> list[Result]:
-    """`results` as `loss_runs.RUNS` has them, those it no longer has at the end."""
+    """`results` as `runs.RUNS` has them, those it no longer has at the end."""
     place = {run.name: number for number, run in enumerate(RUNS)}
     return sorted(results, key=lambda result: (place.get(result.name, len(place)), result.name, result.seed))
 

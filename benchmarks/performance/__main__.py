@@ -32,8 +32,7 @@ from benchmarks.memory import available_bytes
 from benchmarks.performance.cases import cases
 from benchmarks.performance.plots import drawn
 from benchmarks.performance.tables import machine_part
-from benchmarks.results import read_json
-from benchmarks.sweeps import print_plan, sweep, unfinished
+from benchmarks.results import print_plan, read_json, sweep, unfinished
 
 PART = "performance"
 NO_RESULTS = "No results yet."

@@ -4,7 +4,7 @@
     python -m benchmarks.scale --document                        # the tables again, from what is there
 
 The set is made by `partial-fc pack synthetic` where DIR has none. Opening, the first batch and the shuffle are measured
-by processes of their own (`probes.py`), training by `partial-fc train` (`scale/training.py`). A finished part is kept
+by processes of their own (`probes.py`), training by `partial-fc train` itself. A finished part is kept
 in the JSON and not measured again; `--again opening` measures it again. Let nothing else run meanwhile.
 """
 
@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,16 +27,18 @@ from benchmarks.arguments import parser
 from benchmarks.documents import DOCS, write_part
 from benchmarks.machine import this_machine
 from benchmarks.probes import first_batch, opening, probed, shuffle
-from benchmarks.processes import used_cpu_seconds
+from benchmarks.processes import ranks_under, status_bytes, used_cpu_seconds
 from benchmarks.results import write_json
-from benchmarks.scale.tables import document_part
-from benchmarks.scale.training import OBJECTIVES, training, training_settings
-from benchmarks.trainer import TrainingError
+from benchmarks.scale.tables import TITLES, document_part
+from benchmarks.trainer import Report, TrainingError, train
 
 PART = "scale"
 PACKING = "packing.json"  # beside the set, which may be older than the figures of the rest
-PARTS = ("packing", "opening", "first_batch", "shuffle", *OBJECTIVES)
+PARTS = ("packing", "opening", "first_batch", "shuffle", *TITLES)
 OPENINGS = 5
+REPORTS = 60  # of a run
+WARMUP_STEPS = 20
+MEMORY = {"peak": "VmHWM", "own": "RssAnon"}
 Part = Callable[[], Any]
 
 
@@ -62,10 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parts(chosen: argparse.Namespace) -> dict[str, Part]:
     """The measurements by name, in the order in which they are made."""
     folder, sized = chosen.data, {"size": chosen.size, "batch": chosen.batch}
-    images, steps = chosen.identities * chosen.images, {"p2sgrad": chosen.steps, "adacos": chosen.softmax_steps}
 
-    def trained(objective: str) -> dict[str, Any]:
-        settings = training_settings(folder, objective=objective, images=images, steps=steps[objective], **sized)
+    def trained(objective: str, steps: int) -> dict[str, Any]:
+        epochs_per_step = chosen.batch / (chosen.identities * chosen.images)
+        settings = {
+            "data.train": folder,
+            "data.image_size": chosen.size,
+            "objective.name": objective,
+            "schedule.epochs": steps * epochs_per_step,
+            "schedule.batch_size": chosen.batch,
+            "schedule.warmup_epochs": min(WARMUP_STEPS, steps // 2) * epochs_per_step,
+            "report.every_steps": max(steps // REPORTS, 1),
+        }
         return training(settings, chosen.run_dir / objective, ranks=chosen.nproc)
 
     return {
@@ -73,7 +84,8 @@ def parts(chosen: argparse.Namespace) -> dict[str, Part]:
         "opening": lambda: [probed(opening, folder) for _ in range(OPENINGS)],
         "first_batch": lambda: probed(first_batch, folder, **sized, start_seconds=time.time()),
         "shuffle": partial(probed, shuffle, folder),
-        **{objective: partial(trained, objective) for objective in OBJECTIVES},
+        "p2sgrad": partial(trained, "p2sgrad", chosen.steps),
+        "adacos": partial(trained, "adacos", chosen.softmax_steps),
     }
 
 
@@ -114,6 +126,48 @@ def write_document(docs: Path) -> None:
     results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     body = "\n\n".join(document_part(result) for result in results if result.keys() >= set(PARTS)) or "No results yet."
     write_part(docs / "performance.md", PART, body)
+
+
+def training(settings: Mapping[str, Any], run_dir: Path, *, ranks: int) -> dict[str, Any]:
+    """Figures of a training with these settings on `ranks` ranks, and the most memory that each rank had.
+
+    `VmHWM` is the kernel's own mark of all that is resident; `RssAnon`, what is the process's alone and in no file, is
+    looked at four times a second. What a rank took in its last quarter of a second may be missing.
+    """
+    peaks: dict[int, dict[str, int]] = {}
+
+    def look(trainer: int) -> None:
+        for rank in ranks_under(trainer):
+            peak = peaks.setdefault(rank, dict.fromkeys(MEMORY.values(), 0))
+            peak |= {field: max(most, status_bytes(field, rank)) for field, most in peak.items()}
+
+    began = time.time()
+    reports = train(settings, run_dir, ranks=ranks, watch=look)
+    memory = {
+        f"{kind}_bytes_of_ranks": [peaks[rank][field] for rank in sorted(peaks)] for kind, field in MEMORY.items()
+    }
+    return {**figures(reports, began), **memory}
+
+
+def figures(reports: list[Report], began: float) -> dict[str, Any]:
+    """What the reports of a run say of it; `began` is when its command was started."""
+    first, last = reports[0], reports[-1]
+    step_seconds = [report["step_seconds"] for report in reports]
+    total_seconds = sum(report["interval_steps"] * report["step_seconds"] for report in reports)
+    waited_seconds = sum(report["interval_steps"] * report["data_wait_seconds"] for report in reports)
+    tenth = max(len(reports) // 10, 1)
+    return {
+        "steps": last["step"],
+        "batch": first["interval_images"] // first["interval_steps"],
+        "to_first_step_seconds": first["timestamp_seconds"] - first["interval_steps"] * first["step_seconds"] - began,
+        "images_per_second": statistics.median(report["images_per_second"] for report in reports),
+        "step_seconds": statistics.median(step_seconds),
+        "least_step_seconds": min(step_seconds),
+        "most_step_seconds": max(step_seconds),
+        "wait_share": waited_seconds / total_seconds,
+        "first_loss": statistics.mean(report["loss"] for report in reports[:tenth]),
+        "last_loss": statistics.mean(report["loss"] for report in reports[-tenth:]),
+    }
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,6 @@ from typing import Any
 
 from benchmarks.documents import table
 from benchmarks.machine import Machine
-from benchmarks.scale.training import OBJECTIVES
 
 GIGABYTE, MEGABYTE = 1e9, 1e6
 LONGEST_OPENING_SECONDS = 2.0
@@ -72,7 +71,7 @@ def training_table(result: Result) -> str:
     """A row for each objective."""
     columns = ("", "steps", "images/s", "s a step", "least to most", "waiting for data")
     more = ("peak of a rank, GB", "its own, GB", "first step after", "loss, first tenth", "last tenth")
-    return table((*columns, *more), [_training_row(name, result[name]["figures"]) for name in OBJECTIVES])
+    return table((*columns, *more), [_training_row(name, result[name]["figures"]) for name in TITLES])
 
 
 def _training_row(name: str, found: Result) -> tuple[str, ...]:

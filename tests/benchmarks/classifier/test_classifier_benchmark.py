@@ -13,7 +13,7 @@ from benchmarks.classifier import __main__ as classifier
 from benchmarks.classifier.__main__ import main
 from benchmarks.classifier.case import DENSE, OBJECTIVES, OURS, ROW_OPTIMIZERS, Case
 from benchmarks.classifier.contenders import contender
-from benchmarks.classifier.ranks import random_batch
+from benchmarks.classifier.measure import random_batch
 from benchmarks.classifier.records import Record
 from benchmarks.results import read_json
 from launch.planning import device_rates

@@ -13,12 +13,10 @@ from PIL import Image
 
 from benchmarks.losses import __main__ as losses
 from benchmarks.losses import plots
-from benchmarks.losses.results import Curve, Result, curve, read_results
+from benchmarks.losses.results import Curve, Result, curve, mean_and_spread, read_results, tables
 from benchmarks.losses.runs import ADACOS_SCALE, EPOCHS, LOSSES, NUM_CLASSES, ROW_STEP, RUNS, Run, plan
 from benchmarks.losses.slopes import SlopeLine, slope_lines, slopes_at_target
-from benchmarks.losses.tables import mean_and_spread, tables
-from benchmarks.results import read_json, write_json
-from benchmarks.sweeps import claimed
+from benchmarks.results import claimed, read_json, write_json
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.sets.noisy import NoisyLabels
 from launch import assembly

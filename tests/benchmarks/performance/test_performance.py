@@ -12,15 +12,13 @@ import torch
 from benchmarks import gpu
 from benchmarks.classifier.case import DENSE, OURS, Case
 from benchmarks.classifier.ceilings import Ceilings, held_bytes, needed_bytes, step_floors
-from benchmarks.classifier.ranks import Footprint
-from benchmarks.classifier.records import Measurement, Record, read_records
+from benchmarks.classifier.records import Footprint, Measurement, Record, read_records
 from benchmarks.machine import Machine, this_machine
 from benchmarks.performance import __main__ as performance
 from benchmarks.performance.cases import CLASSES, Aim, aims, cases, over_classes
 from benchmarks.performance.plots import lines_of, pictures
 from benchmarks.performance.tables import aims_table, cases_table, machine_part, per_class_table
-from benchmarks.results import read_json, write_json
-from benchmarks.sweeps import sweep, unfinished
+from benchmarks.results import read_json, sweep, unfinished, write_json
 
 MACHINE = Machine("Some CPU", ["avx2"], 2, 2, 24, "", 0, "Linux 6.1", "3.12.1", "2.13.0", "")
 CEILINGS = Ceilings(1e11, 3e11, 3e10)

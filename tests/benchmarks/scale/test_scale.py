@@ -11,7 +11,6 @@ import pytest
 from benchmarks.machine import this_machine
 from benchmarks.scale import __main__ as scale
 from benchmarks.scale.tables import rows_of_opening
-from benchmarks.scale.training import figures
 from benchmarks.trainer import TrainingError, train
 from data_pipeline.formats.recordio.source import RecordSource
 
@@ -117,7 +116,7 @@ def test_a_run_is_told_by_its_reports() -> None:
         }
         for number, seconds in ((1, 2.0), (2, 1.0), (3, 0.5))
     ]
-    found = figures(reports, began=90.0)
+    found = scale.figures(reports, began=90.0)
     assert (found["steps"], found["batch"], found["to_first_step_seconds"]) == (6, 10, 10.0)
     assert (found["images_per_second"], found["step_seconds"], found["wait_share"]) == (10.0, 1.0, 0.25)
     assert (found["least_step_seconds"], found["most_step_seconds"]) == (0.5, 2.0)
@@ -136,5 +135,5 @@ def test_an_opening_that_takes_too_long_is_said_to() -> None:
 @pytest.mark.processes
 def test_a_training_that_fails_names_its_log(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"ended with exit code 3: see .*run\.log"):
-        train({"data": {"train": "missing.rec"}}, tmp_path / "run", ranks=1)
+        train({"data.train": "missing.rec"}, tmp_path / "run", ranks=1)
     assert "missing.rec" in (tmp_path / "run.log").read_text()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.opening import __main__ as opening
-from benchmarks.opening.sets import FORMS, IMAGE
+from benchmarks import opening
+from benchmarks.opening import FORMS, IMAGE
 from data_pipeline.formats.by_path import source_at
 
 

@@ -1,1 +1,0 @@
-"""How fast data sets open."""
