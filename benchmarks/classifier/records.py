@@ -141,4 +141,4 @@ def _line(value: Any) -> str:
         return ", ".join(f"{name} {_line(each)}" for name, each in value.items())
     if isinstance(value, list):
         return " to ".join(map(_line, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
