@@ -13,11 +13,12 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from launch.assembly.run_folder import RunFolder
 from launch.config.classifier import DTYPES, ClassifierConfig
 from launch.config.objectives import ObjectiveConfig
 from launch.config.run import BackboneConfig
 from partial_fc import Objective, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World, backbones, sum_gradients
-from partial_fc.checkpoint.loading import load_backbone
+from partial_fc.checkpoint.loading import latest_checkpoint, load_backbone
 from partial_fc.objectives import OBJECTIVES
 
 
@@ -35,10 +36,14 @@ def network(section: BackboneConfig, image_size: int) -> nn.Module:
 
 
 def backbone(section: BackboneConfig, image_size: int, weights: Path | None = None) -> nn.Module:
-    """The network on the CPU, in channels-last order, with ``weights`` loaded where some are given."""
+    """The network on the CPU, in channels-last order, with ``weights`` loaded where some are given.
+
+    ``weights`` is a file, a checkpoint's folder or a run's folder, which stands for its last checkpoint.
+    """
     made = network(section, image_size)
     if weights is not None:
-        load_backbone(weights, made)
+        checkpoints = RunFolder(weights).checkpoints
+        load_backbone(latest_checkpoint(checkpoints) if checkpoints.is_dir() else weights, made)
     return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -31,7 +31,9 @@ class BackboneConfig(Section):
     checkpoint_activations: bool = Field(False, description="less memory for a third more time")
     compile: Literal["auto", True, False] = Field("auto", description="torch.compile; auto: where a compiler is found")
     autocast: Literal["bfloat16", "float32"] = "bfloat16"
-    weights: Path | None = Field(None, description="a state dict to start from: ours or arcface_torch's")
+    weights: Path | None = Field(
+        None, description="to start from: a run's folder or a state dict, ours or arcface_torch's"
+    )
 
     @field_validator("name")
     @classmethod

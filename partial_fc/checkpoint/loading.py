@@ -14,13 +14,12 @@ by class id, so a head saved by any number of ranks loads on any other. Files ar
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from partial_fc.checkpoint.networks import misfit
+from partial_fc.checkpoint.state_dicts import behind_prefix, state_dict_in, tensors_in
 from partial_fc.classifier import ShardedClassifier
 from partial_fc.rows.optimizers import RowAdamW, RowSGD
 
@@ -36,13 +35,16 @@ def latest_checkpoint(folder: Path) -> Path:
 
 
 def load_backbone(path: Path, backbone: nn.Module) -> None:
-    """Load a state dict file, or a checkpoint's folder, into ``backbone``. ValueError naming what does not fit."""
+    """Load a file of weights, in any of its wrappings, or a checkpoint's folder into ``backbone``.
+
+    ValueError that says in a line which network the weights are of, and what keeps them from fitting.
+    """
     file = path / "backbone.pt" if path.is_dir() else path
-    state = _tensors_in(file)
-    try:
-        backbone.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {file} do not fit this backbone: {error}") from error
+    state, wanted = state_dict_in(file), backbone.state_dict()
+    problem = misfit(state, wanted)
+    if problem:
+        raise ValueError(f"the weights in {file} do not fit this backbone: {problem}")
+    backbone.load_state_dict(behind_prefix(state, wanted) or {})
 
 
 def load_head(folder: Path, head: ShardedClassifier) -> None:
@@ -62,7 +64,7 @@ def load_head(folder: Path, head: ShardedClassifier) -> None:
     rows = {key: state[key] for key in _ROW_KEYS if key in state}
     for part in range(manifest["head_parts"]):
         file = folder / f"head-{part:05d}-of-{manifest['head_parts']:05d}.pt"
-        saved_part = _tensors_in(file)
+        saved_part = tensors_in(file)
         _copy_rows(range(*saved_part["classes"]), saved_part["state"], head.shard, rows)
         if part == 0:
             state.update({key: value for key, value in saved_part["state"].items() if key not in _ROW_KEYS})
@@ -70,21 +72,6 @@ def load_head(folder: Path, head: ShardedClassifier) -> None:
         head.load_state_dict({**state, **rows})
     except RuntimeError as error:
         raise ValueError(f"the head in {folder} was trained with another objective: {error}") from error
-
-
-def _tensors_in(file: Path) -> dict[str, Any]:
-    """What ``torch.save`` wrote, mapped and not read where it can be. ValueError for a file that is anything else."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing; expected weights written by torch.save")
-    try:
-        mappable = zipfile.is_zipfile(file)  # files from before torch 1.6 are not
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable)
-    except Exception as error:  # damaged bytes make the unpickler raise nearly anything
-        raise ValueError(
-            f"{file} cannot be read as tensors ({type(error).__name__}): it is damaged, or holds other things than "
-            "tensors, which are refused because loading them could run code"
-        ) from error
-    return state
 
 
 def _copy_rows(saved: range, source: dict[str, Tensor], wanted: range, target: dict[str, Tensor]) -> None:

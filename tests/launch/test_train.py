@@ -160,8 +160,9 @@ def test_a_run_can_start_from_the_weights_of_the_run_it_sets_aside(data: Path, t
     train.run(load_config(config, ["schedule.epochs=0.1"]))
     first = latest_checkpoint(tmp_path / "run" / "checkpoints")
     train.run(load_config(config, ["schedule.epochs=0.1", f"backbone.weights={first}"]))
-    assert latest_checkpoint(tmp_path / "run-1" / "checkpoints").name == first.name
-    assert latest_checkpoint(tmp_path / "run" / "checkpoints").name == first.name
+    train.run(load_config(config, ["schedule.epochs=0.1", f"backbone.weights={tmp_path / 'run'}"]))
+    for kept in ("run", "run-1", "run-2"):
+        assert latest_checkpoint(tmp_path / kept / "checkpoints").name == first.name
 
 
 def test_the_same_seed_gives_the_same_network_and_another_seed_another(data: Path, tmp_path: Path) -> None:
