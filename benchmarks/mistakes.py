@@ -27,6 +27,7 @@ from launch import assembly
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import load_config
 from launch.evaluation.embeddings import embeddings
+from launch.evaluation.held_out import HeldOut
 from partial_fc import World
 from partial_fc.checkpoint.loading import latest_checkpoint
 from partial_fc.functional.cosine import blocks
@@ -69,7 +70,8 @@ def unit_embeddings(run_dir: Path, source: Source) -> Tensor:
     folder, device = RunFolder(run_dir), local_device()
     config, weights = load_config(folder.config), latest_checkpoint(folder.checkpoints)
     backbone = assembly.backbone(config.backbone, config.data.image_size, weights).to(device)
-    return embeddings(config, backbone, source, World(), device, flip=False)[0].float().cpu()
+    held_out = HeldOut(source, np.empty(0, np.int64))
+    return embeddings(config, backbone, held_out, World(), device, flip=False).unit_ND.float().cpu()
 
 
 def mistakes(unit_ND: Tensor, labels_N: Tensor) -> Mistakes:

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.formats.verification_bin.source import BinSource
-from data_pipeline.sets.identities import identity_names
-from data_pipeline.source import Source
 from launch import assembly
 from launch.assembly.run_folder import RunFolder, refuse_inside_set
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
 from launch.errors import reported
-from launch.evaluation.lfw_pairs import PairList, read_pairs
+from launch.evaluation.held_out import HeldOut, open_identities, open_pair_set
 from launch.evaluation.results import evaluate_backbone, evaluate_pair_set
 from launch.evaluation.tables import print_pair_results, print_results
 from partial_fc.checkpoint.loading import latest_checkpoint
@@ -57,44 +55,35 @@ def run(arguments: argparse.Namespace) -> None:
     for path in (arguments.data, config.data.evaluate):
         if path is not None:
             refuse_inside_set("--out", out.path, path)
-    source, pairs = _opened(config, arguments)  # what cannot be used is refused before there is a process group
+    held_out = _opened(config, arguments)  # what cannot be used is refused before there is a process group
     weights = arguments.weights or latest_checkpoint(folder.checkpoints)
     backbone = assembly.backbone(config.backbone, config.data.image_size, weights)
     device = local_device()
     with process_group() as world:
-        backbone = backbone.to(device)
-        if isinstance(source, BinSource):
+        backbone, flip = backbone.to(device), arguments.flip
+        if isinstance(held_out.source, BinSource):
             path = out.evaluation_of(arguments.pairs)
-            of_pairs = evaluate_pair_set(config, backbone, source, world, device, path=path, flip=arguments.flip)
+            of_pairs = evaluate_pair_set(config, backbone, held_out, world, device, path=path, flip=flip)
             if world.rank == 0:
                 print_pair_results(of_pairs, arguments.pairs, path)
             return
         evaluation = evaluate_backbone(
-            config,
-            backbone,
-            source,
-            world,
-            device,
-            metrics=folder.metrics,
-            out=out,
-            flip=arguments.flip,
-            pairs=pairs,
+            config, backbone, held_out, world, device, metrics=folder.metrics, out=out, flip=flip
         )
         if world.rank == 0:
             print_results(evaluation, out)
 
 
-def _opened(config: Config, arguments: argparse.Namespace) -> tuple[Source, PairList | None]:
-    """The images to embed, those of a set of pairs where one is given, else the held-out ones; and a list of pairs."""
+def _opened(config: Config, arguments: argparse.Namespace) -> HeldOut:
+    """The images to embed and their pairs: those of a set of pairs where one is given, else the held-out ones."""
     if arguments.pairs is not None and arguments.pairs.suffix.lower() == ".bin":
         if arguments.data is not None:
             raise ConfigError(f"--data {arguments.data}: {arguments.pairs} has images of its own; give one of the two")
-        return BinSource(arguments.pairs), None
-    held_out = arguments.data or config.data.evaluate
-    if held_out is None:
+        return open_pair_set(arguments.pairs, config.data)
+    path = arguments.data or config.data.evaluate
+    if path is None:
         raise ConfigError(f"{RunFolder(arguments.run_dir).config} names no data.evaluate: give --data PATH")
-    source = assembly.open_held_out(held_out, config.data)
-    return source, arguments.pairs and read_pairs(arguments.pairs, source.labels, identity_names(source, held_out))
+    return open_identities(path, config.data, arguments.pairs)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ import torch
 
 from data_pipeline.source import Source
 from launch import assembly
-from launch.assembly.data import set_paths
+from launch.assembly.data import refuse_foreign_lists, set_paths
 from launch.assembly.run import Run
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import load_config, resolved_yaml
 from launch.config.run import Config
 from launch.errors import reported
+from launch.evaluation.held_out import damage_found, open_identities
 from launch.evaluation.results import evaluate_backbone
 from launch.evaluation.tables import print_results
 from launch.processes import keep_freed_memory
@@ -60,7 +61,10 @@ def run(config: Config) -> None:
 def _run(config: Config, folder: RunFolder) -> None:
     device, data = local_device(), config.data
     source = assembly.open_training_data(data, config.seed)
-    held_out = assembly.open_held_out(data.evaluate, data) if data.evaluate else None
+    held_out = open_identities(data.evaluate, data) if data.evaluate else None
+    refuse_foreign_lists(data, source, *([held_out.source] if held_out else []))
+    if held_out and data.evaluate and global_rank() == 0 and (said := damage_found(held_out, data.evaluate)):
+        print(said, flush=True)
     backbone = assembly.backbone(config.backbone, data.image_size, config.backbone.weights)
     with process_group() as world:
         parts = assembly.run(config, source, backbone, world, device)

@@ -51,6 +51,12 @@ def quarantined_samples(path: Path, source: Source) -> NDArray[np.int64]:
     return np.fromiter((line.sample for line in quarantined(path, source)), np.int64)
 
 
+def is_made_for(path: Path, source: Source) -> bool:
+    """Whether a list is of this very set. ValueError for a file that is no list."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        return _made_for(path, file.readline(HEAD_CHARACTERS).rstrip("\r\n")) == (len(source), fingerprint(source))
+
+
 def quarantined(path: Path, source: Source) -> Iterator[Quarantined]:
     """The lines of a list in the order of their samples; raises like :func:`quarantined_samples`."""
     with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
@@ -121,15 +127,20 @@ def _is_list(path: Path) -> bool:
 
 
 def _check_head(path: Path, line: str, source: Source) -> None:
-    head = HEAD.fullmatch(line)
-    if head is None:
-        raise ValueError(f"{path} begins with {line[:80]!r}: expected a list written by `partial-fc verify`")
-    made_for, given = (int(head[1]), head[2]), (len(source), fingerprint(source))
+    made_for, given = _made_for(path, line), (len(source), fingerprint(source))
     if made_for != given:
         raise ValueError(
             f"{path} was made for {made_for[0]:,} images of fingerprint {made_for[1]}, and this set has {given[0]:,} "
             f"of fingerprint {given[1]}: it is another set, or was changed; verify it again"
         )
+
+
+def _made_for(path: Path, line: str) -> tuple[int, str]:
+    """The count and the fingerprint of the set that a list with this first line is of."""
+    head = HEAD.fullmatch(line)
+    if head is None:
+        raise ValueError(f"{path} begins with {line[:80]!r}: expected a list written by `partial-fc verify`")
+    return int(head[1]), head[2]
 
 
 def _parsed(text: str) -> Quarantined | None:

@@ -5,7 +5,7 @@ batch by batch from the step alone (`order`, `augment`, `bad_images`): the step 
 Labels travel beside the images as int64.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,8 @@ from data_pipeline.augment.draws import Draws
 from data_pipeline.augment.geometry import geometry_parameters
 from data_pipeline.augment.pixels import pixel_parameters
 from data_pipeline.images.checks import checked_header
-from data_pipeline.loader.bad_images import BadImages
+from data_pipeline.images.headers import ImageHeader
+from data_pipeline.loader.bad_images import ANY_SIZE, BLACK_PIXEL, BadImages, image_or_problem
 from data_pipeline.loader.dali_graph import ImageFormat
 from data_pipeline.loader.decoded_batches import Batch, DecodedBatches
 from data_pipeline.loader.feed import BATCHES_AHEAD, BatchPlan, EncodedBatch
@@ -23,7 +24,7 @@ from data_pipeline.order.shuffled import SampleOrder, ShuffledOrder, rank_positi
 from data_pipeline.read_ahead import IMAGES_AHEAD, ReadAhead
 from data_pipeline.source import Source
 
-__all__ = ["BATCHES_AHEAD", "Batch", "BatchPlan", "ImageFormat", "ImageLoader", "sequential_batches"]
+__all__ = ["BATCHES_AHEAD", "Batch", "BatchPlan", "ImageFormat", "ImageLoader", "sequential_batches", "usable_batches"]
 
 MOST_NAMED = 8  # bad images in one message
 Drawn = tuple[NDArray[np.int64], NDArray[np.int64]]  # epochs and samples, as the order has them
@@ -134,6 +135,53 @@ def sequential_batches(
     chosen = np.asarray(samples, np.int64)
     feed = _InSequence(source, chosen, batch)
     return DecodedBatches(form, source.labels, feed, 0, num_threads) if chosen.size else iter(())
+
+
+def usable_batches(
+    source: Source,
+    form: ImageFormat,
+    samples: Sequence[int] | NDArray[np.int64],
+    *,
+    batch: int,
+    left_out: Collection[int] = (),
+    bad: dict[int, str],
+) -> Iterator[Batch]:
+    """As `sequential_batches`, with a black image for each one that is `left_out` or cannot be used.
+
+    `bad` gets the numbers of those that cannot be used, each with the reason, before their batch comes. So the other
+    images have the batches, and to the last bit the embeddings, that they would have in an undamaged set.
+    """
+    chosen = np.asarray(samples, np.int64)
+    feed = _WithStandIns(source, chosen, batch, left_out, bad)
+    return DecodedBatches(form, source.labels, feed, 0, 1) if chosen.size else iter(())
+
+
+class _WithStandIns:
+    """A feed of chosen images, with black ones for those that cannot be used."""
+
+    def __init__(
+        self, source: Source, chosen: NDArray[np.int64], batch: int, left_out: Collection[int], bad: dict[int, str]
+    ) -> None:
+        self._source, self._chosen, self._batch, self._left_out, self._bad = source, chosen, batch, left_out, bad
+
+    def encoded(self, step: int) -> EncodedBatch | None:
+        part = self._chosen[step * self._batch : (step + 1) * self._batch]
+        found = [self._image(sample) for sample in part.tolist()]
+        if not found:
+            return None
+        images, headers = zip(*found, strict=True)
+        return EncodedBatch(BatchPlan(part), list(images), list(headers))
+
+    def mark_bad(self, step: int, problems: dict[int, str]) -> None:
+        self._bad.update(problems)
+
+    def _image(self, sample: int) -> tuple[NDArray[np.uint8], ImageHeader]:
+        if sample not in self._left_out and sample not in self._bad:
+            image = image_or_problem(self._source, sample)
+            if not isinstance(image, str):
+                return image
+            self._bad[sample] = image
+        return BLACK_PIXEL, ANY_SIZE
 
 
 class _InSequence:

@@ -1,6 +1,6 @@
 """A run's parts, made from its configuration."""
 
-from launch.assembly.data import batch_shares, image_format, loader, open_held_out, open_training_data
+from launch.assembly.data import batch_shares, image_format, loader, open_held_out, open_training_data, quarantined
 from launch.assembly.model import autocast, backbone, compiled, head, network, objective, replicated, row_optimizer
 from launch.assembly.optimizer import optimizer, rate_setter
 from launch.assembly.run import run
@@ -20,6 +20,7 @@ __all__ = [
     "open_sinks",
     "open_training_data",
     "optimizer",
+    "quarantined",
     "rate_setter",
     "replicated",
     "row_optimizer",

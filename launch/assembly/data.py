@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from data_pipeline.augment.augmentation import Augmentation
-from data_pipeline.checking.quarantine import quarantined_samples
+from data_pipeline.checking.quarantine import is_made_for, quarantined_samples
 from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.table.names import GUESSED, ColumnError, ColumnNames
 from data_pipeline.formats.verification_bin.source import BinSource
@@ -63,16 +63,43 @@ def loader(
         size=world.size,
         seed=seed,
         augmentation=Augmentation(**section.augmentation.model_dump()),
-        quarantine=_quarantine(section.quarantine, source),
+        quarantine=quarantined(section, source),
         sample_order=_sample_order(section.images_per_identity_in_batch, source, batch_size, seed),
         num_threads=section.decode_threads,
     )
 
 
-def _quarantine(path: Path | None, source: Source) -> NDArray[np.int64]:
+def quarantined(section: DataConfig, source: Source) -> NDArray[np.int64]:
+    """The images of ``source`` in the lists of ``data.quarantine`` that are of it: each is of a set as it lies on disk.
+
+    A list may be of the training set or of the held-out one; see :func:`refuse_foreign_lists`.
+    """
+    found = [_quarantine(path, source) for path in _lists(section) if is_made_for(path, _on_disk(source))]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+
+
+def refuse_foreign_lists(section: DataConfig, *sources: Source) -> None:
+    """ValueError for a list of ``data.quarantine`` that was made for none of ``sources``."""
+    for path in _lists(section):
+        if not any(is_made_for(path, _on_disk(source)) for source in sources):
+            raise ValueError(
+                f"data.quarantine: {path} was made for another set than data.train and data.evaluate, or that set was "
+                "changed: let partial-fc verify make it again"
+            )
+
+
+def _lists(section: DataConfig) -> Sequence[Path]:
+    return [section.quarantine] if isinstance(section.quarantine, Path) else section.quarantine
+
+
+def _on_disk(source: Source) -> Source:
+    while isinstance(source, NoisyLabels | SelectedSource):
+        source = source.source
+    return source
+
+
+def _quarantine(path: Path, source: Source) -> NDArray[np.int64]:
     """The images listed in ``path``, by their numbers in ``source``: a list is of the set as it lies on disk."""
-    if path is None:
-        return np.empty(0, np.int64)
     listed = source.source if isinstance(source, NoisyLabels) else source
     if isinstance(listed, SelectedSource):
         return listed.samples_of(quarantined_samples(path, listed.source))

@@ -32,14 +32,22 @@ class DataConfig(Section):
     images_per_identity_in_batch: int | None = Field(
         None, ge=1, description="so many images of each identity of a batch; left out: all images shuffled"
     )
-    quarantine: Path | None = Field(
-        None, description="a list written by partial-fc verify: these images are replaced by others from the start"
+    quarantine: Path | tuple[Path, ...] = Field(
+        (),
+        description="a list written by partial-fc verify, or several, of the training set or the held-out one: these "
+        "images are replaced by others from the start, or left out",
     )
     most_bad_images: float = Field(
         0.01, ge=0, le=1, description="share of the images seen above which a run ends; ten are allowed, with 0 none"
     )
     decode_threads: int = Field(1, ge=1, description="per rank")
     augmentation: AugmentationConfig = AugmentationConfig(mirror=0.5)
+
+    @field_validator("quarantine", mode="before")
+    @classmethod
+    def _no_list(cls, given: Any) -> Any:
+        """Let ``data.quarantine=`` mean none."""
+        return () if given is None else given
 
     @field_validator("train", mode="before")
     @classmethod

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import logging
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from data_pipeline.loader.image_loader import sequential_batches
-from data_pipeline.source import Source
+from data_pipeline.loader.image_loader import usable_batches
 from launch import assembly
 from launch.config.run import Config
+from launch.evaluation.held_out import HeldOut, said_of_left_out
 from partial_fc import World
 from partial_fc.embedding import embed, gathered
 
 EMBED_BATCH = 128
+_log = logging.getLogger(__name__)
+
+
+class Embeddings(NamedTuple):
+    """Unit rows (N, D), and the labels and sample numbers (N,) of the images that could be used, on every rank."""
+
+    unit_ND: Tensor
+    labels_N: Tensor
+    samples_N: Tensor
 
 
 def embeddings(
-    config: Config, backbone: nn.Module, source: Source, world: World, device: torch.device, *, flip: bool
-) -> tuple[Tensor, Tensor]:
-    """Unit rows and labels of all images of ``source``, on every rank; each rank embeds its share of them."""
-    share = image_share(len(source), world.rank, world.size)
-    batches = sequential_batches(source, assembly.image_format(config.data, device), share, batch=EMBED_BATCH)
+    config: Config, backbone: nn.Module, held_out: HeldOut, world: World, device: torch.device, *, flip: bool
+) -> Embeddings:
+    """The embeddings of all usable images; each rank embeds its share of them, and names those that it cannot use."""
+    source = held_out.source
+    share, bad = image_share(len(source), world.rank, world.size), dict[int, str]()
+    left_out = set(held_out.left_out.tolist())
+    form = assembly.image_format(config.data, device)
+    batches = usable_batches(source, form, share, batch=EMBED_BATCH, left_out=left_out, bad=bad)
     dtype = torch.bfloat16 if config.backbone.autocast == "bfloat16" else None
-    return gathered(*embed(backbone, ((b.images, b.labels) for b in batches), device, dtype, flip), world)
+    unit_nD, _ = embed(backbone, ((b.images, b.labels) for b in batches), device, dtype, flip)
+    if bad:
+        _log.warning(said_of_left_out(held_out._replace(left_out=held_out.left_out[:0]), bad))
+    places = [place for place, sample in enumerate(share) if sample not in bad and sample not in left_out]
+    samples_n = torch.tensor(share, dtype=torch.int64)[places].to(device)
+    unit_ND, samples_N = gathered(unit_nD[places], samples_n, world)
+    return Embeddings(unit_ND, torch.from_numpy(source.labels).to(device)[samples_N], samples_N)
 
 
 def image_share(num_images: int, rank: int, size: int) -> range:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.source import Source
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import resolved_yaml
 from launch.config.run import Config
-from launch.evaluation.embeddings import embeddings
-from launch.evaluation.lfw_pairs import PairList
+from launch.evaluation.embeddings import Embeddings, embeddings
+from launch.evaluation.held_out import HeldOut, rows_of_pairs
 from launch.pages.report import PairPicture, write_report
 from partial_fc import World
 from partial_fc.evaluation import Evaluation, PairEvaluation, evaluate, evaluate_pairs
@@ -25,22 +25,25 @@ from partial_fc.functional.example_pairs import hardest_pairs
 def evaluate_backbone(
     config: Config,
     backbone: nn.Module,
-    source: Source,
+    held_out: HeldOut,
     world: World,
     device: torch.device,
     *,
     metrics: Path,
     out: RunFolder,
     flip: bool = False,
-    pairs: PairList | None = None,
 ) -> Evaluation:
-    """The measures of ``backbone`` on ``source``; rank 0 writes them and the report into ``out``.
+    """The measures of ``backbone`` on ``held_out``; rank 0 writes them and the report into ``out``.
 
     Each rank embeds its share of the images; all ranks hold all embeddings afterwards. ``metrics`` are the run's own,
     for the report's curves.
     """
-    unit_ND, labels_N = embeddings(config, backbone, source, world, device, flip=flip)
-    evaluation = evaluate(unit_ND, labels_N, world, *(pairs or ()))
+    found = embeddings(config, backbone, held_out, world, device, flip=flip)
+    if held_out.pairs is None:
+        evaluation = evaluate(found.unit_ND, found.labels_N, world)
+    else:
+        pairs_P2, _ = rows_of_pairs(held_out.pairs.pairs_P2, found.samples_N, len(held_out.source))
+        evaluation = evaluate(found.unit_ND, found.labels_N, world, pairs_P2, held_out.pairs.folds)
     if world.rank == 0:
         out.path.mkdir(parents=True, exist_ok=True)
         out.evaluation.write_text(json.dumps(evaluation.to_json(), indent=1) + "\n")
@@ -51,7 +54,7 @@ def evaluate_backbone(
             title=f"{config.run_dir.name}: {config.objective.name} on {identities}",
             config=resolved_yaml(config),
             metrics=_records(metrics),
-            pairs=_pictures(unit_ND, labels_N, source, evaluation.operating_threshold),
+            pairs=_pictures(found, held_out.source, evaluation.operating_threshold),
         )
     return evaluation
 
@@ -59,17 +62,19 @@ def evaluate_backbone(
 def evaluate_pair_set(
     config: Config,
     backbone: nn.Module,
-    source: BinSource,
+    held_out: HeldOut,
     world: World,
     device: torch.device,
     *,
     path: Path,
     flip: bool = False,
 ) -> PairEvaluation:
-    """The measures of ``backbone`` on the pairs of ``source``, over ten folds; rank 0 writes them to ``path``."""
-    unit_ND, _ = embeddings(config, backbone, source, world, device, flip=flip)
-    pairs_P2 = torch.arange(len(source)).reshape(-1, 2)
-    evaluation = evaluate_pairs(unit_ND, pairs_P2, torch.from_numpy(source.is_same))
+    """The measures of ``backbone`` on the pairs of a ``.bin``, over ten folds; rank 0 writes them to ``path``."""
+    assert isinstance(held_out.source, BinSource)
+    assert held_out.pairs is not None
+    found = embeddings(config, backbone, held_out, world, device, flip=flip)
+    pairs_P2, whole_P = rows_of_pairs(held_out.pairs.pairs_P2, found.samples_N, len(held_out.source))
+    evaluation = evaluate_pairs(found.unit_ND, pairs_P2, torch.from_numpy(held_out.source.is_same)[whole_P])
     if world.rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"flip": flip, **evaluation.to_json()}, indent=1) + "\n")
@@ -80,16 +85,18 @@ def _records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _pictures(unit_ND: Tensor, labels_N: Tensor, source: Source, threshold: float) -> list[PairPicture]:
+def _pictures(found: Embeddings, source: Source, threshold: float) -> list[PairPicture]:
+    pairs = hardest_pairs(found.unit_ND, found.labels_N, threshold)
+    samples = [found.samples_N[[pair.first, pair.second]].tolist() for pair in pairs]
     return [
         PairPicture(
-            source.read(pair.first).tobytes(),
-            source.read(pair.second).tobytes(),
+            source.read(first).tobytes(),
+            source.read(second).tobytes(),
             cosine=pair.cosine,
             same=pair.same,
             accepted=pair.accepted,
-            first_caption=f"identity {source.label(pair.first)}",
-            second_caption=f"identity {source.label(pair.second)}",
+            first_caption=f"identity {source.label(first)}",
+            second_caption=f"identity {source.label(second)}",
         )
-        for pair in hardest_pairs(unit_ND, labels_N, threshold)
+        for pair, (first, second) in zip(pairs, samples, strict=True)
     ]

@@ -339,14 +339,17 @@ def test_two_ranks_stop_together_when_training_diverges_and_one_says_so(config: 
 
 @pytest.mark.processes
 def test_what_only_the_second_rank_meets_is_said_by_it_alone(data: Path, tmp_path: Path) -> None:
-    """The first rank, which has no share of so few images, waits for a partner that is lost, and must not hang."""
-    tiny.write_records(tmp_path / "heldout" / "train.rec", tiny.HELD_OUT, damaged=[33])
-    content = tiny.tree(data, tmp_path / "run", data={"evaluate": str(tmp_path / "heldout")})
-    ended = tiny.partial_fc("train", tiny.write_config(tmp_path / "config.yaml", content), "--nproc", "2")
+    """The first rank, whose own port is free, waits for a partner that is lost, and must not hang."""
+    port = free_pair_of_ports()
+    content = tiny.tree(data, tmp_path / "run", report={"prometheus": True, "port": port})
+    with socket.create_server(("127.0.0.1", port + 1)):
+        ended = tiny.partial_fc("train", tiny.write_config(tmp_path / "config.yaml", content), "--nproc", "2")
     assert ended.returncode == 3
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("partial-fc: batch 0: 1 of 80 images cannot be used: ")
-    assert "heldout/train.rec key 34: truncated: " in line
+    assert line.startswith("partial-fc: ")
+    assert f"{port + 1}" in line
+    assert "report.port" in line
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.processes

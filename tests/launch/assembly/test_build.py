@@ -16,7 +16,6 @@ from data_pipeline.checking.quarantine import QuarantineWriter
 from data_pipeline.loader.image_loader import ImageLoader
 from data_pipeline.source import Source
 from launch import assembly
-from launch.assembly.data import _quarantine
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
@@ -266,6 +265,6 @@ def test_identities_with_few_images_are_left_out_and_a_quarantine_list_still_fit
     config = config_of(data, tmp_path, data=sections)
     source = tiny.training_data(config)
     assert source.num_classes == whole.num_classes
-    assert _quarantine(config.data.quarantine, source).tolist() == [3]
+    assert assembly.quarantined(config.data, source).tolist() == [3]
     with pytest.raises(ValueError, match="no identity has 9 images"):
         tiny.training_data(config_of(data, tmp_path, data={"least_images_per_identity": 9}))

@@ -1,0 +1,104 @@
+"""A set to measure on: looked at before anything is trained or embedded, with what is left out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data_pipeline.checking.problems import problems
+from data_pipeline.complaints import listed
+from data_pipeline.formats.verification_bin.source import BinSource
+from data_pipeline.sets.identities import identity_names
+from data_pipeline.source import Source
+from launch import assembly
+from launch.config.data import DataConfig
+from launch.evaluation.lfw_pairs import PairList, read_pairs
+
+_FOLDS = 10  # of a set of pairs with images of its own
+
+
+class HeldOut(NamedTuple):
+    """The images to measure on, the samples to leave out of them, and the pairs to tell apart where some are listed."""
+
+    source: Source
+    left_out: NDArray[np.int64]
+    pairs: PairList | None = None
+
+    @property
+    def usable_labels(self) -> NDArray[np.int64]:
+        """The labels of the images that are not left out."""
+        return np.delete(self.source.labels, self.left_out)
+
+
+def open_identities(path: Path, section: DataConfig, pairs: Path | None = None) -> HeldOut:
+    """The held-out set in ``path`` without what ``data.quarantine`` lists, and the list in ``pairs``.
+
+    ValueError for a set that has no pair of one identity, or none of two: nothing could be measured on it.
+    """
+    source = assembly.open_held_out(path, section)
+    wanted = None if pairs is None else read_pairs(pairs, source.labels, identity_names(source, path))
+    held_out = HeldOut(source, assembly.quarantined(section, source), wanted)
+    refuse_without_pairs(path, held_out.usable_labels)
+    return held_out
+
+
+def open_pair_set(path: Path, section: DataConfig) -> HeldOut:
+    """The pairs of a ``.bin``. ValueError where some of one identity, some of two, or ten in all are missing."""
+    source = BinSource(path)
+    genuine = int(source.is_same.sum())
+    impostor = source.is_same.size - genuine
+    if not genuine or not impostor or source.is_same.size < _FOLDS:
+        raise ValueError(
+            f"{path} has {genuine} pairs of one identity and {impostor} of two: nothing can be measured without both, "
+            f"nor with fewer than {_FOLDS} pairs"
+        )
+    pairs = PairList(torch.arange(len(source)).reshape(-1, 2), _FOLDS)
+    return HeldOut(source, assembly.quarantined(section, source), pairs)
+
+
+def refuse_without_pairs(path: Path, labels: NDArray[np.int64]) -> None:
+    """ValueError where no two images are of one identity, or no two of different ones."""
+    images_each = np.unique(labels, return_counts=True)[1]
+    if images_each.size < 2 or images_each.max() < 2:
+        raise ValueError(
+            f"{path} cannot be measured on: it has {labels.size:,} usable images of {images_each.size:,} identities, "
+            "and needs at least two identities, one of them with two images"
+        )
+
+
+def damage_found(held_out: HeldOut, path: Path) -> str | None:
+    """What will be left out of the set in ``path``, in a sentence; None where all of it can be used.
+
+    Reads every image and decodes none: an image that only the decoder refuses is found when it is embedded. ValueError
+    where nothing could be measured on the rest.
+    """
+    found = [problem for problem in problems(held_out.source, fast=True) if problem.sample not in held_out.left_out]
+    bad = np.union1d(held_out.left_out, [problem.sample for problem in found]).astype(np.int64)
+    if not bad.size:
+        return None
+    refuse_without_pairs(path, held_out._replace(left_out=bad).usable_labels)
+    return said_of_left_out(held_out, {problem.sample: problem.reason for problem in found})
+
+
+def said_of_left_out(held_out: HeldOut, bad: dict[int, str]) -> str:
+    """How many images are left out of a measurement, those of them that are ``bad`` by name."""
+    named = listed([f"{held_out.source.name(sample)}: {reason}" for sample, reason in sorted(bad.items())])
+    parts = [
+        f"{held_out.left_out.size:,} that data.quarantine lists" if held_out.left_out.size else "",
+        f"{len(bad):,} that cannot be used ({named})" if bad else "",
+    ]
+    return f"left out of the {len(held_out.source):,} held-out images: {' and '.join(filter(None, parts))}"
+
+
+def rows_of_pairs(pairs_P2: Tensor, samples_N: Tensor, num_images: int) -> tuple[Tensor, Tensor]:
+    """The pairs as rows of ``samples_N``, (P', 2), and which of the P these are, (P,): the others lack an image."""
+    rows = torch.full((num_images,), -1)
+    rows[samples_N.cpu()] = torch.arange(len(samples_N))
+    found_P2 = rows[pairs_P2]
+    whole_P = (found_P2 >= 0).all(1)
+    return found_P2[whole_P], whole_P
