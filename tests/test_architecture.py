@@ -47,7 +47,8 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
         "data_pipeline", "loader", "images", "order", "augment", "source", "hashing", "read_ahead"
     ),
     "data_pipeline.checking": rooms(
-        "data_pipeline", "checking", "images", "order", "sets", "formats", "source", "workers", "files"
+        *("data_pipeline", "checking", "images", "order", "sets", "formats", "source", "workers", "files"),
+        "loader",  # verify decodes as training does
     ),
     "data_pipeline.packing": rooms(
         "data_pipeline", "packing", "images", "sets", "formats", "synthetic", "source", "workers", "complaints", "files"

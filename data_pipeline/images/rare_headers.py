@@ -15,6 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 TIFF_PLACES = ((273, 279), (324, 325))  # tags of where strips, or tiles, begin, and of how long they are
+BITS_PER_SAMPLE = 258
 PNM_DIGITS = (b"P1", b"P2", b"P3")
 
 
@@ -26,6 +27,8 @@ def rare_size(name: str, encoded: bytes) -> tuple[int, int]:
     try:
         with plugin(_Whole(encoded), "") as image:
             size, end = image.size, outline_end(image, encoded)
+    except _UnfitError as error:
+        raise ValueError(f"wrong format: {error}, which DALI does not decode to pixels of 0 to 255") from error
     except _PastEndError as error:
         raise ValueError(f"truncated: {name}, its header {error}") from error
     except Image.DecompressionBombError as error:
@@ -38,6 +41,10 @@ def rare_size(name: str, encoded: bytes) -> tuple[int, int]:
 
 class _PastEndError(Exception):
     pass
+
+
+class _UnfitError(Exception):
+    """An image that DALI decodes to other pixels than were meant, or refuses so that its process may crash."""
 
 
 class _Whole(io.BytesIO):
@@ -62,6 +69,8 @@ def _bmp_end(image: Any, encoded: bytes) -> Any:
 
 def _pnm_end(image: Any, encoded: bytes) -> Any:
     codec, _, start, arguments = image.tile[0]
+    if codec.startswith("ppm") and arguments[1] not in (255, 65535):
+        raise _UnfitError(f"PNM of {arguments[1] + 1:,} levels")
     samples = image.width * image.height * len(image.getbands())
     if encoded.startswith(b"P4"):
         return start + (image.width + 7) // 8 * image.height
@@ -73,6 +82,10 @@ def _pnm_end(image: Any, encoded: bytes) -> Any:
 
 def _tiff_end(image: Any, encoded: bytes) -> Any:
     tags = image.tag_v2
+    if image.mode in ("F", "I"):
+        raise _UnfitError(f"TIFF of {'floating-point' if image.mode == 'F' else '32-bit'} numbers")
+    if BITS_PER_SAMPLE not in tags:
+        raise _UnfitError("TIFF without BitsPerSample, as two-colour ones may be")
     starts, sizes = next(places for places in TIFF_PLACES if places[0] in tags)
     return max(start + size for start, size in zip(tags[starts], tags[sizes], strict=True))
 

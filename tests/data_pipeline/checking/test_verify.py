@@ -75,6 +75,15 @@ def test_an_image_that_cannot_be_read_is_a_problem_like_others(source: RecordSou
     assert list(problems(gone)) == [Problem(1, "cannot be read: a.jpg is missing")]
 
 
+def test_what_the_decoder_of_training_refuses_is_a_problem_beside_others() -> None:
+    lzma = encoded("TIFF", compression="lzma")  # Pillow decodes it
+    source = Repeated(2 * CHUNK_IMAGES, JPEG, {3: lzma, 4: ValueError("lost"), 5: JPEG[:-2], CHUNK_IMAGES: lzma})
+    refused = f"cannot be decoded: DALI, which decodes in training, refuses its {len(lzma):,} bytes"
+    found = dict(problems(source, workers=1))
+    assert found.keys() == {3, 4, 5, CHUNK_IMAGES}
+    assert found[3] == found[CHUNK_IMAGES] == refused
+
+
 def test_chunks_end_at_a_number_of_images_or_of_bytes() -> None:
     small = list(chunks(Repeated(2 * CHUNK_IMAGES + 1, b"x", {3: ValueError("lost")})))
     assert [len(chunk.images) for chunk in small] == [CHUNK_IMAGES, CHUNK_IMAGES, 1]

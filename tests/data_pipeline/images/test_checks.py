@@ -139,6 +139,51 @@ def test_only_a_decode_finds_what_lies_inside_the_picture() -> None:
     assert found.startswith("cannot be decoded: JPEG, ")
 
 
+def cut_scan(content: bytes, share: float) -> bytes:
+    """A JPEG of which a part of the last scan is left, with an end mark."""
+    at = content.rindex(b"\xff\xda") + 14
+    return content[: at + int((len(content) - 2 - at) * share)].rstrip(b"\xff") + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"restart_marker_blocks": 3}, {"subsampling": 0}])
+def test_half_a_picture_with_an_end_mark_is_told_from_a_whole_one(mode: str, options: dict[str, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    for picture in (Image.fromarray(noise), PICTURE, PICTURE.resize((1, 1))):
+        whole = encoded("JPEG", picture.convert(mode), **options)
+        assert decoding_problem(whole) is None
+        assert decoding_problem(whole + b"more\xff\xd9") is None
+    for share in (0.05, 0.5, 0.95):
+        half = cut_scan(encoded("JPEG", Image.fromarray(noise).convert(mode), **options), share)
+        assert image_problem(half) is None, "its outline is whole"
+        assert kind_of(decoding_problem(half) or "") == "half a picture"
+
+
+def test_a_progressive_jpeg_that_lacks_scans_is_half_a_picture() -> None:
+    whole = encoded("JPEG", PICTURE, progressive=True)
+    starts = [at for at in range(len(whole)) if whole.startswith(b"\xff\xda", at)]
+    for scans in range(1, len(starts)):
+        half = whole[: starts[scans]] + b"\xff\xd9"
+        assert decoding_problem(half) == f"half a picture: JPEG, its {scans} scans do not bring all coefficients"
+
+
+def test_pixels_that_dali_would_not_bring_to_0_to_255_are_refused() -> None:
+    grey = np.asarray(PICTURE.convert("L"))
+    assert image_problem(b"P5 32 24 15\n" + bytes(grey // 16)) == (
+        "wrong format: PNM of 16 levels, which DALI does not decode to pixels of 0 to 255"
+    )
+    for picture, named in (
+        (Image.fromarray(grey.astype(np.float32)), "floating-point"),
+        (Image.fromarray(grey.astype(np.int32)), "32-bit"),
+        (PICTURE.convert("1"), "without BitsPerSample"),
+    ):
+        assert (image_problem(encoded("TIFF", picture)) or "").startswith("wrong format: TIFF ")
+        assert named in (image_problem(encoded("TIFF", picture)) or "")
+    deep = b"P5 32 24 65535\n" + (grey.astype(">u2") * 257).tobytes()
+    (batch,) = sequential_batches(Images([deep]), ImageFormat(24, 32), [0], batch=1)
+    assert np.abs(batch.images[0, 0].numpy() * 127.5 + 127.5 - grey).max() < 0.01
+
+
 def test_a_tiff_that_lies_on_its_side_is_fine() -> None:
     content = io.BytesIO()
     PICTURE.save(content, "TIFF", tiffinfo={274: 6})
