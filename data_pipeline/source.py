@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ class Source(ABC):
 
     labels: NDArray[np.int64]
     """The class of every image, shape (len,)."""
+    files: Sequence[Path] = ()
+    """What holds the images: files, or a folder of folders; nothing where they are made in memory."""
 
     @abstractmethod
     def read(self, sample: int) -> NDArray[np.uint8]:

@@ -35,6 +35,7 @@ def source_at(
     """
     paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
     source = _opened_all(paths, join, columns)
+    _refuse_repeated(source.files)
     if needs_table and columns != GUESSED and not any(map(_is_table, joined_sets(source))):
         raise ColumnError(f"{_asked(columns)}: {', '.join(map(str, paths))} is no table, which has columns")
     return source
@@ -49,6 +50,17 @@ def _opened_all(paths: Sequence[Path], join: Join, columns: ColumnNames) -> Sour
     if join == "merge" and len(suffixes) == 1 and suffixes <= set(TABLE_SUFFIXES):
         return _table(paths, columns)
     return JoinedSource([_opened(each, columns) for each in paths], join)
+
+
+def _refuse_repeated(files: Sequence[Path]) -> None:
+    """ValueError where two names are of one file or folder: each of its people would be two classes, or count twice."""
+    first_of: dict[str, Path] = {}
+    for file in files:
+        first = first_of.setdefault(os.path.realpath(file), file)
+        if first is not file:
+            raise ValueError(
+                f"{file} is named twice{'' if first == file else f', first as {first}'}: name each set once"
+            )
 
 
 def _asked(columns: ColumnNames) -> str:

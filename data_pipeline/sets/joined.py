@@ -30,6 +30,7 @@ class JoinedSource(View):
         if join not in ("offset", "merge"):
             raise ValueError(f"join {join!r}: expected 'offset' or 'merge'")
         self.sources, self.join = tuple(sources), join
+        self.files = [file for source in sources for file in source.files]
         self._starts = np.cumsum([0, *map(len, sources)])
         self.identities = None if join == "offset" else _merged_names(sources)
         if self.identities is not None:

@@ -29,7 +29,7 @@ class SelectedSource(View):
                 f"no identity has {least_images} images, the most that one has is {counts.max(initial=0)}: "
                 "choose a smaller number"
             )
-        self.source = source
+        self.source, self.files = source, source.files
         self.original_labels: NDArray[np.int64] = np.flatnonzero(is_kept)
         self._samples = _compact(np.flatnonzero(is_kept[source.labels]))
         new_labels = np.cumsum(is_kept) - 1

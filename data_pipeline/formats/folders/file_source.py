@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ class FileSource(Source):
         self, root: Path, paths: PackedTexts, labels: NDArray[np.int64], identities: PackedTexts | None
     ) -> None:
         self.root, self.paths, self.labels, self.identities = Path(root), paths, labels, identities
+        self.files: Sequence[Path] = (self.root,)
 
     def path(self, sample: int) -> str:
         """Where one image lies."""

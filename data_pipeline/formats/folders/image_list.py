@@ -39,7 +39,7 @@ class ListSource(FileSource):
             named_classes(lines.labels) if lines.has_names else (_numbered(lines, self.list_path), None)
         )
         super().__init__(self.list_path.parent, packed(lines.paths), labels, identities)
-        self._skipped = lines.skipped
+        self._skipped, self.files = lines.skipped, (self.list_path,)
         for sample in np.unique(np.linspace(0, len(self) - 1, FILES_TRIED).astype(np.int64)):
             if not Path(self.path(int(sample))).is_file():
                 raise FileNotFoundError(f"{self.name(int(sample))} is missing: paths are relative to the list's folder")

@@ -46,7 +46,7 @@ class RecordSource(Source):
         path_rec = Path(path_rec)
         if not path_rec.is_file():
             raise FileNotFoundError(f"{path_rec} is missing; expected a RecordIO file with its .idx beside it")
-        self._file = RecordFile(path_rec)
+        self._file, self.files = RecordFile(path_rec), (path_rec,)
         path_idx = path_rec.with_suffix(".idx")
         has_index = os.path.lexists(path_idx)
         keys, offsets = index_entries(path_idx) if has_index else scanned_entries(self._file)

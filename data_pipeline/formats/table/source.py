@@ -53,14 +53,14 @@ class TableSource(Source):
         columns: ColumnNames = GUESSED,
         cached_bytes: int = CACHED_BYTES,
     ) -> None:
-        self.paths = _table_paths(Path(path)) if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
-        first = table_file(self.paths[0])
-        where = str(self.paths[0])
-        self.image_column, self.label_column = chosen_columns(columns, first, self.paths[0])
+        self.files = _table_paths(Path(path)) if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
+        first = table_file(self.files[0])
+        where = str(self.files[0])
+        self.image_column, self.label_column = chosen_columns(columns, first, self.files[0])
         self._cached_bytes = cached_bytes
         rows, labels = [np.zeros(1, np.int64)], []
-        self._file_groups = np.zeros(len(self.paths) + 1, np.int64)  # the first group of each file
-        for at, each in enumerate(self.paths):
+        self._file_groups = np.zeros(len(self.files) + 1, np.int64)  # the first group of each file
+        for at, each in enumerate(self.files):
             file = table_file(each)
             self._check(file, first, each)
             rows.append(np.array(file.group_rows, np.int64))
@@ -106,14 +106,14 @@ class TableSource(Source):
         file = int(np.searchsorted(self._file_groups, group, side="right")) - 1
         first_group = int(self._file_groups[file])
         row_in_group, row = (sample - int(self._group_rows[at]) for at in (group, first_group))
-        return _Place(self.paths[file], group - first_group, row_in_group, row)
+        return _Place(self.files[file], group - first_group, row_in_group, row)
 
     def _check(self, file: TableFile, first: TableFile, path: Path) -> None:
         for column in (self.image_column, self.label_column):
             found = file.schema.field(column).type if column in file.schema.names else "no such column"
             if found != first.schema.field(column).type:
                 raise ValueError(
-                    f"{path}: column {column!r} is {found}, but {first.schema.field(column).type} in {self.paths[0]}: "
+                    f"{path}: column {column!r} is {found}, but {first.schema.field(column).type} in {self.files[0]}: "
                     "expected files of one form"
                 )
         sizes = [file.image_bytes(group, self.image_column) for group in range(len(file.group_rows))]

@@ -29,8 +29,8 @@ class TarSource(Source):
     def __init__(self, paths: str | Path | Sequence[str | Path], *, label_from: LabelFrom = "cls") -> None:
         if label_from not in ("cls", "json"):
             raise ValueError(f'label_from {label_from!r}: expected "cls" or "json"')
-        self._shards = shard_paths(paths)
-        index = tar_index(self._shards, label_from)
+        self.files = shard_paths(paths)
+        index = tar_index(self.files, label_from)
         self.labels, self._starts, self._sizes, self._leads = index[1:]
         self._ends: list[int] = index.ends.tolist()
         self._files: dict[int, ByteFile] = {}
@@ -53,7 +53,7 @@ class TarSource(Source):
             member = next(members(Window(self._file(shard)), entry)).name.decode(errors="backslashreplace")
         except (OSError, ValueError):
             member = f"byte {entry}"
-        return f"{self._shards[shard]} {member}"
+        return f"{self.files[shard]} {member}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_files": {}}
@@ -67,7 +67,7 @@ class TarSource(Source):
         """An open shard. The first to be asked for stay open; the rest are opened for one read each, some 10 us."""
         file = self._files.get(shard)
         if file is None:
-            file = ByteFile(self._shards[shard])
+            file = ByteFile(self.files[shard])
             if len(self._files) < MOST_OPEN:
                 file = self._files.setdefault(shard, file)  # of two threads that opened it the first has it
         return file

@@ -31,6 +31,7 @@ class BinSource(Source):
 
     def __init__(self, path: Path) -> None:
         self._path = Path(path)
+        self.files = (self._path,)
         images, flags = _parts(unpickled(self._path), self._path)
         self._images = [_image(image, number, self._path) for number, image in enumerate(images)]
         self.is_same = _flags(flags, self._path)

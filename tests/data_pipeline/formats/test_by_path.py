@@ -15,7 +15,7 @@ from data_pipeline.formats.recordio.source import RecordSource
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.formats.table.source import TableSource
 from data_pipeline.formats.tar.source import TarSource
-from data_pipeline.sets.joined import JoinedSource
+from data_pipeline.sets.joined import Join, JoinedSource
 
 
 def records(path_rec: Path) -> Path:
@@ -132,3 +132,26 @@ def test_other_forms_than_lists_and_tables_do_not_import_pyarrow(tmp_path: Path)
     program += "assert source_at(sys.argv[1]).num_classes == 2; "
     program += "assert not any(name.startswith(('pyarrow', 'nvidia', 'torch', 'partial_fc')) for name in sys.modules)"
     subprocess.run([sys.executable, "-c", program, str(folder(tmp_path))], check=True, cwd=Path(__file__).parents[3])
+
+
+@pytest.mark.parametrize("join", ["offset", "merge"])
+def test_a_set_that_is_named_twice_is_refused(tmp_path: Path, join: Join) -> None:
+    shards = [shard(tmp_path / "tar" / f"{at}.tar", at) for at in (0, 1)]
+    rec = records(tmp_path / "rec" / "train.rec")
+    tables = table(tmp_path / "table" / "train.parquet", "ann"), table(tmp_path / "more" / "train.parquet", "bob")
+    people = folder(tmp_path / "people")
+    linked = tmp_path / "linked"
+    linked.symlink_to(people)
+    for paths in (
+        [rec, rec],
+        [rec.parent, rec],
+        [people, linked],
+        [people / ".." / "people", people],
+        [shards[0].parent, shards[1]],
+        [tables[0].parent, tables[0]],
+        [tables[0], tables[1], tables[0]],
+    ):
+        with pytest.raises(ValueError, match=r"is named twice|is meant 2 times") as refused:
+            source_at(paths, join=join)
+        assert str(paths[-1].name) in str(refused.value)
+    assert len(source_at(tables, join=join)) == 2
