@@ -7,12 +7,14 @@ The way of a configuration, from the command line to the folder of its run::
       run_ranks                                           processes.py: torchrun's agent starts 8 ranks
         python -m launch.train CONFIG --set a.b=c         train.py: each rank gets the words of the command line
           load_config                                     the same Config on every rank
-          assembly.open_training_data, .open_held_out     the sets of images: what cannot be used is refused here,
+          RunFolder.refuse_unfit, .locked                 no run among images, and one at a time in a folder
+          assembly.open_training_data                     the sets of images: what cannot be used is refused here,
+          evaluation.open_identities                      damage and what is trained on as well is named,
           assembly.backbone                               and the weights to start from, before any rank waits
           process_group                                   the World of all ranks
-            RunFolder.set_aside                           an earlier run in the folder is kept under another name
             assembly.run                                  a Run: every part, each made from its own section
-            assembly.open_sinks                           screen, metrics.jsonl, Prometheus
+            assembly.open_sinks                           Prometheus; then an earlier run in the folder is kept under
+                                                          another name; screen, metrics.jsonl
               partial_fc.loop.train                       the loop: batches, backbone, head, optimizer, reports
               Run.save                                    checkpoints/step-..., on the way and at the end
             evaluation.evaluate_backbone                  embeddings, measures, evaluation.json, report.html

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
             config, backbone, held_out, world, device, metrics=folder.metrics, out=out, flip=flip
         )
         if world.rank == 0:
-            print_results(evaluation, out)
+            print_results(evaluation, held_out.seen, out)
 
 
 def _opened(config: Config, arguments: argparse.Namespace) -> HeldOut:

@@ -12,14 +12,16 @@ import torch
 
 from data_pipeline.source import Source
 from launch import assembly
-from launch.assembly.data import refuse_foreign_lists, set_paths
+from launch.assembly.data import refuse_foreign_lists, set_paths, training_paths
 from launch.assembly.run import Run
 from launch.assembly.run_folder import RunFolder
+from launch.config.data import DataConfig
 from launch.config.loading import load_config, resolved_yaml
 from launch.config.run import Config
 from launch.errors import reported
-from launch.evaluation.held_out import damage_found, open_identities
+from launch.evaluation.held_out import HeldOut, damage_found, open_identities
 from launch.evaluation.results import evaluate_backbone
+from launch.evaluation.seen import SEEN, seen_in_training
 from launch.evaluation.tables import print_results
 from launch.processes import keep_freed_memory
 from partial_fc import World
@@ -61,10 +63,7 @@ def run(config: Config) -> None:
 def _run(config: Config, folder: RunFolder) -> None:
     device, data = local_device(), config.data
     source = assembly.open_training_data(data, config.seed)
-    held_out = open_identities(data.evaluate, data) if data.evaluate else None
-    refuse_foreign_lists(data, source, *([held_out.source] if held_out else []))
-    if held_out and data.evaluate and global_rank() == 0 and (said := damage_found(held_out, data.evaluate)):
-        print(said, flush=True)
+    held_out = _held_out(data, source)
     backbone = assembly.backbone(config.backbone, data.image_size, config.backbone.weights)
     with process_group() as world:
         parts = assembly.run(config, source, backbone, world, device)
@@ -96,7 +95,23 @@ def _run(config: Config, folder: RunFolder) -> None:
                 config, parts.backbone, held_out, world, device, metrics=folder.metrics, out=folder
             )
             if world.rank == 0:
-                print_results(evaluation, folder)
+                print_results(evaluation, held_out.seen, folder)
+
+
+def _held_out(section: DataConfig, trained: Source) -> HeldOut | None:
+    """The held-out set, looked at: what is wrong with it, and whether it is trained on as well, is printed."""
+    path = section.evaluate
+    held_out = open_identities(path, section) if path else None
+    refuse_foreign_lists(section, trained, *([held_out.source] if held_out else []))
+    if path is None or held_out is None:
+        return None
+    seen = seen_in_training(path, held_out.source, training_paths(section), trained)
+    if global_rank() == 0:
+        if (said := damage_found(held_out, path)) is not None:
+            print(said, flush=True)
+        if seen == SEEN:
+            print(f"data.evaluate, {path}, is trained on: its figures say how well it was learnt, no more", flush=True)
+    return held_out._replace(seen=seen)
 
 
 def _summary(config: Config, source: Source, parts: Run, world: World, device: torch.device) -> str:

@@ -17,6 +17,7 @@ from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.loader.image_loader import ImageFormat, ImageLoader
 from data_pipeline.order.balanced import BalancedOrder
 from data_pipeline.order.shuffled import SampleOrder, rank_positions
+from data_pipeline.sets.fingerprint import fingerprint
 from data_pipeline.sets.joined import Join, joined_sets
 from data_pipeline.sets.noisy import NoisyLabels
 from data_pipeline.sets.selected import SelectedSource
@@ -74,14 +75,14 @@ def quarantined(section: DataConfig, source: Source) -> NDArray[np.int64]:
 
     A list may be of the training set or of the held-out one; see :func:`refuse_foreign_lists`.
     """
-    found = [_quarantine(path, source) for path in _lists(section) if is_made_for(path, _on_disk(source))]
+    found = [_quarantine(path, source) for path in _lists(section) if is_made_for(path, on_disk(source))]
     return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
 
 
 def refuse_foreign_lists(section: DataConfig, *sources: Source) -> None:
     """ValueError for a list of ``data.quarantine`` that was made for none of ``sources``."""
     for path in _lists(section):
-        if not any(is_made_for(path, _on_disk(source)) for source in sources):
+        if not any(is_made_for(path, on_disk(source)) for source in sources):
             raise ValueError(
                 f"data.quarantine: {path} was made for another set than data.train and data.evaluate, or that set was "
                 "changed: let partial-fc verify make it again"
@@ -90,12 +91,6 @@ def refuse_foreign_lists(section: DataConfig, *sources: Source) -> None:
 
 def _lists(section: DataConfig) -> Sequence[Path]:
     return [section.quarantine] if isinstance(section.quarantine, Path) else section.quarantine
-
-
-def _on_disk(source: Source) -> Source:
-    while isinstance(source, NoisyLabels | SelectedSource):
-        source = source.source
-    return source
 
 
 def _quarantine(path: Path, source: Source) -> NDArray[np.int64]:
@@ -116,10 +111,21 @@ def _sample_order(images_each: int | None, source: Source, batch_size: int, seed
         raise ConfigError(f"data.images_per_identity_in_batch: {error}") from error
 
 
+def on_disk(source: Source) -> Source:
+    """``source`` as it lies on disk, without the choice of identities and the label noise that a config asks for."""
+    while isinstance(source, NoisyLabels | SelectedSource):
+        source = source.source
+    return source
+
+
 def set_paths(section: DataConfig) -> list[Path]:
     """Every set that ``section`` names, for training and for measuring."""
-    trained = [section.train] if isinstance(section.train, Path) else section.train
-    return [*trained, *([section.evaluate] if section.evaluate else [])]
+    return [*training_paths(section), *([section.evaluate] if section.evaluate else [])]
+
+
+def training_paths(section: DataConfig) -> Sequence[Path]:
+    """The set, or the sets, that are trained on."""
+    return [section.train] if isinstance(section.train, Path) else section.train
 
 
 def open_held_out(path: Path, section: DataConfig | None = None) -> Source:
@@ -132,6 +138,7 @@ def open_training_data(section: DataConfig, seed: int) -> Source:
     source = _with_identities(
         section.train, section.join, _columns(section), needs_table=section.evaluate is None
     )  # otherwise the columns may be those of the held-out set
+    _refuse_twice(training_paths(section), joined_sets(source))
     if section.least_images_per_identity > 1:
         source = SelectedSource(source, least_images=section.least_images_per_identity)
     found = {"num_classes": source.num_classes, "num_images": len(source)}
@@ -143,6 +150,16 @@ def open_training_data(section: DataConfig, seed: int) -> Source:
                 "data"
             )
     return NoisyLabels(source, section.label_noise, seed) if section.label_noise else source
+
+
+def _refuse_twice(paths: Sequence[Path], parts: Sequence[Source]) -> None:
+    """ConfigError where two paths lead to one place, or two sets have the same images: each person would be two."""
+    marks: list[object] = [path.resolve() for path in paths]
+    if len(parts) == len(paths) > 1 and len(set(marks)) == len(marks):
+        marks = [(len(part), fingerprint(part)) for part in parts]
+    for at, mark in enumerate(marks):
+        if (first := marks.index(mark)) < at:
+            raise ConfigError(f"data.train names one set twice, as {paths[first]} and as {paths[at]}: leave one out")
 
 
 def _with_identities(paths: Path | Sequence[Path], join: Join, columns: ColumnNames, *, needs_table: bool) -> Source:

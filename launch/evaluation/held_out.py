@@ -16,18 +16,24 @@ from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.sets.identities import identity_names
 from data_pipeline.source import Source
 from launch import assembly
+from launch.assembly.data import training_paths
 from launch.config.data import DataConfig
 from launch.evaluation.lfw_pairs import PairList, read_pairs
+from launch.evaluation.seen import SEEN, UNKNOWN, is_named_among
 
 _FOLDS = 10  # of a set of pairs with images of its own
 
 
 class HeldOut(NamedTuple):
-    """The images to measure on, the samples to leave out of them, and the pairs to tell apart where some are listed."""
+    """The images to measure on, the samples to leave out of them, and the pairs to tell apart where some are listed.
+
+    ``seen`` says what is known of whether the network was trained on them; see :mod:`launch.evaluation.seen`.
+    """
 
     source: Source
     left_out: NDArray[np.int64]
     pairs: PairList | None = None
+    seen: str = UNKNOWN
 
     @property
     def usable_labels(self) -> NDArray[np.int64]:
@@ -42,7 +48,8 @@ def open_identities(path: Path, section: DataConfig, pairs: Path | None = None) 
     """
     source = assembly.open_held_out(path, section)
     wanted = None if pairs is None else read_pairs(pairs, source.labels, identity_names(source, path))
-    held_out = HeldOut(source, assembly.quarantined(section, source), wanted)
+    seen = SEEN if is_named_among(path, training_paths(section)) else UNKNOWN
+    held_out = HeldOut(source, assembly.quarantined(section, source), wanted, seen)
     refuse_without_pairs(path, held_out.usable_labels)
     return held_out
 

@@ -47,10 +47,11 @@ def evaluate_backbone(
     if world.rank == 0:
         out.path.mkdir(parents=True, exist_ok=True)
         out.evaluation.write_text(json.dumps(evaluation.to_json(), indent=1) + "\n")
-        identities = f"{evaluation.counts['identities']:,} unseen identities"
+        identities = f"{evaluation.counts['identities']:,} identities {held_out.seen}".rstrip()
         write_report(
             out.report,
             evaluation,
+            seen=held_out.seen,
             title=f"{config.run_dir.name}: {config.objective.name} on {identities}",
             config=resolved_yaml(config),
             metrics=_records(metrics),

@@ -11,10 +11,10 @@ from launch.assembly.run_folder import RunFolder
 from partial_fc.evaluation import Evaluation, PairEvaluation
 
 
-def print_results(evaluation: Evaluation, out: RunFolder) -> None:
-    """The measures as a table, and where the rest is."""
+def print_results(evaluation: Evaluation, seen: str, out: RunFolder) -> None:
+    """The measures as a table, and where the rest is; ``seen`` is what is known of these identities in training."""
     counts = evaluation.counts
-    table = _table(f"{counts['images']:,} images of {counts['identities']:,} identities not seen in training")
+    table = _table(f"{counts['images']:,} images of {counts['identities']:,} identities {seen}".rstrip())
     table.add_row("rank-1, leave one out", f"{evaluation.rank1:.4f}")
     _add_rates(table, evaluation)
     if evaluation.kfold_accuracy is not None:

@@ -48,19 +48,21 @@ def write_report(
     evaluation: Evaluation,
     *,
     title: str,
+    seen: str = "",
     config: str | Mapping[str, Any] = "",
     metrics: Sequence[Mapping[str, Any]] = (),
     pairs: Sequence[PairPicture] = (),
 ) -> None:
     """Write the page; `metrics` are the records of `metrics.jsonl`, `config` text (YAML) or what JSON can say.
 
-    Sections without content are left out. A picture above 32 KiB is scaled down to 224 pixels, so that the page stays
-    small enough to send.
+    `seen` is what is known of whether the identities were trained on: "not seen in training". Sections without content
+    are left out. A picture above 32 KiB is scaled down to 224 pixels, so that the page stays small enough to send.
     """
     write_page(
         path,
         "report.html",
         title=title,
+        seen=seen,
         evaluation=evaluation,
         tiles=_tiles(evaluation),
         rates=[
