@@ -1,4 +1,4 @@
-"""The command ``partial-fc``: train, evaluate, plan, pack, inspect, verify."""
+"""The command ``partial-fc``: train, evaluate, plan, pack, inspect, verify, import."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 import partial_fc
 from launch import errors, evaluate, train
-from launch.commands import inspect, pack, plan, verify
+from launch.commands import importing, inspect, pack, plan, verify
 from launch.config.loading import load_config
 from launch.processes import run_ranks
 
@@ -64,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     verification = commands.add_parser("verify", help="look at every image of a set and list what cannot be used")
     verify.add_arguments(verification)
     verification.set_defaults(act=verify.run)
+
+    moving_in = commands.add_parser("import", help="bring checkpoints and configs of arcface_torch along")
+    importing.add_arguments(moving_in)
+    moving_in.set_defaults(act=importing.run)
     return parser
 
 

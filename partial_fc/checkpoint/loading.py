@@ -19,7 +19,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from partial_fc.checkpoint.networks import misfit
-from partial_fc.checkpoint.state_dicts import behind_prefix, state_dict_in, tensors_in
+from partial_fc.checkpoint.saving import head_file
+from partial_fc.checkpoint.state_dicts import behind_prefix, tensors_in, weights_in
 from partial_fc.classifier import ShardedClassifier
 from partial_fc.rows.optimizers import RowAdamW, RowSGD
 
@@ -40,11 +41,11 @@ def load_backbone(path: Path, backbone: nn.Module) -> None:
     ValueError that says in a line which network the weights are of, and what keeps them from fitting.
     """
     file = path / "backbone.pt" if path.is_dir() else path
-    state, wanted = state_dict_in(file), backbone.state_dict()
-    problem = misfit(state, wanted)
+    weights, wanted = weights_in(file), backbone.state_dict()
+    problem = misfit(weights.tensors, wanted)
     if problem:
-        raise ValueError(f"the weights in {file} do not fit this backbone: {problem}")
-    backbone.load_state_dict(behind_prefix(state, wanted) or {})
+        raise ValueError(f"the weights in {weights.place} do not fit this backbone: {problem}")
+    backbone.load_state_dict(behind_prefix(weights.tensors, wanted) or {})
 
 
 def load_head(folder: Path, head: ShardedClassifier) -> None:
@@ -63,8 +64,7 @@ def load_head(folder: Path, head: ShardedClassifier) -> None:
     state = head.state_dict()
     rows = {key: state[key] for key in _ROW_KEYS if key in state}
     for part in range(manifest["head_parts"]):
-        file = folder / f"head-{part:05d}-of-{manifest['head_parts']:05d}.pt"
-        saved_part = tensors_in(file)
+        saved_part = tensors_in(head_file(folder, part, manifest["head_parts"]))
         _copy_rows(range(*saved_part["classes"]), saved_part["state"], head.shard, rows)
         if part == 0:
             state.update({key: value for key, value in saved_part["state"].items() if key not in _ROW_KEYS})

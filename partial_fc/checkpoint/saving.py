@@ -31,7 +31,7 @@ def save_checkpoint(
     world.barrier()
     torch.save(
         {"classes": (head.shard.start, head.shard.stop), "state": head.state_dict()},
-        partial / f"head-{world.rank:05d}-of-{world.size:05d}.pt",
+        head_file(partial, world.rank, world.size),
     )
     if world.rank == 0:
         torch.save(backbone.state_dict(), partial / "backbone.pt")
@@ -44,11 +44,21 @@ def save_checkpoint(
             "head_parts": world.size,
             **facts,
         }
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        finish(partial, final, manifest)
     world.barrier()
     return final
+
+
+def head_file(folder: Path, part: int, parts: int) -> Path:
+    """Where one part of the head lies in a checkpoint's ``folder``."""
+    return folder / f"head-{part:05d}-of-{parts:05d}.pt"
+
+
+def finish(partial: Path, final: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest into ``partial``, which holds all else, and let it appear as ``final``."""
+    (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
 
 
 def average_buffers(module: nn.Module, world: World) -> None:

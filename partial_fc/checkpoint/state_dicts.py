@@ -5,12 +5,19 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-_NESTS = ("state_dict_backbone", "state_dict", "model_state_dict", "backbone", "model")  # the first that is there
+_NESTS = (
+    "state_dict_backbone",
+    "state_dict",
+    "model_state_dict",
+    "backbone",
+    "model",
+    "net",
+)  # the first that is there
 _WRAPPERS = {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}  # DDP's, torch.compile's, ...
 _COUNTER = "num_batches_tracked"  # files from before torch 0.4.1 have none
 _DEEPEST = 4  # dictionaries in dictionaries
@@ -30,22 +37,31 @@ def tensors_in(file: Path) -> Any:
         ) from error
 
 
-def state_dict_in(file: Path) -> dict[str, Tensor]:
-    """A network's tensors by key, without the names that DDP and torch.compile add, out of dictionaries around them.
+class Weights(NamedTuple):
+    """A network's tensors by key, and where they were found: the file, the dictionaries in it, a wrapped key."""
+
+    tensors: dict[str, Tensor]
+    place: str
+
+
+def weights_in(file: Path) -> Weights:
+    """The network's tensors, without the names that DDP and torch.compile add, out of dictionaries around them.
 
     ValueError for a file that holds no tensors by name, or several dictionaries of which none has a known name.
     """
-    content: Any = tensors_in(file)
+    content, place = tensors_in(file), str(file)
     for _ in range(_DEEPEST):
-        inner = _nested(content, file)
-        if inner is None:
+        name = _network_in(content, file)
+        if name is None:
             break
-        content = inner
-    named = content.items() if isinstance(content, Mapping) else ()
-    state = {_unwrapped(str(key)): value for key, value in named if isinstance(value, Tensor)}
-    if not state:
+        content, place = content[name], f"{place}: {name}"
+    named = content if isinstance(content, Mapping) else {}
+    tensors = {str(key): value for key, value in named.items() if isinstance(value, Tensor)}
+    if not tensors:
         raise ValueError(f"{file} holds no tensors by name: save what the network's state_dict() returns")
-    return state
+    wrapped = next((key for key in tensors if key != _unwrapped(key)), None)
+    own = {_unwrapped(key): value for key, value in tensors.items()}
+    return Weights(own, place if wrapped is None else f"{place}, with keys such as {wrapped},")
 
 
 def behind_prefix(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor] | None:
@@ -63,17 +79,18 @@ def behind_prefix(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[
     return None
 
 
-def _nested(content: Any, file: Path) -> Any:
-    """The dictionary in ``content`` that has the network; None where it is ``content`` itself."""
+def _network_in(content: Any, file: Path) -> str | None:
+    """The key of the dictionary in ``content`` that has the network; None where it is ``content`` itself."""
     if not isinstance(content, Mapping):
         return None
-    nested = {str(key): value for key, value in content.items() if isinstance(value, Mapping) and value}
-    known = next((nested[name] for name in _NESTS if name in nested), None)
+    nested = [key for key, value in content.items() if isinstance(key, str) and isinstance(value, Mapping) and value]
+    known = next((name for name in _NESTS if name in nested), None)
     if known is not None or not nested or any(isinstance(value, Tensor) for value in content.values()):
         return known
     if len(nested) > 1:
-        raise ValueError(f"{file} holds several dictionaries, {', '.join(nested)}: save that of the network by itself")
-    return next(iter(nested.values()))
+        names = ", ".join(nested)
+        raise ValueError(f"{file} holds several dictionaries, {names}: save that of the network by itself")
+    return nested[0]
 
 
 def _unwrapped(key: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from partial_fc.backbones import BACKBONES, backbone
 from partial_fc.checkpoint.loading import load_backbone
 from partial_fc.checkpoint.networks import Network, network_of
-from partial_fc.checkpoint.state_dicts import state_dict_in
+from partial_fc.checkpoint.state_dicts import weights_in
 
 State = dict[str, Tensor]
 
@@ -73,12 +73,20 @@ def test_weights_load_out_of_every_wrapping(tmp_path: Path, wrapping: str) -> No
         (small("r34"), small("r18"), r"those of r34 .*; layer1.2.bn1.weight is too many and 1\d\d more"),
     ],
 )
-@pytest.mark.parametrize("wrapping", ["plain", "DDP", "arcface_torch's checkpoint"])
+@pytest.mark.parametrize(
+    ("wrapping", "place"),
+    [
+        ("plain", ""),
+        ("DDP of compiled", r", with keys such as module\._orig_mod\.\S+,"),
+        ("state_dict of DDP", r": state_dict, with keys such as module\.\S+,"),
+        ("arcface_torch's checkpoint", ": state_dict_backbone"),
+    ],
+)
 def test_weights_of_another_network_are_refused_in_a_line_that_says_whose_they_are(
-    tmp_path: Path, wrapping: str, given: nn.Module, wanted: nn.Module, said: str
+    tmp_path: Path, wrapping: str, place: str, given: nn.Module, wanted: nn.Module, said: str
 ) -> None:
     torch.save(WRAPPINGS[wrapping](given.state_dict()), tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"weights\.pth do not fit this backbone: .*" + said) as caught:
+    with pytest.raises(ValueError, match=rf"weights\.pth{place} do not fit this backbone: .*{said}") as caught:
         load_backbone(tmp_path / "weights.pth", wanted)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
@@ -103,7 +111,7 @@ def test_weights_of_no_network_here_are_refused_in_a_line(tmp_path: Path) -> Non
 def test_a_file_without_one_networks_tensors_is_refused(tmp_path: Path, content: object, said: str) -> None:
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=rf"weights\.pth .*{said}"):
-        state_dict_in(tmp_path / "weights.pth")
+        weights_in(tmp_path / "weights.pth")
 
 
 def test_a_dictionary_that_holds_itself_is_refused(tmp_path: Path) -> None:
@@ -111,7 +119,7 @@ def test_a_dictionary_that_holds_itself_is_refused(tmp_path: Path) -> None:
     content["state_dict"] = content
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="holds no tensors by name"):
-        state_dict_in(tmp_path / "weights.pth")
+        weights_in(tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name != "r2060"])
