@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 from launch.assembly.run_folder import RunFolder
+from launch.config.arcface_torch import translated_config
 from launch.config.data import DataConfig
-from launch.config.loading import resolved_yaml
+from launch.config.loading import ConfigError, load_config, resolved_yaml
 from launch.config.run import BackboneConfig, Config
 from partial_fc.checkpoint.arcface_torch import training_at, write_checkpoint
 from partial_fc.checkpoint.networks import Network
@@ -28,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument("--out", type=Path, required=True, metavar="RUN", help="a new folder")
     training.set_defaults(bring=_bring_training)
+
+    config = kinds.add_parser("arcface_torch-config", help="its config in Python, as YAML; read, never run")
+    config.add_argument("source", type=Path, metavar="FILE.py", help="a job's file; base.py beside it is read too")
+    config.add_argument("--out", type=Path, required=True, metavar="OUR.yaml", help="a new file")
+    config.add_argument("--gpus", type=int, default=8, metavar="N", help="batch_size is of each of them (default 8)")
+    config.set_defaults(bring=_bring_config)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,6 +56,20 @@ def _bring_training(arguments: argparse.Namespace) -> None:
     partial.path.rename(out)
     print(f"{arguments.source}  {training}")
     print(f"{out}  partial-fc evaluate {out} --data HELD_OUT, or training with backbone.weights={out}")
+
+
+def _bring_config(arguments: argparse.Namespace) -> None:
+    out: Path = arguments.out
+    if arguments.gpus < 1:
+        raise ConfigError(f"--gpus {arguments.gpus}: expected at least 1")
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: give --out another file, or remove it")
+    out.write_text(translated_config(arguments.source, arguments.gpus))
+    print(f"{out}  the comments at its top say what is different here, and what has no twin")
+    try:
+        load_config(out)
+    except ConfigError as error:
+        print(f"to be set before training: {error}")
 
 
 def _config(network: Network, out: Path, source: Path) -> str:

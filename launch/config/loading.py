@@ -58,7 +58,12 @@ def _tree(text: str | bytes) -> Any:
 
 def resolved_yaml(config: Config) -> str:
     """The whole configuration, defaults included, as YAML that :func:`load_config` reads back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml_text(config.model_dump(mode="json"))
+
+
+def yaml_text(tree: dict[str, Any]) -> str:
+    """``tree`` as YAML, its keys in their order."""
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

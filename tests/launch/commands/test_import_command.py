@@ -83,3 +83,19 @@ def test_what_is_no_training_is_refused_before_anything_is_written(
     assert "lacks checkpoint_gpu_0.pt" in printed
     assert printed.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["work_dirs"]
+
+
+def test_a_config_becomes_yaml_that_says_what_is_still_to_be_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job.py").write_text("config.network = 'r100'\nconfig.num_epoch = 20\n")
+    out = tmp_path / "ours.yaml"
+    words = ["import", "arcface_torch-config", str(tmp_path / "job.py"), "--out", str(out)]
+    assert cli.main([*words, "--gpus", "4"]) == 0
+    assert f"to be set before training: {out}: 'data.train' is missing" in capsys.readouterr().out
+    config = load_config(out, ["data.train=data"])
+    assert (config.backbone.name, config.schedule.batch_size) == ("r100", 512)
+
+    assert cli.main(words) == 3
+    assert "ours.yaml is there already" in capsys.readouterr().err
+    assert cli.main([*words, "--gpus", "0"]) == 2

@@ -1,0 +1,165 @@
+"""arcface_torch's config, ``configs/base.py`` and a job's file over it, as a configuration of ours with comments."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from launch.config.loading import yaml_text
+from launch.config.python_config import read_python_config
+
+_Values = dict[str, Any]
+
+_BASE: _Values = {  # where no base.py lies beside the file
+    "margin_list": [1.0, 0.5, 0.0],
+    "network": "r50",
+    "embedding_size": 512,
+    "sample_rate": 1,
+    "interclass_filtering_threshold": 0,
+    "fp16": False,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "lr": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "frequent": 10,
+    "gradient_acc": 1,
+    "seed": 2048,
+    "num_workers": 2,
+}
+_TWINS = {
+    "output": "run_dir",
+    "seed": "seed",
+    "rec": "data.train",
+    "num_classes": "data.num_classes",
+    "num_image": "data.num_images",
+    "embedding_size": "backbone.embedding_dim",
+    "sample_rate": "classifier.sample_rate",
+    "optimizer": "optimizer.name",
+    "lr": "optimizer.learning_rate",
+    "weight_decay": "optimizer.weight_decay",
+    "num_epoch": "schedule.epochs",
+    "frequent": "report.every_steps",
+}
+_TRANSLATED = (
+    *("network", "fp16", "margin_list", "loss", "interclass_filtering_threshold"),
+    *("batch_size", "warmup_epoch", "num_workers", "dali_aug"),
+)
+_WANDB = "not Weights & Biases but metrics.jsonl, Prometheus and report.html"
+_WITHOUT_TWIN = {
+    "resume": "a run starts anew; backbone.weights takes the weights of an earlier one",
+    "save_all_states": "a checkpoint always holds the backbone and the class rows; save_every_steps says when",
+    "verbose": "evaluation comes at the end; checkpoints of save_every_steps can be evaluated meanwhile",
+    "val_targets": "after training: partial-fc evaluate RUN --pairs lfw.bin --flip, for each of them",
+    "dali": "DALI reads the images always",
+    "gradient_acc": "a step takes the images of all of them at once; see backbone.checkpoint_activations for memory",
+    "momentum": "arcface_torch takes 0.9 whatever it says; so does this",
+    **dict.fromkeys(("using_wandb", "wandb_key", "wandb_entity", "wandb_project", "wandb_log_all"), _WANDB),
+    **dict.fromkeys(("wandb_resume", "save_artifacts", "suffix_run_name", "notes"), _WANDB),
+}
+_DALI_AUGMENTATION = {"mirror": 0.5, "low_resolution": 0.1, "blur": 0.2, "colour": 0.2, "grey": 0.1}
+_SCALE = 64.0
+_USUAL = {"momentum": 0.9, "gradient_acc": 1}  # values that need no word
+_NUMBERS = ("batch_size", "gradient_acc", "interclass_filtering_threshold", "warmup_epoch", "num_workers", "lr")
+_LONGEST_VALUE = 60  # characters in a comment
+
+
+def translated_config(path: Path, gpus: int) -> str:
+    """The YAML of ours for the config at ``path``, which is read and never run, on so many GPUs.
+
+    Comments say what has no twin, and which lines are more than assignments of literals. ValueError for a file that is
+    not Python, or assigns nothing to ``config``.
+    """
+    base = path.with_name("base.py")
+    files = [base, path] if base.is_file() and path.name != base.name else [path]
+    read = {file: read_python_config(file) for file in files}
+    if not read[path].values:
+        raise ValueError(f'{path} assigns no key to `config`: expected lines such as config.network = "r50"')
+    values: _Values = dict(_BASE)
+    for config in read.values():
+        values |= config.values
+    _check(values, path)
+    if values.get("output") is None:
+        values["output"] = f"work_dirs/{path.stem}"
+    unread = [
+        f"NOT READ, {file.name} line {line}: {_short(text)}" for file in files for line, text in read[file].unread
+    ]
+    comments = [f"{path.name} of arcface_torch, for {gpus} GPUs (--gpus).", *unread, *_remarks(values, gpus)]
+    return "".join(f"# {line}\n" for line in comments) + yaml_text(_tree(values, gpus))
+
+
+def _tree(values: _Values, gpus: int) -> _Values:
+    """Our sections, of the keys that are there."""
+    tree: _Values = {"run_dir": None, "seed": None, "data": {}, "backbone": _backbone(values)}
+    tree["objective"] = _objective(values)
+    tree |= {"classifier": {}, "optimizer": {}, "schedule": {}, "report": {}}
+    for theirs, ours in _TWINS.items():
+        if theirs in values:
+            *section, key = ours.split(".")
+            (tree[section[0]] if section else tree)[key] = values[theirs]
+    tree["optimizer"]["momentum"] = 0.9
+    if values["optimizer"] == "adamw":
+        tree["classifier"] |= {"optimizer": "adamw", "learning_rate": values["lr"]}
+    tree["schedule"]["warmup_epochs"] = max(values.get("warmup_epoch", 0), 0)
+    tree["data"]["decode_threads"] = max(values["num_workers"], 1)
+    if values.get("dali_aug"):
+        tree["data"]["augmentation"] = dict(_DALI_AUGMENTATION)
+    tree["schedule"]["batch_size"] = values["batch_size"] * values["gradient_acc"] * gpus
+    return tree
+
+
+def _backbone(values: _Values) -> _Values:
+    name = str(values["network"])
+    section: _Values = {"autocast": "bfloat16" if values["fp16"] else "float32"}
+    if rates := re.fullmatch(r"(vit_[a-z])_dp(\d+)_mask_?(\d+)", name):  # 005 stands for 0.05
+        drop_path, mask_ratio = (float(f"{digits[0]}.{digits[1:]}") for digits in (rates[2], rates[3]))
+        return {"name": rates[1], "drop_path": drop_path, "mask_ratio": mask_ratio, **section}
+    if name == "r2060":
+        section["checkpoint_activations"] = True
+    return {"name": re.sub(r"^iresnet(?=\d)", "r", name), **section}
+
+
+def _objective(values: _Values) -> _Values:
+    of_loss = {"arcface": [1.0, 0.5, 0.0], "cosface": [1.0, 0.0, 0.4]}  # before margin_list there was a name
+    m1, m2, m3 = of_loss.get(str(values.get("loss"))) or values["margin_list"]
+    threshold = values["interclass_filtering_threshold"]
+    if threshold > 0:
+        return {"name": "combined_margin", "scale": _SCALE, "m1": m1, "m2": m2, "m3": m3, "filter_above": threshold}
+    if m1 == 1 and m3 == 0:
+        return {"name": "arcface", "scale": _SCALE, "margin": m2}
+    if m1 == 1 and m2 == 0:
+        return {"name": "cosface", "scale": _SCALE, "margin": m3}
+    return {"name": "combined_margin", "scale": _SCALE, "m1": m1, "m2": m2, "m3": m3}
+
+
+def _remarks(values: _Values, gpus: int) -> list[str]:
+    """A line for each key without a twin, and for those whose twin means something else."""
+    remarks = [
+        f"batch_size = {values['batch_size']} of each GPU: schedule.batch_size is that of all {gpus}",
+        f"lr = {values['lr']}: the backbone's here; the class rows, of unit length, have classifier.learning_rate",
+    ]
+    for key, value in values.items():
+        if key in _TWINS or key in _TRANSLATED or (key in _USUAL and value == _USUAL[key]):
+            continue
+        shown = _short(f"{key} = {value!r}")
+        remarks.append(f"{shown}: {_WITHOUT_TWIN.get(key, 'no key of its base.py, and none here')}")
+    if values.get("rec") == "synthetic":
+        remarks.append("rec = 'synthetic': draw a set with partial-fc pack synthetic, and name it in data.train")
+    return remarks
+
+
+def _short(text: str) -> str:
+    """``text`` for a comment; the key of an account belongs in no other file."""
+    if "wandb_key" in text:
+        return "wandb_key = ..."
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
+def _check(values: _Values, path: Path) -> None:
+    for key in _NUMBERS:
+        if not isinstance(values.get(key, 0), int | float):
+            raise ValueError(f"{path}: {key} = {values[key]!r}: expected a number")
+    margins = values["margin_list"]
+    if not isinstance(margins, list) or len(margins) != 3 or not all(isinstance(m, int | float) for m in margins):
+        raise ValueError(f"{path}: margin_list = {margins!r}: expected three numbers")
