@@ -117,9 +117,10 @@ def _held_out(section: DataConfig, trained: Source) -> HeldOut | None:
 def _summary(config: Config, source: Source, parts: Run, world: World, device: torch.device) -> str:
     parameters = sum(parameter.numel() for parameter in parts.backbone.parameters())
     return (
-        f"{len(source):,} images of {source.num_classes:,} identities; {config.backbone.name} of width "
-        f"{config.backbone.width} ({parameters / 1e6:.1f} M parameters), {config.objective.name}; "
-        f"{parts.total_steps:,} steps of {config.schedule.batch_size} on {world.size} x {device.type}"
+        f"{len(source):,} images of {source.num_classes:,} identities{assembly.numbering(source)}; "
+        f"{config.backbone.name} of width {config.backbone.width} ({parameters / 1e6:.1f} M parameters), "
+        f"{config.objective.name}; {parts.total_steps:,} steps of {config.schedule.batch_size} "
+        f"on {world.size} x {device.type}"
     )
 
 

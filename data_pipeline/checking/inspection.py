@@ -16,10 +16,10 @@ from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.images.checks import checked_header, kind_of
 from data_pipeline.images.headers import ImageHeader
 from data_pipeline.order.shuffled import permuted
+from data_pipeline.sets.selected import gaps_in_words, label_counts
 from data_pipeline.source import Source
 
 READING_THREADS = 8  # a cold disk answers several at a time
-MOST_NAMED = 5  # examples in one sentence
 
 
 class Sample(NamedTuple):
@@ -60,6 +60,8 @@ class Inspection:
     """Where those images lie that the findings name."""
     labels: dict[int, int] = field(repr=False)
     """The class of each image looked at."""
+    gaps: str | None = None
+    """Which labels have no image."""
     pairs: Pairs | None = None
     """Of a verification set: what it has instead of identities."""
 
@@ -127,13 +129,12 @@ class Inspection:
             )
 
     def _about_labels(self) -> Iterator[str]:
-        if missing := self.num_classes - self.num_identities:
-            # The first gaps come early, however large a wrong label is.
-            early = np.arange(min(self.num_classes, self.num_identities + MOST_NAMED))
-            first = np.setdiff1d(early, self.classes)[:MOST_NAMED].tolist()
+        if self.num_identities == 1:
+            yield "all images are of one identity: training tells identities apart, and needs two or more"
+        if self.gaps is not None:
             yield (
-                f"{missing:,} of the labels 0 to {self.num_classes - 1:,} have no image (the first: "
-                f"{', '.join(map(str, first))}): each is a row of the classifier that stands for nobody"
+                f"{self.gaps}. Training numbers the identities anew, 0 to {self.num_identities - 1:,}, in the order of "
+                "their labels"
             )
         if single := int(np.count_nonzero(self.images_per_identity == 1)):
             yield (
@@ -166,7 +167,7 @@ def inspection(source: Source, *, images: int = 4000, seed: int = 0, always: lis
         samples = list(pool.map(lambda sample: _described(source, sample), chosen))
     named = [sample for group in _duplicates(samples) for sample in group[:2]]
     named += [each.sample for each in samples if isinstance(each.header, str)]
-    classes, images_per_identity = np.unique(source.labels, return_counts=True)
+    classes, images_per_identity = label_counts(source.labels)
     return Inspection(
         num_images=len(source),
         num_classes=source.num_classes,
@@ -175,6 +176,7 @@ def inspection(source: Source, *, images: int = 4000, seed: int = 0, always: lis
         samples=samples,
         names={sample: source.name(sample) for sample in named},
         labels={sample: source.label(sample) for sample in chosen},
+        gaps=gaps_in_words(source),
         pairs=_pairs(source) if isinstance(source, BinSource) else None,
     )
 

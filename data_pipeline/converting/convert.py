@@ -30,6 +30,7 @@ from data_pipeline.formats.recordio.layout import fits_insightface, identity_rec
 from data_pipeline.formats.table.names import GUESSED, ColumnNames
 from data_pipeline.sets.identities import label_names, write_identities, write_property
 from data_pipeline.sets.joined import Join
+from data_pipeline.source import Source
 from data_pipeline.workers import in_order, process_pool, progress_bar
 
 COPIED_BYTES = 8 << 20  # at a time
@@ -48,13 +49,14 @@ def convert(
     size: int | None = None,
     quality: int = 95,
     progress: bool = False,
-) -> None:
-    """Write the set at `paths` into the new folder `out`, as `train.rec` with its `.idx` or as tar shards.
+) -> Source:
+    """The set at `paths`, written into the new folder `out` as `train.rec` with its `.idx`, or as tar shards.
 
     Beside them lie `property`, `identities.tsv` and `checksums.npy`. Images keep their order, unless `shuffle` is the
-    seed of another, of all of them; their labels, which `join` makes for several sets (see `JoinedSource`); and their
-    bytes, unless `size` asks for JPEGs of that side and of `quality`. A .rec whose identities come one after the other
-    has InsightFace's layout, any other im2rec's. Checksums beside the source are compared with what is read.
+    seed of another, of all of them; their labels, which `join` makes for several sets (see `JoinedSource`), unless some
+    label up to the largest has no image: then labels are numbered anew, and `identities.tsv` has what they were; and
+    their bytes, unless `size` asks for JPEGs of that side and of `quality`. A .rec whose identities come one after the
+    other has InsightFace's layout, any other im2rec's. Checksums beside the source are compared with what is read.
 
     `out` appears whole or not at all. Until then all lies in `OUT.partial`: called again after an interruption, with
     the same arguments and source, this goes on with the parts that are missing. `images_per_part` is also that of a
@@ -83,6 +85,7 @@ def convert(
             _finish_records(plan, folder)
         _write_beside(plan, folder, paths)
         folder.publish()
+    return plan.source
 
 
 def _write_parts(plan: ConversionPlan, folder: WorkFolder, workers: int, progress: bool) -> None:

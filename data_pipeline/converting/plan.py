@@ -23,6 +23,7 @@ from data_pipeline.images.jpeg import check_form
 from data_pipeline.order.shuffled import permuted
 from data_pipeline.sets.fingerprint import fingerprint
 from data_pipeline.sets.joined import Join
+from data_pipeline.sets.selected import numbered_without_gaps
 from data_pipeline.source import Source
 
 Form = Literal["rec", "tar"]
@@ -87,7 +88,8 @@ def conversion_plan(
         raise ValueError(f"to {to!r}: expected 'rec' or 'tar'")
     if images_per_part is not None and images_per_part < 1:
         raise ValueError(f"{images_per_part} images in a part or shard: expected at least 1")
-    source = source_at(paths, join=join, columns=columns)
+    found = source_at(paths, join=join, columns=columns)
+    source = numbered_without_gaps(found)
     if to == "rec" and (largest := int(source.labels.max())) > LARGEST_EXACT:
         raise ValueError(
             f"label {largest}: a .rec keeps labels as float32, exact to 2**24 = {LARGEST_EXACT} only: write tar shards"
@@ -96,7 +98,7 @@ def conversion_plan(
     if size is not None:
         mean_bytes, width, height = min(mean_bytes, size * size), size, size
     fitting = min(MOST_IMAGES_PER_PART, max(1, PART_BYTES // max(mean_bytes, 1)))
-    checksums = stored_checksums(paths, source)
+    checksums = stored_checksums(paths, found)
     return ConversionPlan(source, checksums, to, seed, size, quality, images_per_part or fitting, width, height)
 
 

@@ -10,6 +10,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_pipeline.sets.selected import SelectedSource
 from data_pipeline.source import Source
 
 IDENTITIES = "identities.tsv"
@@ -18,7 +19,10 @@ COLUMNS = ("label", "identity", "images")
 
 def label_names(source: Source, path: Path | None = None) -> dict[int, str]:
     """The name of each label: that which `source` knows, else the one written beside its files at `path`; empty where
-    labels are but numbers."""
+    labels are but numbers. One that was numbered anew has the name of the label that it had, or that number."""
+    if isinstance(source, SelectedSource):
+        names = label_names(source.source, path)
+        return {new: names.get(old, str(old)) for new, old in enumerate(source.original_labels.tolist())}
     if source.identities is not None:
         return dict(enumerate(source.identities))
     return _written_names(path) if path is not None else {}

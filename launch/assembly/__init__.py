@@ -1,6 +1,14 @@
 """A run's parts, made from its configuration."""
 
-from launch.assembly.data import batch_shares, image_format, loader, open_held_out, open_training_data, quarantined
+from launch.assembly.data import (
+    batch_shares,
+    image_format,
+    loader,
+    numbering,
+    open_held_out,
+    open_training_data,
+    quarantined,
+)
 from launch.assembly.model import autocast, backbone, compiled, head, network, objective, replicated, row_optimizer
 from launch.assembly.optimizer import optimizer, rate_setter
 from launch.assembly.run import run
@@ -15,6 +23,7 @@ __all__ = [
     "image_format",
     "loader",
     "network",
+    "numbering",
     "objective",
     "open_held_out",
     "open_sinks",

@@ -20,7 +20,7 @@ from data_pipeline.order.shuffled import SampleOrder, rank_positions
 from data_pipeline.sets.fingerprint import fingerprint
 from data_pipeline.sets.joined import Join, joined_sets
 from data_pipeline.sets.noisy import NoisyLabels
-from data_pipeline.sets.selected import SelectedSource
+from data_pipeline.sets.selected import SelectedSource, gaps_in_words, numbered_without_gaps
 from data_pipeline.source import Source
 from launch.config.data import DataConfig
 from launch.config.loading import ConfigError
@@ -141,13 +141,19 @@ def open_training_data(section: DataConfig, seed: int) -> Source:
     _refuse_twice(training_paths(section), joined_sets(source))
     if section.least_images_per_identity > 1:
         source = SelectedSource(source, least_images=section.least_images_per_identity)
+    source = numbered_without_gaps(source)
+    if source.num_classes == 1:
+        raise ValueError(
+            f"{_named(section.train)} has images of one identity{_enough(section)}: training tells identities apart, "
+            "and needs two or more"
+        )
     found = {"num_classes": source.num_classes, "num_images": len(source)}
     for name, number in found.items():
         stated = getattr(section, name)
         if stated is not None and stated != number:
             raise ConfigError(
-                f"data.{name} is {stated}, but {_named(section.train)} has {number}: leave the key out, or name other "
-                "data"
+                f"data.{name} is {stated}, but {_named(section.train)} has {number}{numbering(source)}: leave the key "
+                "out, or name other data"
             )
     return NoisyLabels(source, section.label_noise, seed) if section.label_noise else source
 
@@ -174,6 +180,18 @@ def _with_identities(paths: Path | Sequence[Path], join: Join, columns: ColumnNa
             "whose they are. Measure with it: partial-fc evaluate RUN --pairs X.bin"
         )
     return source
+
+
+def numbering(source: Source) -> str:
+    """Why the labels of a training set were numbered anew, in brackets; nothing where they were not."""
+    source = source.source if isinstance(source, NoisyLabels) else source
+    gaps = gaps_in_words(source.source) if isinstance(source, SelectedSource) else None
+    return f" (numbered anew: {gaps})" if gaps else ""
+
+
+def _enough(section: DataConfig) -> str:
+    least = section.least_images_per_identity
+    return f" with {least} or more (data.least_images_per_identity)" if least > 1 else ""
 
 
 def _columns(section: DataConfig) -> ColumnNames:

@@ -9,6 +9,7 @@ from data_pipeline.converting.convert import convert
 from data_pipeline.packing.folder import pack_folder
 from data_pipeline.packing.omniglot import pack_omniglot
 from data_pipeline.packing.synthetic import pack_synthetic
+from data_pipeline.sets.selected import SelectedSource, gaps_in_words
 from launch.assembly.run_folder import refuse_inside_set
 from launch.commands.arguments import add_column_arguments, columns_of
 from launch.processes import keep_freed_memory
@@ -87,7 +88,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    convert(
+    written = convert(
         arguments.sources,
         arguments.out,
         to=arguments.to,
@@ -100,6 +101,8 @@ def _convert(arguments: argparse.Namespace) -> None:
         quality=arguments.quality,
         progress=True,
     )
+    if isinstance(written, SelectedSource) and (gaps := gaps_in_words(written.source)):
+        print(f"{gaps}. Labels were numbered anew, 0 to {written.num_classes - 1:,}: identities.tsv has what they were")
     for path in arguments.sources:
         if path.suffix.lower() == ".bin":
             print(f"{path} has pairs and no identities: {arguments.out} has its images, not its pairs. {BIN_LABELS}")

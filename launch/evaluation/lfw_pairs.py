@@ -61,8 +61,8 @@ class _Images:
 
     def __init__(self, labels: NDArray[np.int64], names: Mapping[str, int]) -> None:
         self._by_label = np.argsort(labels, kind="stable")
-        self._ends = np.bincount(labels).cumsum()
-        self._names = names or {str(label): label for label in range(len(self._ends))}
+        self._labels = labels[self._by_label]
+        self._names = names or {str(label): label for label in np.unique(labels).tolist()}
 
     def pair(self, fields: list[str]) -> tuple[int, int]:
         """The two images that a line names."""
@@ -76,7 +76,7 @@ class _Images:
         if name not in self._names:
             raise ValueError(f"no identity of the set is called {name!r}")
         label = self._names[name]
-        start, end = (int(self._ends[at]) if 0 <= at < len(self._ends) else 0 for at in (label - 1, label))
+        start, end = np.searchsorted(self._labels, [label, label + 1]).tolist()
         if not place.isdecimal() or not 1 <= int(place) <= end - start:
-            raise ValueError(f"{name} has no image {place}: expected 1 to {max(end - start, 0)}")
+            raise ValueError(f"{name} has no image {place}: expected 1 to {end - start}")
         return int(self._by_label[start + int(place) - 1])

@@ -49,7 +49,13 @@ def only_finding(found: Inspection) -> str:
 def test_labels_without_images_are_found(tmp_path: Path) -> None:
     images = [(label, distinct(2 * label + index)) for label in (0, 1, 4, 6) for index in range(2)]
     finding = only_finding(inspection(records(tmp_path, images)))
-    assert finding.startswith("3 of the labels 0 to 6 have no image (the first: 2, 3, 5)")
+    assert finding.startswith("3 of the labels 0 to 6 have no image (the first: 2, 3, 5); the largest is that of ")
+    assert finding.endswith("key 7. Training numbers the identities anew, 0 to 3, in the order of their labels")
+
+
+def test_a_set_of_one_identity_is_found(tmp_path: Path) -> None:
+    finding = only_finding(inspection(records(tmp_path, [(0, distinct(0)), (0, distinct(1))])))
+    assert finding == "all images are of one identity: training tells identities apart, and needs two or more"
 
 
 def test_identities_of_one_image_are_found(tmp_path: Path) -> None:
@@ -73,7 +79,7 @@ def test_duplicates_are_told_apart_by_whether_the_labels_agree(tmp_path: Path) -
 
 
 def test_damaged_images_are_counted_by_kind_and_one_is_shown(tmp_path: Path) -> None:
-    images = [(0, distinct(0)), (0, JPEG[:-2]), (0, JPEG[:-9]), (0, encoded("GIF"))]
+    images = [(0, distinct(0)), (0, JPEG[:-2]), (1, JPEG[:-9]), (1, encoded("GIF"))]
     finding = only_finding(inspection(records(tmp_path, images)))
     assert finding.startswith("3 of 4 images looked at cannot be used (2 truncated, 1 wrong format), such as ")
     assert "key 2: truncated: JPEG" in finding

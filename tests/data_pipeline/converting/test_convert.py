@@ -21,9 +21,10 @@ from PIL import Image
 
 from data_pipeline.checking.checksums import stored_checksums
 from data_pipeline.checking.problems import problems
+from data_pipeline.converting import plan
 from data_pipeline.converting.convert import convert
 from data_pipeline.converting.parts import CHUNK_BYTES
-from data_pipeline.converting.plan import conversion_plan, description
+from data_pipeline.converting.plan import Form, conversion_plan, description
 from data_pipeline.converting.work_folder import Done, WorkFolder
 from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.recordio.writer import RecordWriter
@@ -273,13 +274,28 @@ def test_processes_encode_the_same_bytes_as_a_thread(source: Path, tmp_path: Pat
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
-def test_labels_that_records_cannot_hold_are_refused_for_them_only(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["rec", "tar"])
+@pytest.mark.parametrize("ids", [(2**24 + 1, 900_000_000), (1, 2)])
+def test_labels_with_gaps_are_numbered_anew_and_kept_as_names(
+    source: Path, tmp_path: Path, form: Form, ids: tuple[int, int]
+) -> None:
     listed = tmp_path / "list.txt"
-    listed.write_text(f"people/ann/00.jpg {2**24 + 1}\npeople/bob/00.jpg 0\n")
-    with pytest.raises(ValueError, match=r"label 16777217: .*: write tar shards"):
-        convert([listed], tmp_path / "out", workers=1)
-    convert([listed], tmp_path / "out", to="tar", workers=1)
-    assert source_at(tmp_path / "out").labels.tolist() == [2**24 + 1, 0]
+    listed.write_text(f"people/ann/00.jpg {ids[1]}\npeople/bob/00.jpg {ids[0]}\n")
+    written = convert([listed], tmp_path / "out", to=form, workers=1)
+    assert source_at(tmp_path / "out").labels.tolist() == written.labels.tolist() == [1, 0]
+    assert (tmp_path / "out" / "identities.tsv").read_text() == (
+        f"label\tidentity\timages\n0\t{ids[0]}\t1\n1\t{ids[1]}\t1\n"
+    )
+    assert (tmp_path / "out" / "property").read_text().startswith("2,")
+
+
+def test_labels_that_records_cannot_hold_are_refused_for_them_only(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "LARGEST_EXACT", 2)  # of four people
+    with pytest.raises(ValueError, match=r"label 3: .*: write tar shards"):
+        convert([source], tmp_path / "out", workers=1)
+    convert([source], tmp_path / "out", to="tar", workers=1)
 
 
 def test_images_that_shards_do_not_hold_are_named(source: Path, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from data_pipeline.formats.recordio.source import RecordSource
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.order.balanced import BalancedOrder
+from data_pipeline.sets.identities import label_names
 from data_pipeline.sets.joined import JoinedSource
 from data_pipeline.sets.noisy import NoisyLabels
-from data_pipeline.sets.selected import SelectedSource
+from data_pipeline.sets.selected import SelectedSource, gaps_in_words, numbered_without_gaps
 from data_pipeline.source import Source
 
 LABELS = [4, 4, 0, 2, 4, 2, 9, 9, 9, 0, 7]  # 4 and 9 have three images, 0 and 2 two, 7 one; 1, 3, 5, 6, 8 none
@@ -77,6 +78,37 @@ def test_the_new_labels_leave_no_gap() -> None:
     assert counts.size == kept.sum()
     assert len(selected) == np.bincount(labels)[kept].sum()
     np.testing.assert_array_equal(counts, np.bincount(labels)[selected.original_labels])
+
+
+def test_images_left_out_may_take_their_identity_with_them() -> None:
+    selected = SelectedSource(Numbered(LABELS), left_out=[0, 3, 5, 10])  # both images of 2 and the one of 7
+    assert [image for image, _ in contents(selected)] == [1, 2, 4, 6, 7, 8, 9]
+    assert selected.original_labels.tolist() == [0, 4, 9]
+    assert label_names(selected) == {0: "0", 1: "4", 2: "9"}
+    assert label_names(SelectedSource(Named(LABELS), least_images=3)) == {0: "vole", 1: "quail"}
+
+
+def test_labels_that_are_ids_are_numbered_by_sorting() -> None:
+    ids = Numbered([900_000_014, 900_000_000, 2**62, 900_000_000])
+    tracemalloc.start()
+    numbered = numbered_without_gaps(ids)
+    said = gaps_in_words(ids)
+    least = SelectedSource(ids, least_images=2)
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
+    assert numbered.labels.tolist() == [1, 0, 2, 0]
+    assert numbered.num_classes == 3
+    assert contents(least) == [(1, 0), (3, 0)]
+    assert said == (
+        "4,611,686,018,427,387,902 of the labels 0 to 4,611,686,018,427,387,904 have no image (the first: 0, 1, 2, 3, "
+        "4); the largest is that of sample 2"
+    )
+
+
+def test_labels_without_gaps_stay_as_they_are() -> None:
+    source = Numbered([2, 0, 1, 1])
+    assert numbered_without_gaps(source) is source
+    assert gaps_in_words(source) is None
 
 
 def test_names_are_those_of_the_source() -> None:

@@ -42,9 +42,36 @@ def faces(tmp_path: Path) -> Path:
 
 def test_a_config_names_the_columns_of_its_tables(tmp_path: Path, faces: Path) -> None:
     config = config_of(tmp_path, {"train": faces, "evaluate": faces, "image_column": "crop", "label_column": "who"})
-    for source in (tiny.training_data(config), assembly.open_held_out(faces, config.data)):
-        assert source.labels.tolist() == [0, 2, 2]
+    for source, labels in (
+        (tiny.training_data(config), [0, 1, 1]),  # numbered anew
+        (assembly.open_held_out(faces, config.data), [0, 2, 2]),
+    ):
+        assert source.labels.tolist() == labels
         assert source.read(1).tobytes() == b"c1"
+
+
+@pytest.mark.parametrize("settings", [{}, {"least_images_per_identity": 2}, {"label_noise": 0.5}])
+def test_labels_that_are_ids_are_numbered_anew_and_it_is_said(tmp_path: Path, settings: Tree) -> None:
+    ids = table(tmp_path / "ids.parquet", image=[b"x"] * 4, label=[900_000_007, 900_000_000] * 2)
+    source = tiny.training_data(config_of(tmp_path, {"train": ids, **settings}))
+    assert source.num_classes == 2
+    assert set(source.labels.tolist()) == {0, 1}
+    assert assembly.numbering(source) == (
+        " (numbered anew: 900,000,006 of the labels 0 to 900,000,007 have no image (the first: 0, 1, 2, 3, 4); the "
+        f"largest is that of {ids} row 0)"
+    )
+    with pytest.raises(ConfigError, match=r"num_classes is 900000008, but .*ids\.parquet has 2 \(numbered anew"):
+        tiny.training_data(config_of(tmp_path, {"train": ids, "num_classes": 900_000_008, **settings}))
+
+
+def test_a_set_of_one_identity_is_refused(tmp_path: Path) -> None:
+    faces = table(tmp_path / "faces.parquet", image=[b"x"] * 3, label=[3, 5, 5])
+    assert tiny.training_data(config_of(tmp_path, {"train": faces})).num_classes == 2
+    said = (
+        r"faces\.parquet has images of one identity with 2 or more \(data\.least_images_per_identity\): training tells"
+    )
+    with pytest.raises(ValueError, match=said):
+        tiny.training_data(config_of(tmp_path, {"train": faces, "least_images_per_identity": 2}))
 
 
 @pytest.mark.parametrize(

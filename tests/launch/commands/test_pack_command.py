@@ -38,6 +38,15 @@ def test_a_set_is_converted_and_verified_by_its_checksums(tmp_path: Path, capsys
     assert "checksum: its " in capsys.readouterr().out
 
 
+def test_labels_that_are_ids_are_said_to_be_numbered_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_bytes(tiny.encoded(0, 0))
+    (tmp_path / "list.txt").write_text("a.png 900000000\na.png 900000007\n")
+    assert cli.main(["pack", "convert", str(tmp_path / "list.txt"), "--out", str(tmp_path / "out"), "--workers=1"]) == 0
+    said = capsys.readouterr().out
+    assert f"the largest is that of {tmp_path / 'list.txt'}, line 2" in said
+    assert "Labels were numbered anew, 0 to 1: identities.tsv has what they were" in said
+
+
 def test_what_cannot_be_converted_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tiny.write_records(tmp_path / "data" / "train.rec", range(2))
     assert cli.main(["pack", "convert", str(path), "--out", str(path.parent)]) == 3

@@ -43,6 +43,8 @@ def test_images_are_named_by_identity_and_place(tmp_path: Path) -> None:
 def test_without_names_a_label_is_its_own_name(tmp_path: Path) -> None:
     pairs = read_pairs(listed(tmp_path, "1 1\n0 1 2\n0 3 2 1\n"), LABELS, {})
     assert pairs.pairs_P2.tolist() == [[1, 2], [5, 3]]
+    ids = read_pairs(listed(tmp_path, "1 1\n900000000 1 2\n900000000 3 900000002 1\n"), LABELS + 900_000_000, {})
+    assert ids.pairs_P2.tolist() == pairs.pairs_P2.tolist()
 
 
 @pytest.mark.parametrize(
