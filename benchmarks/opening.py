@@ -2,6 +2,7 @@
 
     python -m benchmarks.opening --folder /dev/shm                         # 4,000,000 images in each form
     python -m benchmarks.opening --folder /dev/shm --json OUT --document docs/data.md
+    python -m benchmarks.opening --set train.rec                           # your set, in any form
 
 The sets are made on the spot, of images of a few bytes: opening looks at none. Each opening is timed in a process of
 its own, in which everything but pyarrow is imported already; the files are in the page cache. The first opening of a
@@ -11,8 +12,11 @@ form that keeps an index beside its files is set apart; of the later ones the le
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import probes
 from benchmarks.arguments import parser
 from benchmarks.documents import publish, table
 from benchmarks.machine import this_machine
+from benchmarks.opened import Figures
 from data_pipeline.formats.folders.image_list import FILES_TRIED
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.formats.tar.writer import TarWriter
@@ -40,36 +44,42 @@ MOST_OF_A_SHARD = 100_000
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and write where asked to."""
     chosen = _parser().parse_args(argv)
+    forms = made_and_opened(chosen) if chosen.set is None else {chosen.set.name: openings(chosen.set, 1 + chosen.turns)}
+    first, *_ = next(iter(forms.values()))
     result = {
         "machine": this_machine("cpu").description,
         "date": time.strftime("%Y-%m-%d"),
         "load": os.getloadavg()[0],
-        "images": chosen.images,
+        "images": first["images"],
         "turns": chosen.turns,
-        "forms": measured(chosen),
+        "forms": forms,
     }
     publish(result, PART, document_part(result), kept=chosen.json, document=chosen.document)
     return 0
 
 
-def measured(chosen: argparse.Namespace) -> dict[str, list[probes.Figures]]:
+def made_and_opened(chosen: argparse.Namespace) -> dict[str, list[Figures]]:
     """The openings of every form; each set is removed before the next is made."""
     forms = {}
     for name in chosen.only or FORMS:
         folder = Path(mkdtemp(prefix="opening-", dir=chosen.folder))
         try:
             print(f"{name}: making {chosen.images:,} images", flush=True)
-            forms[name] = openings(FORMS[name](folder, chosen.images), chosen.images, times=1 + chosen.turns)
+            forms[name] = openings(FORMS[name](folder, chosen.images), 1 + chosen.turns, chosen.images)
         finally:
             shutil.rmtree(folder)
         print("  ".join(f"{each['seconds']:.2f} s" for each in forms[name]), flush=True)
     return forms
 
 
-def openings(path: Path, images: int, times: int) -> list[probes.Figures]:
-    """The openings of the set at `path`, one after the other, each by a process of its own."""
-    found = [probes.probed(probes.opening, path) for _ in range(times)]
-    if found[0]["images"] != images:
+def openings(path: Path, times: int, images: int | None = None) -> list[Figures]:
+    """The openings of the set at `path`, one after the other, each by a process of its own (`opened.py`).
+
+    ValueError where the set has another number of images than `images`; CalledProcessError where it does not open.
+    """
+    command = [sys.executable, "-m", "benchmarks.opened", str(path)]
+    found = [json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) for _ in range(times)]
+    if images not in (None, found[0]["images"]):
         raise ValueError(f"{path} has {found[0]['images']} images: expected {images}")
     return found
 
@@ -92,6 +102,7 @@ def document_part(result: dict[str, Any]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     arguments = parser("opening", __doc__)
+    arguments.add_argument("--set", type=Path, metavar="PATH", help="a set that is there, in place of those made here")
     arguments.add_argument("--images", type=int, default=4_000_000, help="of each set (default: %(default)s)")
     arguments.add_argument("--turns", type=int, default=3, help="openings after the first (default: %(default)s)")
     arguments.add_argument("--folder", type=Path, help="where the sets are made, up to 0.5 GB (default: temporary)")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 MATHS = {"__future__", "collections", "dataclasses", "fractions", "functools", "jaxtyping", "math", "torch", "typing"}
 NOT_SOURCES = {"tests", "build", "dist"}
 FORMATS = ("folders", "recordio", "table", "tar", "verification_bin")
-BENCHMARKS = ("classifier", "data", "losses", "scale")
+BENCHMARKS = ("classifier", "data", "losses")
 
 
 def rooms(package: str, *names: str) -> set[str]:
@@ -23,7 +23,7 @@ def rooms(package: str, *names: str) -> set[str]:
 
 LIBRARIES = {"partial_fc", "data_pipeline"}
 MEASURING = rooms(  # what every benchmark may use
-    *("benchmarks", "arguments", "documents", "machine", "memory", "plot_style", "probes", "processes", "results"),
+    *("benchmarks", "arguments", "documents", "machine", "memory", "plot_style", "processes", "results"),
     *("trainer", "workers"),
 )
 LAYERS = {  # a package, and the project's packages that it may import; the longest name that fits a module holds
@@ -230,7 +230,7 @@ def test_every_source_file_is_looked_at() -> None:
         ("data_pipeline.loader.image_loader", "from data_pipeline.formats.by_path import source_at"),
         ("data_pipeline.source", "from data_pipeline.sets import joined"),
         ("data_pipeline.converting.parts", "import pyarrow"),
-        ("benchmarks.losses.runs", "from benchmarks.scale import tables"),
+        ("benchmarks.losses.runs", "from benchmarks.data import costs"),
         ("launch.pages.report", "from launch.config.run import Config"),
         ("launch.train", "from launch.commands import plan"),
         ("launch.train", "from prometheus_client import Gauge"),

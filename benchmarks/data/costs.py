@@ -6,13 +6,13 @@ was seen to hang.
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from benchmarks.data.contenders import Contender, Task, contenders
-from benchmarks.processes import used_cpu_seconds
 from benchmarks.workers import Serving, Workers
 from launch.processes import keep_freed_memory
 
@@ -71,3 +71,9 @@ def spent(contender: Contender, task: Task, batches: int) -> tuple[float, float]
     for batch in contender(task, batches):
         assert len(batch.images) == task.batch
     return used_cpu_seconds() - cpu, time.perf_counter() - clock
+
+
+def used_cpu_seconds() -> float:
+    """What this process and its ended children have used, in user and in system time."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)

@@ -41,4 +41,14 @@ def test_figures_are_printed_kept_and_written_into_the_document(
 @pytest.mark.processes
 def test_a_set_of_another_length_is_no_measurement(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has 5 images: expected 6"):
-        opening.openings(FORMS["list, numbers"](tmp_path, 5), 6, times=1)
+        opening.openings(FORMS["list, numbers"](tmp_path, 5), times=1, images=6)
+
+
+@pytest.mark.processes
+def test_a_set_that_is_there_is_opened_and_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = FORMS[".rec + .idx"](tmp_path, 120)
+    assert opening.main(["--set", str(path), "--turns", "1", "--json", str(tmp_path / "o.json")]) == 0
+    first, later = json.loads((tmp_path / "o.json").read_text())["forms"]["train.rec"]
+    assert first["images"] == later["images"] == 120
+    assert "| train.rec | 0.0" in capsys.readouterr().out
+    assert path.exists()

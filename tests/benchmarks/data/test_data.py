@@ -17,9 +17,8 @@ import torch
 from benchmarks.data import __main__ as data
 from benchmarks.data.__main__ import document_part
 from benchmarks.data.contenders import Task, contenders, pillow_pixels
-from benchmarks.data.costs import Cost, costs, spent
+from benchmarks.data.costs import Cost, costs, spent, used_cpu_seconds
 from benchmarks.documents import with_part
-from benchmarks.processes import used_cpu_seconds
 from benchmarks.workers import WorkerError
 from data_pipeline.formats.by_path import source_at
 from data_pipeline.loader.image_loader import Batch

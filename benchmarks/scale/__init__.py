@@ -1,1 +1,0 @@
-"""A million identities, packed, opened and trained on."""
