@@ -29,7 +29,7 @@ from launch.config.loading import load_config
 from launch.evaluation.embeddings import embeddings
 from launch.evaluation.held_out import HeldOut
 from partial_fc import World
-from partial_fc.checkpoint.loading import latest_checkpoint
+from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.functional.cosine import blocks
 from partial_fc.world import local_device
 

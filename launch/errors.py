@@ -21,7 +21,8 @@ exit codes:
   2    the command line or the configuration cannot be used
   3    the data or a file cannot be used: missing, damaged, in the way
   4    training diverged: the loss was not finite, and no weight was updated by it
-  130  interrupted; 143: told to end by SIGTERM
+  130  interrupted
+  143  told to end by SIGTERM: a training has saved its last step, and the same command goes on from there
 PARTIAL_FC_TRACEBACK=1 in the environment shows the traceback of any error."""
 
 _ADVICE = {  # the libraries say what happened and know no configuration; here are the keys to change
@@ -45,6 +46,11 @@ class ExitCode(IntEnum):
     BAD_DATA = 3
     DIVERGED = 4
     INTERRUPTED = 130
+    STOPPED = 143
+
+
+class Stopped(Exception):  # noqa: N818  # the name says what happened
+    """A training that was told to end, and has saved where it stands."""
 
 
 @dataclass
@@ -65,6 +71,10 @@ def reported() -> Iterator[Outcome]:
     outcome = Outcome()
     try:
         yield outcome
+    except Stopped as stopped:
+        outcome.exit_code = ExitCode.STOPPED
+        if os.environ.get("RANK", "0") == "0":
+            print(f"partial-fc: {stopped}", file=sys.stderr, flush=True)
     except (ConfigError, ValueError, OSError, TrainingDiverged) as error:
         if os.environ.get("PARTIAL_FC_TRACEBACK") == "1":
             raise

@@ -16,7 +16,7 @@ from launch.errors import reported
 from launch.evaluation.held_out import HeldOut, open_identities, open_pair_set
 from launch.evaluation.results import evaluate_backbone, evaluate_pair_set
 from launch.evaluation.tables import print_pair_results, print_results
-from partial_fc.checkpoint.loading import latest_checkpoint
+from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.world import local_device, process_group
 
 

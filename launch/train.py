@@ -18,12 +18,14 @@ from launch.assembly.run_folder import RunFolder
 from launch.config.data import DataConfig
 from launch.config.loading import load_config, resolved_yaml
 from launch.config.run import Config
-from launch.errors import reported
+from launch.errors import Stopped, reported
 from launch.evaluation.held_out import HeldOut, damage_found, open_identities
 from launch.evaluation.results import evaluate_backbone
 from launch.evaluation.seen import SEEN, seen_in_training
 from launch.evaluation.tables import print_results
 from launch.processes import keep_freed_memory
+from launch.resilience.resume import checkpoint_to_resume, run_facts
+from launch.resilience.stopping import StopRequest
 from partial_fc import World
 from partial_fc.loop import train
 from partial_fc.world import global_rank, local_device, process_group
@@ -66,15 +68,23 @@ def _run(config: Config, folder: RunFolder) -> None:
     held_out = _held_out(data, source)
     backbone = assembly.backbone(config.backbone, data.image_size, config.backbone.weights)
     with process_group() as world:
-        parts = assembly.run(config, source, backbone, world, device)
-        with assembly.open_sinks(
-            config.report, folder, world, objective=config.objective.name, num_classes=source.num_classes
-        ) as sinks:
+        facts = run_facts(config, source)
+        resumed = checkpoint_to_resume(folder, config, facts, world)
+        parts = assembly.run(config, source, backbone, world, device, facts=facts, resumed=resumed)
+        with (
+            assembly.open_sinks(
+                *(config.report, folder, world),
+                objective=config.objective.name,
+                num_classes=source.num_classes,
+                goes_on=resumed is not None,
+            ) as sinks,
+            StopRequest(world, device).listening() as stop,
+        ):
             if world.rank == 0:
                 folder.config.write_text(resolved_yaml(config))
                 print(_summary(config, source, parts, world, device), flush=True)
-            train(
-                range(parts.total_steps),
+            done = train(
+                range(parts.start_step, parts.total_steps),
                 batches=parts.batches,
                 counts=parts.counts,
                 backbone=parts.model,
@@ -88,8 +98,14 @@ def _run(config: Config, folder: RunFolder) -> None:
                 report_every=config.report.every_steps,
                 save=parts.save,
                 save_every=config.save_every_steps,
+                stops=stop.is_agreed,
             )
-            parts.save(parts.total_steps)
+            if done > parts.start_step:
+                parts.save(done)
+            parts.saver.wait()
+        if done < parts.total_steps:
+            raise Stopped(f"SIGTERM: stopped after step {done:,}, which is saved; the same command goes on from there")
+        parts.state.average_buffers_()
         if held_out is not None:
             evaluation = evaluate_backbone(
                 config, parts.backbone, held_out, world, device, metrics=folder.metrics, out=folder
@@ -120,7 +136,7 @@ def _summary(config: Config, source: Source, parts: Run, world: World, device: t
         f"{len(source):,} images of {source.num_classes:,} identities{assembly.numbering(source)}; "
         f"{config.backbone.name} of width {config.backbone.width} ({parameters / 1e6:.1f} M parameters), "
         f"{config.objective.name}; {parts.total_steps:,} steps of {config.schedule.batch_size} "
-        f"on {world.size} x {device.type}"
+        f"on {world.size} x {device.type}{f', going on after step {parts.start_step:,}' if parts.start_step else ''}"
     )
 
 

@@ -45,15 +45,18 @@ def train(
     report_every: int,
     save: Callable[[int], None],
     save_every: int | None,
-) -> None:
-    """Train for ``steps``; ``set_rates(step)`` sets and tells the learning rates of backbone and rows.
+    stops: Callable[[int], bool] = lambda done: False,
+) -> int:
+    """Train for ``steps`` and return how many steps of the run are done.
 
+    ``set_rates(step)`` sets and returns the learning rates of backbone and rows.
     ``counts`` are the ranks' shares of every global batch: known beforehand, so that no step asks for them.
 
     A loss that is not finite updates no weight and raises TrainingDiverged on every rank alike: at once on a CPU, a
     step later on a GPU, for which no step waits before its update (:class:`partial_fc.divergence.LossCheck`).
     A report is written every ``report_every`` steps and after the last one. ``save(done)`` is called every
-    ``save_every`` steps, but never after the last one: that is the caller's.
+    ``save_every`` steps, but never after the last one: that is the caller's. ``stops(done)`` is asked after each step,
+    and ends the training where it answers True, on all ranks alike.
     """
     loss_check = LossCheck(head, optimizer)
     meter.start()
@@ -90,3 +93,7 @@ def train(
             loss_check.settle()
             save(done)
             meter.start()
+        if stops(done):
+            loss_check.settle()
+            return done
+    return steps.stop

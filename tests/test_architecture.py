@@ -59,10 +59,11 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     ),
     "data_pipeline": rooms("data_pipeline", "source"),  # source, complaints, hashing, workers, read_ahead: the ground
     "launch.config": {"launch.config", "partial_fc", "data_pipeline.augment"},
-    "launch.assembly": {"launch.assembly", "launch.config", *LIBRARIES},
+    "launch.assembly": {*rooms("launch", "assembly", "config", "units"), *LIBRARIES},
     "launch.pages": rooms("launch", "pages", "units", "figure_style")
     | {"partial_fc.evaluation", "data_pipeline.checking"},
     "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
+    "launch.resilience": rooms("launch", "resilience", "assembly", "config") | LIBRARIES,
     "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages") | LIBRARIES,
     "launch.commands": rooms("launch", "commands", "assembly", "config", "pages", "planning")
     | rooms("launch", "errors", "processes", "units")
@@ -91,6 +92,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "torch.utils.tensorboard": {"partial_fc.reports.tensorboard"},
     "rich": {"partial_fc.reports.terminal", "data_pipeline.workers", "data_pipeline.packing.record_set", "launch"},
     "nvidia.dali": {"data_pipeline.loader.dali_graph"},
+    "safetensors": {"partial_fc.checkpoint"},
     "pyarrow": {
         *("data_pipeline.files.arrow_texts", "data_pipeline.formats.folders.image_list"),
         *("data_pipeline.formats.folders.list_lines", "data_pipeline.formats.table", "benchmarks.opening"),
@@ -221,7 +223,7 @@ def test_every_source_file_is_looked_at() -> None:
         ("partial_fc.world", "from torch.distributed.checkpoint import save"),
         ("partial_fc.sweep", "from launch.config.run import Config"),
         ("partial_fc.sweep", "def late():\n    import data_pipeline"),
-        ("partial_fc.loop", "from partial_fc.checkpoint.saving import save_checkpoint"),
+        ("partial_fc.loop", "from partial_fc.checkpoint.saving import Saver"),
         ("partial_fc.sweep", "from partial_fc.planning.memory import plan"),
         ("partial_fc.rows.optimizers", "from partial_fc.classifier import ShardedClassifier"),
         ("partial_fc.world", "from partial_fc.functional import reference"),

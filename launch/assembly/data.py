@@ -52,9 +52,19 @@ def refuse_small_batch(batch_size: int, number: int, unit: str) -> None:
 
 
 def loader(
-    section: DataConfig, source: Source, *, batch_size: int, seed: int, world: World, device: torch.device
+    section: DataConfig,
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    world: World,
+    device: torch.device,
+    start_step: int = 0,
 ) -> ImageLoader:
-    """This rank's part of every global batch, endless. ConfigError when a rank would get fewer than two images."""
+    """This rank's part of every global batch from ``start_step`` on, endless.
+
+    ConfigError when a rank would get fewer than two images.
+    """
     refuse_small_batch(batch_size, world.size, "ranks")
     return ImageLoader(
         source,
@@ -67,6 +77,7 @@ def loader(
         quarantine=quarantined(section, source),
         sample_order=_sample_order(section.images_per_identity_in_batch, source, batch_size, seed),
         num_threads=section.decode_threads,
+        start_step=start_step,
     )
 
 

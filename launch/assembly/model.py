@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from launch.assembly.run_folder import RunFolder
@@ -18,7 +18,8 @@ from launch.config.classifier import DTYPES, ClassifierConfig
 from launch.config.objectives import ObjectiveConfig
 from launch.config.run import BackboneConfig
 from partial_fc import Objective, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World, backbones, sum_gradients
-from partial_fc.checkpoint.loading import latest_checkpoint, load_backbone
+from partial_fc.checkpoint.layout import latest_checkpoint
+from partial_fc.checkpoint.loading import load_backbone
 from partial_fc.objectives import OBJECTIVES
 
 
@@ -95,6 +96,24 @@ def replicated(backbone: nn.Module, world: World) -> nn.Module:
     model = DistributedDataParallel(backbone, forward_sync_buffers=False, gradient_as_bucket_view=True)
     model.register_comm_hook(None, sum_gradients)
     return model
+
+
+def settle_buckets(model: nn.Module, images_n: Tensor) -> None:
+    """Have DDP put its buckets into their final order now, by a backward pass whose gradients are dropped.
+
+    DDP orders the buckets anew after the first backward pass of a process. The first step of a run that goes on would
+    sum its gradients in another order than a run that never stopped, and from three ranks on the last places of a sum
+    depend on its order. ``images_n`` are any images of the training's shape; statistics and random numbers stay.
+    """
+    if not isinstance(model, DistributedDataParallel) or model.process_group.size() < 3:
+        return
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng(devices=[images_n.device] if images_n.is_cuda else []):
+        model(images_n).float().sum().backward()
+    model.zero_grad()
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def autocast(section: BackboneConfig, device: torch.device) -> Callable[[], AbstractContextManager[object]]:

@@ -7,20 +7,25 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data_pipeline.loader.image_loader import ImageLoader
 from data_pipeline.source import Source
 from launch.assembly.bad_images import agreed_bad_images
 from launch.assembly.data import batch_shares, loader
-from launch.assembly.model import autocast, compiled, head, objective, replicated
+from launch.assembly.model import autocast, compiled, head, objective, replicated, settle_buckets
 from launch.assembly.optimizer import optimizer, rate_setter
 from launch.assembly.run_folder import RunFolder
 from launch.config.run import Config
+from launch.units import bytes_text
 from partial_fc import ShardedClassifier, World
-from partial_fc.checkpoint.saving import save_checkpoint
+from partial_fc.checkpoint.loading import load_training_state
+from partial_fc.checkpoint.saving import Saver
+from partial_fc.checkpoint.training_state import TrainingState
+from partial_fc.checkpoint.writing import Saved
 from partial_fc.divergence import refuse_spoilt_weights
 from partial_fc.reports.meter import Meter
 
@@ -29,9 +34,11 @@ from partial_fc.reports.meter import Meter
 class Run:
     """One rank's parts of a run: what ``partial_fc.loop.train`` takes, and the backbone that is saved and measured.
 
-    ``model`` is ``backbone`` compiled and under DDP: the same weights. ``save(step)`` saves the model on all ranks.
+    ``model`` is ``backbone`` compiled and under DDP: the same weights. The run goes on from ``start_step``, where it
+    took a checkpoint up. ``save(step)`` begins a checkpoint on all ranks; ``saver.wait()`` ends it.
     """
 
+    start_step: int
     total_steps: int
     batches: ImageLoader
     counts: list[int]
@@ -42,11 +49,25 @@ class Run:
     set_rates: Callable[[int], tuple[float, float]]
     autocast: Callable[[], AbstractContextManager[object]]
     meter: Meter
+    state: TrainingState
+    saver: Saver
     save: Callable[[int], None]
 
 
-def run(config: Config, source: Source, backbone: nn.Module, world: World, device: torch.device) -> Run:
-    """The parts of a run on ``source`` that trains ``backbone``, which moves to ``device``."""
+def run(
+    config: Config,
+    source: Source,
+    backbone: nn.Module,
+    world: World,
+    device: torch.device,
+    *,
+    facts: dict[str, Any],
+    resumed: Path | None = None,
+) -> Run:
+    """The parts of a run on ``source`` that trains ``backbone``, which moves to ``device``.
+
+    ``facts`` go into the checkpoints' manifests; ``resumed`` is the checkpoint to go on from.
+    """
     schedule, num_classes = config.schedule, source.num_classes
     steps_per_epoch = len(source) / schedule.batch_size
     total_steps = max(round(schedule.epochs * len(source) / schedule.batch_size), 1)
@@ -54,16 +75,28 @@ def run(config: Config, source: Source, backbone: nn.Module, world: World, devic
     loss = objective(config.objective, num_classes)
     shard = head(config.classifier, loss, num_classes, config.backbone.embedding_dim, world=world, seed=config.seed)
     shard = shard.to(device)
-    model = replicated(compiled(backbone, config.backbone.compile), world)
     steps = optimizer(config.optimizer, backbone)
-    batches = loader(config.data, source, batch_size=schedule.batch_size, seed=config.seed, world=world, device=device)
+    model = replicated(compiled(backbone, config.backbone.compile), world)  # DDP gives all ranks the buffers of rank 0
+    counts, casts = batch_shares(schedule.batch_size, world.size), autocast(config.backbone, device)
+    with casts():
+        settle_buckets(model, _blank_images(counts[world.rank], config.data.image_size, device))
+    state = TrainingState(backbone, shard, steps, world)
+    start = 0 if resumed is None else load_training_state(resumed, state, config.seed).step
+    batches = loader(
+        *(config.data, source),
+        batch_size=schedule.batch_size,
+        seed=config.seed,
+        world=world,
+        device=device,
+        start_step=start,
+    )
     bad_images = partial(agreed_bad_images, batches, config.data.most_bad_images, world, device)
-    facts = {"config": config.model_dump(mode="json"), "num_images": len(source)}
-    checkpoints = RunFolder(config.run_dir).checkpoints
+    saver = Saver(RunFolder(config.run_dir).checkpoints, state, facts, on_saved=_say, **config.checkpoint.model_dump())
     return Run(
+        start_step=start,
         total_steps=total_steps,
         batches=batches,
-        counts=batch_shares(schedule.batch_size, world.size),
+        counts=counts,
         backbone=backbone,
         model=model,
         head=shard,
@@ -76,14 +109,33 @@ def run(config: Config, source: Source, backbone: nn.Module, world: World, devic
             total_steps=total_steps,
             steps_per_epoch=steps_per_epoch,
         ),
-        autocast=autocast(config.backbone, device),
-        meter=Meter(total_steps=total_steps, images_per_epoch=len(source), device=device, bad_images=bad_images),
-        save=partial(_save, checkpoints, backbone=backbone, head=shard, world=world, facts=facts),
+        autocast=casts,
+        meter=Meter(
+            total_steps=total_steps,
+            images_per_epoch=len(source),
+            step=start,
+            images=start * schedule.batch_size,
+            device=device,
+            bad_images=bad_images,
+        ),
+        state=state,
+        saver=saver,
+        save=partial(_save, saver),
     )
 
 
-def _save(
-    folder: Path, step: int, *, backbone: nn.Module, head: ShardedClassifier, world: World, facts: dict[str, object]
-) -> None:
-    refuse_spoilt_weights(backbone, head, step)
-    save_checkpoint(folder, step, backbone, head, world, facts)
+def _blank_images(count: int, side: int, device: torch.device) -> Tensor:
+    return torch.zeros(count, 3, side, side, device=device).to(memory_format=torch.channels_last)
+
+
+def _save(saver: Saver, step: int) -> None:
+    refuse_spoilt_weights(saver.state.backbone, saver.state.head, step)
+    saver.save(step)
+
+
+def _say(saved: Saved) -> None:
+    print(
+        f"{saved.path}  {bytes_text(saved.size_bytes)}: training paused {saved.pause_seconds:.2g} s, "
+        f"written in {saved.writing_seconds:.2g} s",
+        flush=True,
+    )

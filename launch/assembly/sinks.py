@@ -19,11 +19,12 @@ from partial_fc.world import local_rank
 
 @contextmanager
 def open_sinks(
-    section: ReportConfig, folder: RunFolder, world: World, *, objective: str, num_classes: int
+    section: ReportConfig, folder: RunFolder, world: World, *, objective: str, num_classes: int, goes_on: bool = False
 ) -> Iterator[list[Sink]]:
     """What shows the reports, closed at the end: on every rank a Prometheus endpoint, the others on rank 0.
 
-    An earlier run in ``folder`` is set aside once all ranks have their endpoints. One barrier.
+    An earlier run in ``folder`` is set aside once all ranks have their endpoints, unless this one ``goes_on`` with it.
+    One barrier.
     """
     with ExitStack() as stack:
         endpoints: list[Sink] = []
@@ -43,7 +44,7 @@ def open_sinks(
         if world.rank != 0:
             yield endpoints
             return
-        if (aside := folder.set_aside()) is not None:
+        if not goes_on and (aside := folder.set_aside()) is not None:
             print(f"the earlier run in {folder.path} is kept as {aside}", flush=True)
         folder.path.mkdir(parents=True, exist_ok=True)
         files: list[Sink] = [

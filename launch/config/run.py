@@ -71,12 +71,24 @@ class ReportConfig(Section):
     port: int = Field(9410, ge=0, le=65535, description="of local rank 0; each further rank adds one; 0: any free one")
 
 
+class CheckpointConfig(Section):
+    """How checkpoints are written, and which are kept."""
+
+    keep_last: int = Field(3, ge=1)
+    keep_every_steps: int | None = Field(None, ge=1, description="besides, those of every so many steps")
+    in_background: bool = Field(True, description="training goes on beside the writing, for a second copy in memory")
+
+
 class Config(Section):
     """A whole run."""
 
     run_dir: Path = Path("runs/partial_fc")
     seed: int = Field(0, ge=0)
+    resume: Literal["auto", "never", "changed"] = Field(
+        "auto", description="go on with the run in run_dir; never: begin anew; changed: go on though the config differs"
+    )
     save_every_steps: int | None = Field(None, ge=1, description="also save on the way; the end is always saved")
+    checkpoint: CheckpointConfig = CheckpointConfig()
     data: DataConfig
     backbone: BackboneConfig = BackboneConfig()
     objective: ObjectiveConfig = Field(SECTIONS[DEFAULT](name=DEFAULT), discriminator="name")

@@ -20,13 +20,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from partial_fc.backbones import BACKBONES
+from partial_fc.checkpoint import layout
+from partial_fc.checkpoint.layout import CheckpointFolder, Manifest
 from partial_fc.checkpoint.networks import Network, network_of
-from partial_fc.checkpoint.saving import finish, head_file
 from partial_fc.checkpoint.state_dicts import tensors_in, weights_in
+from partial_fc.checkpoint.writing import write_backbone, write_tensors
 from partial_fc.rows.sharding import class_range
 
 _SHARD = re.compile(r"checkpoint_gpu_(\d+)\.pt")
@@ -87,25 +88,26 @@ def training_at(path: Path) -> Training:
 
 def write_checkpoint(training: Training, folder: Path, facts: Mapping[str, Any]) -> Path:
     """Write ``folder/step-<step>``, one part of the head after the other, and return it."""
-    final = folder / f"step-{training.progress.step:08d}"
-    partial = folder / f"{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    torch.save(training.backbone, partial / "backbone.pt")
-    ranks = len(training.shards)
+    step, ranks = training.progress.step, len(training.shards)
+    partial = CheckpointFolder(layout.partial_folder(folder, step))
+    shutil.rmtree(partial.path, ignore_errors=True)
+    partial.path.mkdir(parents=True)
+    files = dict([write_backbone(partial.backbone, training.backbone)])
     for rank, shard in enumerate(training.shards):
-        classes = class_range(training.num_classes, rank, ranks)
-        part = {"classes": (classes.start, classes.stop), "state": {"weight": _rows(tensors_in(shard), shard).float()}}
-        torch.save(part, head_file(partial, rank, ranks))
-    manifest = {
-        "step": training.progress.step,
-        "num_classes": training.num_classes,
-        "embedding_dim": training.network.embedding_dim,
-        "head_parts": ranks,
-        **facts,
-    }
-    finish(partial, final, manifest)
-    return final
+        name, file = write_tensors(partial.rank(rank, ranks), {"row.weight": _rows(tensors_in(shard), shard).float()})
+        files[name] = file
+    classes = [class_range(training.num_classes, rank, ranks) for rank in range(ranks)]
+    manifest = Manifest(
+        step=step,
+        head_steps=step,
+        num_classes=training.num_classes,
+        embedding_dim=training.network.embedding_dim,
+        classes=[(part.start, part.stop) for part in classes],
+        files=files,
+        facts=dict(facts),
+    )
+    partial.write_manifest(manifest)
+    return layout.commit(folder, step)
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:

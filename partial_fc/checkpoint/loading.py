@@ -1,38 +1,18 @@
-"""What a run leaves on disk: the backbone as one plain state dict, the head as one file per rank that wrote it.
-
-::
-
-    checkpoints/step-00001234/
-        backbone.pt               state dict with arcface_torch's keys: loads there, and its weights load here
-        head-00000-of-00002.pt    class ids of this part, rows, row optimizer, objective
-        manifest.json             written last, by rank 0
-
-A folder appears under its name only when it is whole: it is written under another name and renamed. Parts are read
-by class id, so a head saved by any number of ranks loads on any other. Files are read with ``weights_only=True``.
-"""
+"""Checkpoints read again, by any number of ranks; nothing that a file names is ever run."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from partial_fc.checkpoint.layout import CheckpointFolder, Manifest
 from partial_fc.checkpoint.networks import misfit
-from partial_fc.checkpoint.saving import head_file
-from partial_fc.checkpoint.state_dicts import behind_prefix, tensors_in, weights_in
+from partial_fc.checkpoint.state_dicts import behind_prefix, weights_in
+from partial_fc.checkpoint.training_state import TrainingState, rows_of
 from partial_fc.classifier import ShardedClassifier
-from partial_fc.rows.optimizers import RowAdamW, RowSGD
-
-_ROW_KEYS = ("weight", *(f"row_optimizer.{name}" for kind in (RowSGD, RowAdamW) for name in kind.state_names))
-
-
-def latest_checkpoint(folder: Path) -> Path:
-    """The whole checkpoint of the highest step in ``folder``. FileNotFoundError when there is none."""
-    whole = sorted(path.parent for path in folder.glob("step-*/manifest.json") if path.parent.suffix != ".partial")
-    if not whole:
-        raise FileNotFoundError(f"no checkpoint in {folder}: expected a folder step-N with a manifest.json")
-    return whole[-1]
 
 
 def load_backbone(path: Path, backbone: nn.Module) -> None:
@@ -48,35 +28,74 @@ def load_backbone(path: Path, backbone: nn.Module) -> None:
     backbone.load_state_dict(behind_prefix(weights.tensors, wanted) or {})
 
 
-def load_head(folder: Path, head: ShardedClassifier) -> None:
-    """Load this rank's classes from a checkpoint written by any number of ranks.
+def load_training_state(folder: Path, state: TrainingState, seed: int) -> Manifest:
+    """Take up a whole checkpoint on this rank, and return its manifest; the run goes on from ``manifest.step``.
 
-    Row state that only one of the two heads has is left out, or left at zero. ValueError when C, D or the objective's
-    state differ, or when a file is damaged.
+    With as many ranks as wrote it, everything is bitwise what it was. With another number each rank reads the rows of
+    its classes, BatchNorm starts from the mean over the ranks, and random generators from (``seed``, step, rank).
+    ValueError for a file that is damaged, or for another network, objective or number of classes.
     """
-    manifest = json.loads((folder / "manifest.json").read_text())
-    saved = manifest["num_classes"], manifest["embedding_dim"]
+    checkpoint = CheckpointFolder(folder)
+    manifest = checkpoint.manifest()
+    _refuse_other_sizes(folder, manifest, state.head)
+    world, files = state.world, [checkpoint.backbone, checkpoint.shared]
+    parts = [range(first, stop) for first, stop in manifest.classes]
+    files += [checkpoint.rank(rank, len(parts)) for rank, part in enumerate(parts) if _overlap(part, state.head.shard)]
+    for path in files:
+        if (problem := checkpoint.problem(path, manifest.files[path.name])) is not None:
+            raise ValueError(f"{problem}: take an earlier checkpoint")
+    load_backbone(folder, state.backbone)
+    load_head(folder, state.head)
+    try:
+        state.load_shared(_tensors(checkpoint.shared))
+    except ValueError as error:
+        raise ValueError(f"{folder} does not fit: {error}") from error
+    state.head.steps = manifest.head_steps
+    if world.size == manifest.world_size:
+        state.load_local(_tensors(checkpoint.rank(world.rank, world.size), ("buffer.", "rng.")))
+    else:
+        torch.manual_seed(seed + 1_000_003 * manifest.step + world.rank)
+    return manifest
+
+
+@torch.no_grad()
+def load_head(folder: Path, head: ShardedClassifier) -> None:
+    """This rank's class rows and their optimizer's state, from the files of the ranks that held them.
+
+    Row state that only one of both has is left out, or left at zero. ValueError for other numbers of classes or
+    dimensions.
+    """
+    checkpoint, shard = CheckpointFolder(folder), head.shard
+    manifest = checkpoint.manifest()
+    _refuse_other_sizes(folder, manifest, head)
+    targets = {f"row.{key}": tensor for key, tensor in rows_of(head).items()}
+    for rank, (first, stop) in enumerate(manifest.classes):
+        both = _overlap(range(first, stop), shard)
+        if not both:
+            continue
+        with safe_open(checkpoint.rank(rank, manifest.world_size), framework="pt") as file:
+            for name in targets.keys() & set(file.keys()):
+                rows = file.get_slice(name)[both.start - first : both.stop - first]
+                targets[name][both.start - shard.start : both.stop - shard.start].copy_(rows)
+
+
+def _overlap(saved: range, wanted: range) -> range:
+    return range(max(saved.start, wanted.start), min(saved.stop, wanted.stop))
+
+
+def _tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+    """The tensors of a file whose names begin so. ValueError for what is no safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read as tensors: {error}") from error
+
+
+def _refuse_other_sizes(folder: Path, manifest: Manifest, head: ShardedClassifier) -> None:
+    saved = manifest.num_classes, manifest.embedding_dim
     if saved != (head.num_classes, head.embedding_dim):
         raise ValueError(
-            f"{folder} holds a head of {saved[0]} classes x {saved[1]} dimensions: "
-            f"expected {head.num_classes} x {head.embedding_dim}"
+            f"{folder} holds a head of {saved[0]:,} classes x {saved[1]} dimensions: "
+            f"expected {head.num_classes:,} x {head.embedding_dim}"
         )
-    state = head.state_dict()
-    rows = {key: state[key] for key in _ROW_KEYS if key in state}
-    for part in range(manifest["head_parts"]):
-        saved_part = tensors_in(head_file(folder, part, manifest["head_parts"]))
-        _copy_rows(range(*saved_part["classes"]), saved_part["state"], head.shard, rows)
-        if part == 0:
-            state.update({key: value for key, value in saved_part["state"].items() if key not in _ROW_KEYS})
-    try:
-        head.load_state_dict({**state, **rows})
-    except RuntimeError as error:
-        raise ValueError(f"the head in {folder} was trained with another objective: {error}") from error
-
-
-def _copy_rows(saved: range, source: dict[str, Tensor], wanted: range, target: dict[str, Tensor]) -> None:
-    start, stop = max(saved.start, wanted.start), min(saved.stop, wanted.stop)
-    if start >= stop:
-        return
-    for key in target.keys() & source.keys():
-        target[key][start - wanted.start : stop - wanted.start] = source[key][start - saved.start : stop - saved.start]

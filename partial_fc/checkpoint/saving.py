@@ -1,72 +1,149 @@
-"""What a run leaves on disk."""
+"""Checkpoints written beside the training: a pause for one copy of the state in memory, no more.
+
+A save, on every rank::
+
+    Saver.save(step)                the training waits
+      the save before is whole?       its error, on any rank, ends the run here
+      free disk                       one all-reduce of two numbers; refused before anything is written
+      copies                          the state into memory that every save uses again
+      barrier                         rank 0 has made a fresh folder
+    a thread of each rank           the training goes on
+      rank-R-of-S.safetensors         written, synced, its CRC-32 found; then its name and facts in rank-R.json
+    rank 0's thread
+      backbone.pt, shared.safetensors
+      waits for every rank-R.json     over the file system: no collective runs beside the training's own
+      manifest.json, the new name, latest; older checkpoints are removed
+"""
 
 from __future__ import annotations
 
-import json
+import errno
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from partial_fc.classifier import ShardedClassifier
-from partial_fc.world import World
+from partial_fc.checkpoint import layout
+from partial_fc.checkpoint.layout import Manifest
+from partial_fc.checkpoint.training_state import TrainingState
+from partial_fc.checkpoint.writing import Saved, Tensors, Writing
+
+_SPARE_BYTES = 1 << 20  # of the disk, for manifests and the file system itself
 
 
-def save_checkpoint(
-    folder: Path, step: int, backbone: nn.Module, head: ShardedClassifier, world: World, facts: dict[str, Any]
-) -> Path:
-    """Write ``folder/step-<step>`` from all ranks and return it. Three barriers; every rank writes its own shard.
+class Saver:
+    """Saves ``state`` in ``folder``; every method is called on all ranks at the same step.
 
-    ``facts`` go into the manifest. BatchNorm's running statistics, which each rank keeps of its own images, are
-    averaged over the ranks first: what is saved, evaluated and trained on is one network.
+    ``facts`` go into the manifest. Beside the last ``keep_last`` checkpoints those of every ``keep_every_steps`` steps
+    are kept. ``on_saved`` is called on rank 0, from a thread, for each checkpoint that is whole. Without
+    ``in_background`` the training waits until the checkpoint is written, and no second copy of the state is held.
     """
-    final = folder / f"step-{step:08d}"
-    partial = folder / f"step-{step:08d}.partial"
-    if world.rank == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    average_buffers(backbone, world)
-    world.barrier()
-    torch.save(
-        {"classes": (head.shard.start, head.shard.stop), "state": head.state_dict()},
-        head_file(partial, world.rank, world.size),
-    )
-    if world.rank == 0:
-        torch.save(backbone.state_dict(), partial / "backbone.pt")
-    world.barrier()
-    if world.rank == 0:
-        manifest = {
-            "step": step,
-            "num_classes": head.num_classes,
-            "embedding_dim": head.embedding_dim,
-            "head_parts": world.size,
-            **facts,
-        }
-        finish(partial, final, manifest)
-    world.barrier()
-    return final
+
+    def __init__(
+        self,
+        folder: Path,
+        state: TrainingState,
+        facts: dict[str, Any],
+        *,
+        keep_last: int = 3,
+        keep_every_steps: int | None = None,
+        in_background: bool = True,
+        on_saved: Callable[[Saved], None] = lambda saved: None,
+    ) -> None:
+        self.folder, self.state, self.facts = folder, state, facts
+        self.keep_last, self.keep_every_steps = keep_last, keep_every_steps
+        self.in_background, self.on_saved = in_background, on_saved
+        self._copies = _Copies()
+        self._writing: Writing | None = None
+
+    def save(self, step: int) -> None:
+        """Begin the checkpoint of ``step``. OSError, on all ranks, where a disk is full or an earlier save failed."""
+        start = time.perf_counter()
+        self.wait()
+        head, world = self.state.head, self.state.world
+        tensors = self._tensors()
+        own = [head.shard.start, head.shard.stop, sum(tensor.nbytes for part in tensors for tensor in part.values())]
+        of_ranks = world.all_gather(torch.tensor(own, device=head.weight.device)).tolist()
+        self._refuse_full_disk(step, sum(size for *_, size in of_ranks))
+        if self.in_background:
+            tensors = Tensors(*(self._copies(kind, part) for kind, part in tensors._asdict().items()))
+            if head.weight.is_cuda:
+                torch.cuda.synchronize(head.weight.device)
+        partial = layout.partial_folder(self.folder, step)
+        if world.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        world.barrier()
+        manifest = Manifest(
+            step=step,
+            head_steps=head.steps,
+            num_classes=head.num_classes,
+            embedding_dim=head.embedding_dim,
+            classes=[(first, stop) for first, stop, _ in of_ranks],
+            files={},
+            facts=self.facts,
+        )
+        self._writing = Writing(self.folder, manifest, tensors, world.rank, self._finished)
+        self._writing.start(time.perf_counter() - start)
+        if not self.in_background:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when the last save is whole; raise, on all ranks, if it failed on any. Two all-reduces of a number."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        failure = writing.own_failure()
+        flag = torch.tensor(int(failure is not None), device=self.state.head.weight.device)
+        if int(self.state.world.all_sum(flag)):
+            writing.give_up()
+            raise failure or OSError(f"the checkpoint of step {writing.manifest.step} failed on another rank")
+        failure = writing.failure_of_commit()
+        flag = torch.tensor(int(failure is not None), device=self.state.head.weight.device)
+        if int(self.state.world.all_sum(flag)):
+            raise failure or OSError(f"the checkpoint of step {writing.manifest.step} could not be finished by rank 0")
+
+    def _finished(self, saved: Saved) -> None:
+        layout.prune(self.folder, self.keep_last, self.keep_every_steps)
+        self.on_saved(saved)
+
+    def _tensors(self) -> Tensors:
+        backbone = {**self.state.backbone.state_dict(), **self.state.averaged_buffers()}
+        if self.state.world.rank != 0:
+            return Tensors(self.state.of_rank(), {}, {})
+        return Tensors(self.state.of_rank(), self.state.shared(), backbone)
+
+    def _refuse_full_disk(self, step: int, size_bytes: int) -> None:
+        """OSError, on all ranks, where rank 0's disk has no room."""
+        room = torch.zeros((), dtype=torch.int64, device=self.state.head.weight.device)
+        if self.state.world.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            room.fill_(shutil.disk_usage(self.folder).free)
+        free = int(self.state.world.all_sum(room))
+        if free < size_bytes + _SPARE_BYTES:
+            raise OSError(
+                errno.ENOSPC,
+                f"no space for {layout.step_folder(self.folder, step)}: {size_bytes:,} bytes are needed and {free:,} "
+                "are free. The checkpoints before it are whole: make room, or keep fewer, and give the command again",
+            )
 
 
-def head_file(folder: Path, part: int, parts: int) -> Path:
-    """Where one part of the head lies in a checkpoint's ``folder``."""
-    return folder / f"head-{part:05d}-of-{parts:05d}.pt"
+class _Copies:
+    """Copies in memory of the CPU, pinned for a GPU, which the next ones overwrite."""
 
+    def __init__(self) -> None:
+        self._memory: dict[str, Tensor] = {}
 
-def finish(partial: Path, final: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest into ``partial``, which holds all else, and let it appear as ``final``."""
-    (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-
-
-def average_buffers(module: nn.Module, world: World) -> None:
-    """Replace every floating-point buffer by its mean over the ranks. One all-reduce of them all."""
-    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
-    if world.size == 1 or not buffers:
-        return
-    flat = world.all_sum(torch.cat([buffer.reshape(-1) for buffer in buffers])) / world.size
-    with torch.no_grad():
-        for buffer, part in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
-            buffer.copy_(part.view_as(buffer))
+    def __call__(self, kind: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        copies = {}
+        for name, tensor in tensors.items():
+            copy = self._memory.get(f"{kind} {name}")
+            if copy is None or copy.shape != tensor.shape or copy.dtype != tensor.dtype:
+                copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                self._memory[f"{kind} {name}"] = copy
+            copies[name] = copy.copy_(tensor, non_blocking=True)
+        return copies

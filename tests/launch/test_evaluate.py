@@ -15,7 +15,7 @@ from data_pipeline.formats.verification_bin.writer import write_bin
 from launch import evaluate, train
 from launch.config.loading import load_config
 from launch.evaluation import embeddings
-from partial_fc.checkpoint.loading import latest_checkpoint
+from partial_fc.checkpoint.layout import latest_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ from launch import assembly, train
 from launch.config.loading import load_config
 from launch.config.run import Config
 from partial_fc import World
-from partial_fc.checkpoint.loading import latest_checkpoint, load_backbone
+from partial_fc.checkpoint.layout import latest_checkpoint, whole_checkpoints
+from partial_fc.checkpoint.loading import load_backbone
 from partial_fc.loop import train as train_steps
 from partial_fc.reports.step_report import StepReport
 from partial_fc.world import process_group
@@ -111,12 +112,12 @@ def test_the_resolved_config_lies_in_the_runs_folder_and_in_its_checkpoints(fini
     assert resolved == load_config(finished.config, ["seed=1"])
     assert resolved.seed == 1
     manifest = json.loads((latest_checkpoint(finished.run_dir / "checkpoints") / "manifest.json").read_text())
-    assert (manifest["step"], manifest["num_classes"], manifest["num_images"]) == (STEPS, 40, 320)
-    assert Config.model_validate(manifest["config"]) == resolved
+    assert (manifest["step"], manifest["num_classes"], manifest["facts"]["data"]["num_images"]) == (STEPS, 40, 320)
+    assert Config.model_validate(manifest["facts"]["config"]) == resolved
 
 
 def test_checkpoints_are_saved_on_the_way_and_at_the_end(finished: Finished) -> None:
-    folders = sorted(folder.name for folder in (finished.run_dir / "checkpoints").iterdir())
+    folders = [folder.path.name for folder in whole_checkpoints(finished.run_dir / "checkpoints")]
     assert folders == ["step-00000040", "step-00000080", "step-00000100"]
     weights = []
     for folder in folders:
@@ -159,8 +160,8 @@ def test_a_run_can_start_from_the_weights_of_the_run_it_sets_aside(data: Path, t
     config = tiny.write_config(tmp_path / "config.yaml", tiny.tree(data, tmp_path / "run", data={"evaluate": None}))
     train.run(load_config(config, ["schedule.epochs=0.1"]))
     first = latest_checkpoint(tmp_path / "run" / "checkpoints")
-    train.run(load_config(config, ["schedule.epochs=0.1", f"backbone.weights={first}"]))
-    train.run(load_config(config, ["schedule.epochs=0.1", f"backbone.weights={tmp_path / 'run'}"]))
+    for weights in (first, tmp_path / "run"):
+        train.run(load_config(config, ["schedule.epochs=0.1", f"backbone.weights={weights}", "resume=never"]))
     for kept in ("run", "run-1", "run-2"):
         assert latest_checkpoint(tmp_path / kept / "checkpoints").name == first.name
 
@@ -204,7 +205,7 @@ def steps_done(config: Config, world: World, *, fixed_statistics: bool) -> tuple
     torch.manual_seed(config.seed)
     source, sink = tiny.training_data(config), Losses()
     backbone = tiny.backbone(config).train(not fixed_statistics)
-    parts = assembly.run(config, source, backbone, world, torch.device("cpu"))
+    parts = assembly.run(config, source, backbone, world, torch.device("cpu"), facts={})
     assert parts.total_steps == 6
     train_steps(
         range(6),

@@ -28,8 +28,10 @@ from partial_fc import (
     ShardedClassifier,
     World,
 )
-from partial_fc.checkpoint.loading import load_head
-from partial_fc.checkpoint.saving import save_checkpoint
+from partial_fc.checkpoint.layout import latest_checkpoint
+from partial_fc.checkpoint.loading import load_training_state
+from partial_fc.checkpoint.saving import Saver
+from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.divergence import LossCheck, TrainingDiverged
 from partial_fc.evaluation import evaluate
 from partial_fc.rows.sampling import drawn_columns
@@ -179,8 +181,14 @@ def test_a_head_saved_on_a_gpu_goes_on_on_a_cpu(tmp_path: Path) -> None:
         for device in ("cuda", "cpu")
     ]
     heads[0](*batch(0, "cuda", torch.float32), [N]).backward()
-    saved = save_checkpoint(tmp_path, 1, nn.Linear(2, 2), heads[0], World(), {})
-    load_head(saved, heads[1])
+    network = nn.Linear(2, 2, device="cuda")
+    state = TrainingState(network, heads[0], torch.optim.SGD(network.parameters(), 0.1), World())
+    saver = Saver(tmp_path, state, {})
+    saver.save(1)
+    saver.wait()
+    network = nn.Linear(2, 2)
+    state = TrainingState(network, heads[1], torch.optim.SGD(network.parameters(), 0.1), World())
+    load_training_state(latest_checkpoint(tmp_path), state, seed=0)
     losses = [heads[k](*batch(1, device, torch.float32), [N]) for k, device in enumerate(("cuda", "cpu"))]
     torch.testing.assert_close(losses[0].cpu(), losses[1], rtol=1e-5, atol=1e-6)
 

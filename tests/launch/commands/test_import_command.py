@@ -11,7 +11,7 @@ import torch
 from launch import cli
 from launch.config.loading import load_config
 from partial_fc.backbones import backbone
-from partial_fc.checkpoint.loading import latest_checkpoint
+from partial_fc.checkpoint.layout import latest_checkpoint
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_an_import_that_was_cut_off_can_be_given_again(training: Path, tmp_path:
     (tmp_path / "run.partial" / "checkpoints" / "step-00000001").mkdir(parents=True)
     (tmp_path / "run").mkdir()
     assert cli.main(["import", "arcface_torch", str(training), "--out", str(tmp_path / "run")]) == 0
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000999"]
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"step-00000999", "latest"}
 
 
 def test_what_is_no_training_is_refused_before_anything_is_written(

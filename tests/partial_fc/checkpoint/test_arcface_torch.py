@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch.nn import functional
 from partial_fc import CosFace, ShardedClassifier, World
 from partial_fc.backbones import backbone
 from partial_fc.checkpoint.arcface_torch import Training, training_at, write_checkpoint
+from partial_fc.checkpoint.layout import CheckpointFolder
 from partial_fc.checkpoint.loading import load_backbone, load_head
 
 C, D = 11, 16
@@ -86,15 +86,13 @@ def test_a_training_of_any_number_of_ranks_has_the_same_embeddings_and_loss_here
 def test_what_is_written_says_where_it_comes_from_and_appears_whole(tmp_path: Path) -> None:
     write(tmp_path, 2)
     _, folder = imported(tmp_path, tmp_path / "out")
-    assert sorted(file.name for file in folder.iterdir()) == [
-        "backbone.pt",
-        "head-00000-of-00002.pt",
-        "head-00001-of-00002.pt",
-        "manifest.json",
-    ]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["step-00000999"]
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest == {"step": 999, "num_classes": C, "embedding_dim": D, "head_parts": 2, "from": "there"}
+    ranks = [f"rank-0000{rank}-of-00002.safetensors" for rank in range(2)]
+    assert sorted(file.name for file in folder.iterdir()) == ["backbone.pt", "manifest.json", *ranks]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"step-00000999", "latest"}
+    manifest = CheckpointFolder(folder).manifest()
+    assert (manifest.step, manifest.num_classes, manifest.embedding_dim, manifest.world_size) == (999, C, D, 2)
+    assert manifest.facts == {"from": "there"}
+    assert CheckpointFolder(folder).problems() == []
 
 
 def test_the_moments_of_an_adamw_head_are_left_out(tmp_path: Path) -> None:

@@ -2,156 +2,330 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from simulation import on_ranks
 from torch import Tensor, nn
 
-from partial_fc import AdaCos, CosineSoftmax, RowSGD, ShardedClassifier, World
+from partial_fc import (
+    AdaCos,
+    CosineSoftmax,
+    Objective,
+    P2SGrad,
+    RowAdamW,
+    RowOptimizer,
+    RowSGD,
+    ShardedClassifier,
+    World,
+)
 from partial_fc.backbones import backbone as new_backbone
-from partial_fc.checkpoint.loading import latest_checkpoint, load_backbone, load_head
-from partial_fc.checkpoint.saving import average_buffers, save_checkpoint
+from partial_fc.checkpoint import layout
+from partial_fc.checkpoint import writing as writing_module
+from partial_fc.checkpoint.layout import CheckpointFolder, latest_checkpoint, remove_unfinished, whole_checkpoints
+from partial_fc.checkpoint.loading import load_backbone, load_training_state
+from partial_fc.checkpoint.saving import Saver
+from partial_fc.checkpoint.training_state import TrainingState
+from partial_fc.checkpoint.writing import Saved
 
-C, D = 11, 6
+C, D, N = 11, 6, 12
 FACTS = {"seed": 3}
+LOSSES: dict[str, Callable[[], Objective]] = {"adacos": lambda: AdaCos(C), "p2sgrad": P2SGrad}
+ROWS: dict[str, Callable[[], RowOptimizer]] = {
+    "sgd": lambda: RowSGD(0.05, 0.9),
+    "adamw": lambda: RowAdamW(0.01, state_dtype=torch.bfloat16),
+}
 
 
-def new_head(world: World, *, num_classes: int = C, momentum: float = 0.9, seed: int = 0) -> ShardedClassifier:
-    return ShardedClassifier(
-        num_classes, D, AdaCos(num_classes), world=world, row_optimizer=RowSGD(0.05, momentum), seed=seed
-    )
+class Training:
+    """A network with BatchNorm, its head and both optimizers; the global batches are the same for every world."""
+
+    def __init__(
+        self, world: World, loss: str = "adacos", rows: str = "sgd", seed: int = 0, num_classes: int = C
+    ) -> None:
+        self.world = world
+        self.network = nn.Sequential(nn.Linear(8, 10), nn.BatchNorm1d(10), nn.Linear(10, D))
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.network.parameters():
+            nn.init.normal_(parameter, 0.0, 0.3, generator)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), 0.05, momentum=0.9)
+        objective = LOSSES[loss]() if num_classes == C else AdaCos(num_classes)
+        self.head = ShardedClassifier(num_classes, D, objective, world=world, row_optimizer=ROWS[rows](), seed=seed)
+        self.state = TrainingState(self.network, self.head, self.optimizer, world)
+
+    def steps(self, first: int, stop: int) -> list[float]:
+        losses = []
+        for step in range(first, stop):
+            generator = torch.Generator().manual_seed(step)
+            images_N, labels_N = torch.randn(N, 8, generator=generator), torch.randint(C, (N,), generator=generator)
+            images_n, labels_n = (rows.tensor_split(self.world.size)[self.world.rank] for rows in (images_N, labels_N))
+            loss = self.head(self.network(images_n), labels_n)
+            loss.backward()
+            for parameter in self.network.parameters():
+                assert parameter.grad is not None
+                parameter.grad = self.world.all_sum(parameter.grad.clone())
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            losses.append(loss.item())
+        return losses
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of all that a checkpoint is to hold."""
+        named = {**self.state.of_rank(), **self.state.shared(), **dict(self.network.named_parameters())}
+        return {name: tensor.detach().clone() for name, tensor in named.items() if not name.startswith("rng.")}
 
 
-def stepped(head: ShardedClassifier, world: World, steps: int = 3, first: int = 0) -> ShardedClassifier:
-    """The head after some steps on a global batch that is the same for any number of ranks."""
-    for step in range(first, first + steps):
-        generator = torch.Generator().manual_seed(step)
-        embeddings_ND = torch.randn(8, D, generator=generator)
-        labels_N = torch.randint(head.num_classes, (8,), generator=generator)
-        mine = [rows.tensor_split(world.size)[world.rank] for rows in (embeddings_ND, labels_N)]
-        head(mine[0].requires_grad_(), mine[1]).backward()
-    return head
+def saver(folder: Path, training: Training, **options: Any) -> Saver:
+    return Saver(folder, training.state, FACTS, **options)
 
 
-def saved(folder: Path, world: World, step: int = 5) -> dict[str, Tensor]:
-    """A checkpoint of a trained head and a backbone; this rank's own rows and state."""
-    head = stepped(new_head(world), world)
-    save_checkpoint(folder, step, nn.Linear(2, 2), head, world, FACTS)
-    return {name: value for name, value in head.state_dict().items() if isinstance(value, Tensor)}
+def run_and_save(folder: Path, world: World, steps: int = 3, loss: str = "adacos", rows: str = "sgd") -> Training:
+    training = Training(world, loss, rows)
+    training.steps(0, steps)
+    saving = saver(folder, training)
+    saving.save(steps)
+    saving.wait()
+    return training
 
 
-@pytest.mark.parametrize("written_by", [1, 2, 4])
-@pytest.mark.parametrize("read_by", [1, 2, 3, 13])
-def test_a_head_written_by_any_number_of_ranks_loads_on_any_other(
+def taken_up(folder: Path, world: World, loss: str = "adacos", rows: str = "sgd") -> tuple[Training, int]:
+    training = Training(world, loss, rows)
+    with torch.no_grad():
+        for parameter in (*training.network.parameters(), training.head.weight):
+            parameter.mul_(-1.5)  # whatever the new process began with
+    return training, load_training_state(latest_checkpoint(folder), training.state, seed=0).step
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_on_as_many_ranks_a_run_goes_on_bitwise_as_if_it_had_never_stopped(
+    tmp_path: Path, size: int, loss: str, rows: str
+) -> None:
+    def straight(world: World) -> tuple[list[float], dict[str, Tensor]]:
+        training = run_and_save(tmp_path, world, 3, loss, rows)
+        return training.steps(3, 7), training.tensors()
+
+    def resumed(world: World) -> tuple[list[float], dict[str, Tensor]]:
+        training, step = taken_up(tmp_path, world, loss, rows)
+        return training.steps(step, 7), training.tensors()
+
+    expected_of_ranks = on_ranks(size, straight)
+    for (losses, tensors), (expected_losses, expected) in zip(on_ranks(size, resumed), expected_of_ranks, strict=True):
+        assert losses == expected_losses
+        assert tensors.keys() == expected.keys()
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("written_by", [1, 2, 3, 4])
+@pytest.mark.parametrize("read_by", [1, 2, 3, 4, 13])
+def test_rows_and_their_state_go_to_any_other_number_of_ranks_unchanged(
     tmp_path: Path, written_by: int, read_by: int
 ) -> None:
-    written = on_ranks(written_by, lambda world: saved(tmp_path, world))
-
-    def loaded(world: World) -> tuple[dict[str, Tensor], int]:
-        head = new_head(world, seed=99)
-        load_head(tmp_path / "step-00000005", head)
-        return {name: value for name, value in head.state_dict().items() if isinstance(value, Tensor)}, head.steps
-
-    read = on_ranks(read_by, loaded)
-    for rows in ("weight", "row_optimizer.momentum_cD"):
-        assert torch.equal(torch.cat([part[rows] for part, _ in read]), torch.cat([part[rows] for part in written]))
-    for state, steps in read:
-        assert steps == 3
-        for name in ("objective.scale", "objective.steps"):
-            assert torch.equal(state[name], written[0][name])
+    written = on_ranks(written_by, lambda world: run_and_save(tmp_path, world).tensors())
+    read = on_ranks(read_by, lambda world: taken_up(tmp_path, world)[0].tensors())
+    for name in ("row.weight", "row.row_optimizer.momentum_cD"):
+        assert torch.equal(torch.cat([part[name] for part in read]), torch.cat([part[name] for part in written]))
+    for part in read:
+        for name in written[0]:
+            if not name.startswith(("row.", "buffer.")):
+                assert torch.equal(part[name], written[0][name]), name
+    mean = torch.stack([part["buffer.1.running_mean"] for part in written]).mean(dim=0)
+    for rank, part in enumerate(read):
+        expected = written[rank]["buffer.1.running_mean"] if read_by == written_by else mean
+        torch.testing.assert_close(part["buffer.1.running_mean"], expected)
 
 
-def test_training_goes_on_from_a_loaded_head_as_if_it_had_never_stopped(tmp_path: Path) -> None:
-    on_ranks(2, lambda world: saved(tmp_path, world))
-    loaded = new_head(World(), seed=99)
-    load_head(tmp_path / "step-00000005", loaded)
-    straight = stepped(stepped(new_head(World()), World()), World(), 2, first=3)
-    resumed = stepped(loaded, World(), 2, first=3)
-    torch.testing.assert_close(resumed.weight, straight.weight, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(resumed.objective.state_dict(), straight.objective.state_dict())
+@pytest.mark.parametrize(("written_by", "read_by"), [(1, 2), (2, 1), (3, 2), (2, 4)])
+def test_on_another_number_of_ranks_the_losses_follow_but_for_rounding(
+    tmp_path: Path, written_by: int, read_by: int
+) -> None:
+    """BatchNorm of parts of a batch differs between numbers of ranks, so this network is told to use its statistics."""
+
+    def steps(world: World, resume: bool) -> list[float]:
+        training = Training(world)
+        training.network.eval()
+        first = load_training_state(latest_checkpoint(tmp_path), training.state, seed=0).step if resume else 0
+        losses = training.steps(first, 7 if resume else 3)
+        if not resume:
+            writing = saver(tmp_path, training)
+            writing.save(3)
+            writing.wait()
+            losses = training.steps(3, 7)
+        return losses
+
+    straight = on_ranks(written_by, lambda world: steps(world, False))[0]
+    assert on_ranks(read_by, lambda world: steps(world, True))[0] == pytest.approx(straight, rel=1e-5)
 
 
-def test_a_head_of_other_classes_dimensions_or_objective_is_refused(tmp_path: Path) -> None:
-    saved(tmp_path, World())
-    folder = tmp_path / "step-00000005"
+def test_what_fits_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    run_and_save(tmp_path, World())
+    folder = latest_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="holds a head of 11 classes x 6 dimensions: expected 12 x 6"):
-        load_head(folder, new_head(World(), num_classes=12))
-    with pytest.raises(ValueError, match="expected 11 x 7"):
-        load_head(folder, ShardedClassifier(C, 7, AdaCos(C), world=World()))
+        load_training_state(folder, Training(World(), num_classes=12).state, 0)
+    other = Training(World())
+    other.head.objective = CosineSoftmax(16.0)
     with pytest.raises(ValueError, match="another objective"):
-        load_head(folder, ShardedClassifier(C, D, CosineSoftmax(16.0), world=World()))
-
-
-def test_momentum_may_be_taken_up_or_left_out(tmp_path: Path) -> None:
-    written = saved(tmp_path, World())
-    without = new_head(World(), momentum=0.0, seed=99)
-    load_head(tmp_path / "step-00000005", without)
-    assert torch.equal(without.weight, written["weight"])
-    save_checkpoint(tmp_path, 6, nn.Linear(2, 2), without, World(), FACTS)
-    with_momentum = new_head(World(), seed=98)
-    load_head(tmp_path / "step-00000006", with_momentum)
-    assert torch.equal(with_momentum.weight, written["weight"])
-    assert not with_momentum.get_buffer("row_optimizer.momentum_cD").any()
+        load_training_state(folder, other.state, 0)
 
 
 def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder's own name exists only after the last file has been written."""
     rename = Path.rename
+    files = {"backbone.pt", "shared.safetensors", "manifest.json"}
+    files |= {f"rank-0000{rank}-of-00002.safetensors" for rank in range(2)}
 
     def checked(path: Path, target: Path) -> Path:
-        names = {file.name for file in path.iterdir()}
-        assert names == {"backbone.pt", "manifest.json", "head-00000-of-00002.pt", "head-00001-of-00002.pt"}
+        assert {file.name for file in path.iterdir()} == files
+        assert CheckpointFolder(path).problems() == []
         assert not target.exists()
-        with pytest.raises(FileNotFoundError, match="no checkpoint in"):
-            latest_checkpoint(tmp_path)
+        assert whole_checkpoints(tmp_path) == []
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", checked)
-    on_ranks(2, lambda world: saved(tmp_path, world))
-    assert [folder.name for folder in tmp_path.iterdir()] == ["step-00000005"]
-    manifest = json.loads((tmp_path / "step-00000005" / "manifest.json").read_text())
-    assert manifest == {"step": 5, "num_classes": C, "embedding_dim": D, "head_parts": 2, **FACTS}
+    on_ranks(2, lambda world: run_and_save(tmp_path, world))
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000003", "latest"}
+    assert (tmp_path / "latest").resolve() == latest_checkpoint(tmp_path)
+    manifest = CheckpointFolder(latest_checkpoint(tmp_path)).manifest()
+    assert (manifest.step, manifest.world_size, manifest.classes) == (3, 2, [(0, 6), (6, 11)])
+    assert (manifest.num_classes, manifest.embedding_dim, manifest.head_steps, manifest.facts) == (C, D, 3, FACTS)
 
 
-def test_a_save_that_was_killed_is_ignored_and_written_anew(tmp_path: Path) -> None:
-    saved(tmp_path, World(), step=5)
+def test_a_save_that_was_killed_is_no_checkpoint_and_is_written_anew(tmp_path: Path) -> None:
+    training = run_and_save(tmp_path, World())
     torn = tmp_path / "step-00000006.partial"
     torn.mkdir()
-    (torn / "manifest.json").write_text("{}")
-    (torn / "head-00007-of-00009.pt").write_bytes(b"left over")
-    (tmp_path / "step-00000007").mkdir()  # no manifest: nobody's checkpoint
-    assert latest_checkpoint(tmp_path).name == "step-00000005"
-    saved(tmp_path, World(), step=6)
-    assert latest_checkpoint(tmp_path).name == "step-00000006"
+    (torn / "rank-00007-of-00009.safetensors").write_bytes(b"left over")
+    (torn / "rank-00000.json").write_text("{}")
+    (tmp_path / "step-00000007").mkdir()  # no manifest: what a removal left
+    assert latest_checkpoint(tmp_path).name == "step-00000003"
+    writing = saver(tmp_path, training)
+    writing.save(6)
+    writing.wait()
+    assert CheckpointFolder(latest_checkpoint(tmp_path)).problems() == []
     assert not torn.exists()
-    assert not (tmp_path / "step-00000006" / "head-00007-of-00009.pt").exists()
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000003", "step-00000006", "latest"}
 
 
-def test_the_latest_checkpoint_is_the_one_of_the_highest_step(tmp_path: Path) -> None:
-    for step in (100, 20, 3):
-        saved(tmp_path, World(), step=step)
-    assert latest_checkpoint(tmp_path).name == "step-00000100"
-    with pytest.raises(FileNotFoundError, match="expected a folder step-N"):
-        latest_checkpoint(tmp_path / "nowhere")
-
-
-def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
-    on_ranks(3, lambda world: saved(tmp_path, world))
-    saved(tmp_path, World())
-    assert sorted(file.name for file in (tmp_path / "step-00000005").iterdir()) == [
-        "backbone.pt",
-        "head-00000-of-00001.pt",
-        "manifest.json",
+def test_the_last_checkpoints_and_every_so_many_steps_are_kept(tmp_path: Path) -> None:
+    training = Training(World())
+    said: list[Saved] = []
+    writing = saver(tmp_path, training, keep_last=2, keep_every_steps=20, on_saved=said.append)
+    for step in range(10, 80, 10):
+        writing.save(step)
+    writing.wait()
+    assert [folder.path.name for folder in whole_checkpoints(tmp_path)] == [
+        f"step-000000{step}" for step in (20, 40, 60, 70)
     ]
+    assert [saved.step for saved in said] == list(range(10, 80, 10))
+    assert all(saved.size_bytes > 0 and 0 < saved.pause_seconds < 5 for saved in said)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is saved is the state at the save, whatever the steps that follow change."""
+    training, may_write = Training(World()), threading.Event()
+    training.steps(0, 3)
+    expected = training.tensors()
+    write_tensors = writing_module.write_tensors
+
+    def late(path: Path, tensors: dict[str, Tensor]) -> Any:
+        assert may_write.wait(30)
+        return write_tensors(path, tensors)
+
+    monkeypatch.setattr(writing_module, "write_tensors", late)
+    writing = saver(tmp_path, training)
+    writing.save(3)
+    training.steps(3, 6)
+    may_write.set()
+    writing.wait()
+    found = taken_up(tmp_path, World())[0].tensors()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("place", ["write_tensors", "write_whole", "commit"])
+def test_a_save_that_fails_on_one_rank_ends_all_and_leaves_the_one_before(
+    tmp_path: Path, rank: int, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "commit" and rank == 1:
+        pytest.skip("rank 0 commits")
+    on_ranks(2, lambda world: run_and_save(tmp_path, world))
+    module: Any = writing_module if place == "write_tensors" else layout
+    real = getattr(module, place)
+
+    def failing(*arguments: Any) -> Any:
+        of_rank = any(f"rank-0000{rank}" in str(argument) for argument in arguments)
+        if of_rank or place == "commit":
+            raise OSError(errno.ENOSPC, "No space left on device", "FILE")
+        return real(*arguments)
+
+    monkeypatch.setattr(module, place, failing)
+
+    def refused(world: World) -> str:
+        training, step = taken_up(tmp_path, world)
+        writing = saver(tmp_path, training)
+        writing.save(step + 1)
+        with pytest.raises(OSError, match=r"No space|on another rank|by rank 0") as error:
+            writing.wait()
+        return str(error.value)
+
+    said = on_ranks(2, refused)
+    assert "No space left" in said[rank]
+    assert [folder.path.name for folder in whole_checkpoints(tmp_path)] == ["step-00000003"]
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_and_save(tmp_path, World())
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match=r"no space for .*step-00000004: [\d,]+ bytes are needed and 1,000 are free"):
+        saver(tmp_path, Training(World())).save(4)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000003", "latest"}
+
+
+@pytest.mark.parametrize("file", ["backbone.pt", "shared.safetensors", "rank-00001-of-00002.safetensors"])
+@pytest.mark.parametrize("damage", ["bit", "cut", "missing"])
+def test_a_damaged_file_is_named(tmp_path: Path, file: str, damage: str) -> None:
+    on_ranks(2, lambda world: run_and_save(tmp_path, world))
+    path = latest_checkpoint(tmp_path) / file
+    whole = bytearray(path.read_bytes())
+    whole[-5] ^= 1
+    path.write_bytes(whole if damage == "bit" else whole[:-7])
+    if damage == "missing":
+        path.unlink()
+    word = {"bit": "CRC-32", "cut": "bytes, and the manifest says", "missing": "is missing"}[damage]
+    with pytest.raises(ValueError, match=rf"{file}.*{word}"):
+        taken_up(tmp_path, World())
+    (problem,) = CheckpointFolder(latest_checkpoint(tmp_path)).problems()
+    assert file in problem
+
+
+def test_a_manifest_of_another_version_or_none_at_all_is_refused(tmp_path: Path) -> None:
+    run_and_save(tmp_path, World())
+    folder = CheckpointFolder(latest_checkpoint(tmp_path))
+    for text, word in (('{"version": 99}', "version 99"), ("[]", "no manifest"), ("{", "no manifest")):
+        folder.manifest_file.write_text(text)
+        with pytest.raises(ValueError, match=word):
+            folder.manifest()
 
 
 def test_the_backbones_file_is_a_plain_state_dict_under_arcface_torchs_keys(tmp_path: Path) -> None:
     network = new_backbone("r18", width=4, embedding_dim=16, input_size=16)
-    save_checkpoint(tmp_path, 1, network, new_head(World()), World(), FACTS)
+    head = ShardedClassifier(C, D, AdaCos(C), world=World())
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    writing = Saver(tmp_path, TrainingState(network, head, optimizer, World()), FACTS)
+    writing.save(1)
+    writing.wait()
     state = torch.load(tmp_path / "step-00000001" / "backbone.pt", weights_only=True)
     assert {"conv1.weight", "layer4.1.conv2.weight", "fc.weight", "features.running_var"} <= state.keys()
     other = new_backbone("r18", width=4, embedding_dim=16, input_size=16)
@@ -190,21 +364,3 @@ def test_weights_of_before_torch_1_6_load(tmp_path: Path) -> None:
     found = nn.Linear(3, 2)
     load_backbone(tmp_path / "old.pth", found)
     assert torch.equal(found.weight, given.weight)
-
-
-def test_buffers_are_averaged_over_the_ranks_and_integers_left_alone() -> None:
-    def averaged(world: World) -> nn.BatchNorm1d:
-        norm = nn.BatchNorm1d(3)
-        assert norm.running_mean is not None
-        assert norm.num_batches_tracked is not None
-        norm.running_mean.fill_(float(world.rank))
-        norm.num_batches_tracked.fill_(7)
-        average_buffers(norm, world)
-        return norm
-
-    for norm in on_ranks(4, averaged):
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.running_mean.tolist() == [1.5] * 3
-        assert norm.running_var.tolist() == [1.0] * 3
-        assert int(norm.num_batches_tracked or 0) == 7

@@ -1,0 +1,48 @@
+"""SIGTERM, as Slurm, Kubernetes and spot machines send it: all ranks stop after the same step, and save."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from partial_fc import World
+
+ASKED_EVERY_STEPS = 8
+
+
+class StopRequest:
+    """Whether any rank was told to end, agreed by all of them every few steps.
+
+    The second signal ends the process at once, as it would have without this.
+    """
+
+    def __init__(self, world: World, device: torch.device) -> None:
+        self._world, self._device = world, device
+        self._is_told = False
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Hear SIGTERM inside the ``with`` block, in the main thread; elsewhere the signal ends the process."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = signal.signal(signal.SIGTERM, self._hear)
+        try:
+            yield self
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def is_agreed(self, done: int) -> bool:
+        """Whether training ends after ``done`` steps, on all ranks alike. An all-reduce of a number every 8 steps."""
+        if done % ASKED_EVERY_STEPS:
+            return False
+        return bool(self._world.all_sum(torch.tensor(int(self._is_told), device=self._device)))
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._is_told = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

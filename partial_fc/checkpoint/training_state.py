@@ -1,0 +1,99 @@
+"""All that a training run needs to go on as if it had never stopped, as tensors by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from partial_fc.classifier import ShardedClassifier
+from partial_fc.rows.optimizers import RowAdamW, RowSGD
+from partial_fc.world import World
+
+ROW_KEYS = ("weight", *(f"row_optimizer.{name}" for kind in (RowSGD, RowAdamW) for name in kind.state_names))
+_CPU_RNG, _GPU_RNG = "rng.cpu", "rng.cuda"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """The parts of a run that change while it trains. The order of samples and the rates follow from the step."""
+
+    backbone: nn.Module
+    head: ShardedClassifier
+    optimizer: torch.optim.Optimizer
+    world: World
+
+    def of_rank(self) -> dict[str, Tensor]:
+        """This rank's own: class rows and their optimizer's state, BatchNorm's statistics, random generators."""
+        tensors = {f"row.{key}": tensor for key, tensor in rows_of(self.head).items()}
+        tensors |= {f"buffer.{name}": buffer for name, buffer in self.backbone.named_buffers()}
+        tensors[_CPU_RNG] = torch.get_rng_state()
+        if self.head.weight.is_cuda:
+            tensors[_GPU_RNG] = torch.cuda.get_rng_state(self.head.weight.device)
+        return tensors
+
+    def shared(self) -> dict[str, Tensor]:
+        """What is equal on all ranks, the backbone aside: its optimizer's state by parameter, the objective's."""
+        tensors = {f"objective.{name}": buffer for name, buffer in self.head.objective.named_buffers()}
+        for name, parameter in self.backbone.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{name}.{key}"] = value
+        return tensors
+
+    def averaged_buffers(self) -> dict[str, Tensor]:
+        """The backbone's floating-point buffers, their mean over the ranks. One all-reduce of them all.
+
+        Each rank keeps BatchNorm's statistics of its own images; what is evaluated and handed on is one network.
+        """
+        buffers = {name: buffer for name, buffer in self.backbone.named_buffers() if buffer.is_floating_point()}
+        if not buffers:
+            return {}
+        flat = torch.cat([buffer.reshape(-1) for buffer in buffers.values()])
+        mean = self.world.all_sum(flat) / self.world.size
+        parts = torch.split(mean, [buffer.numel() for buffer in buffers.values()])
+        return {name: part.view_as(buffer) for (name, buffer), part in zip(buffers.items(), parts, strict=True)}
+
+    @torch.no_grad()
+    def average_buffers_(self) -> None:
+        """Give this rank's backbone the averaged buffers: it is then the network that a checkpoint holds."""
+        buffers = dict(self.backbone.named_buffers())
+        for name, mean in self.averaged_buffers().items():
+            buffers[name].copy_(mean)
+
+    @torch.no_grad()
+    def load_shared(self, tensors: dict[str, Tensor]) -> None:
+        """Take up :meth:`shared`. ValueError where the objective or the optimizer has another state."""
+        objective = dict(self.head.objective.named_buffers())
+        if objective.keys() != {name.removeprefix("objective.") for name in tensors if name.startswith("objective.")}:
+            raise ValueError("it was trained with another objective")
+        for name, buffer in objective.items():
+            buffer.copy_(tensors[f"objective.{name}"])
+        for name, parameter in self.backbone.named_parameters():
+            prefix = f"optimizer.{name}."
+            state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            if state:
+                # AdamW counts its steps on the CPU unless it is fused: torch's own rule for a loaded state.
+                self.optimizer.state[parameter] = {
+                    key: value.to(parameter.device) if value.dim() or self._counts_on_device() else value.clone()
+                    for key, value in state.items()
+                }
+
+    @torch.no_grad()
+    def load_local(self, tensors: dict[str, Tensor]) -> None:
+        """Take up this rank's buffers and random generators, from :meth:`of_rank` of the same rank of as many."""
+        for name, buffer in self.backbone.named_buffers():
+            buffer.copy_(tensors[f"buffer.{name}"])
+        torch.set_rng_state(tensors[_CPU_RNG])
+        if _GPU_RNG in tensors and self.head.weight.is_cuda:
+            torch.cuda.set_rng_state(tensors[_GPU_RNG], self.head.weight.device)
+
+    def _counts_on_device(self) -> bool:
+        return all(group.get("fused") or group.get("capturable") for group in self.optimizer.param_groups)
+
+
+def rows_of(head: ShardedClassifier) -> dict[str, Tensor]:
+    """The class rows and their optimizer's state, each ``(c, ...)``: what moves with a class to another rank."""
+    state = head.state_dict()
+    return {key: state[key] for key in ROW_KEYS if isinstance(state.get(key), Tensor)}

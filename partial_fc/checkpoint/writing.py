@@ -1,0 +1,132 @@
+"""The part of a checkpoint that runs beside the training: one rank's files, written by a thread."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from partial_fc.checkpoint import layout
+from partial_fc.checkpoint.layout import CheckpointFolder, FileFacts, Manifest
+
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was written: of all ranks the bytes, of this rank how long training paused and writing took."""
+
+    path: Path
+    step: int
+    size_bytes: int
+    pause_seconds: float
+    writing_seconds: float
+
+
+class Tensors(NamedTuple):
+    """What one rank writes; rank 0 what is one for all ranks as well."""
+
+    of_rank: dict[str, Tensor]
+    shared: dict[str, Tensor]
+    backbone: dict[str, Tensor]
+
+
+class Writing:
+    """One rank's part of a checkpoint, written by a thread."""
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, tensors: Tensors, rank: int, finished: Callable[[Saved], None]
+    ) -> None:
+        self.folder, self.manifest, self.tensors = folder, manifest, tensors
+        self.rank, self.size, self._finished = rank, manifest.world_size, finished
+        self.partial = CheckpointFolder(layout.partial_folder(folder, manifest.step))
+        self._own_done, self._given_up = threading.Event(), threading.Event()
+        self._own_error: Exception | None = None
+        self._commit_error: Exception | None = None
+
+    def start(self, pause_seconds: float) -> None:
+        """Begin to write, after training paused so long."""
+        self._pause_seconds, self._began = pause_seconds, time.perf_counter()
+        self._thread = threading.Thread(target=self._run, name=f"checkpoint {self.manifest.step}", daemon=True)
+        self._thread.start()
+
+    def own_failure(self) -> Exception | None:
+        """What kept this rank's own files from being written, when they are written."""
+        self._own_done.wait()
+        return self._own_error
+
+    def failure_of_commit(self) -> Exception | None:
+        """What kept rank 0 from finishing the checkpoint, when it is finished; None on other ranks."""
+        self._thread.join()
+        return self._commit_error
+
+    def give_up(self) -> None:
+        """Wait for no other rank's files any more."""
+        self._given_up.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._write_own()
+        except Exception as error:
+            self._own_error = error
+        self._own_done.set()
+        if self.rank == 0 and self._own_error is None:
+            try:
+                self._finish()
+            except Exception as error:
+                self._commit_error = error
+
+    def _write_own(self) -> None:
+        facts = {write_tensors(self.partial.rank(self.rank, self.size), self.tensors.of_rank)}
+        if self.rank == 0:
+            facts.add(write_tensors(self.partial.shared, self.tensors.shared))
+            facts.add(write_backbone(self.partial.backbone, self.tensors.backbone))
+        layout.write_whole(self._note(self.rank), json.dumps({name: asdict(fact) for name, fact in facts}))
+
+    def _finish(self) -> None:
+        """Rank 0, when every rank has noted its files."""
+        notes = [self._note(rank) for rank in range(self.size)]
+        while not all(note.exists() for note in notes):
+            if self._given_up.wait(_POLL_SECONDS):
+                shutil.rmtree(self.partial.path, ignore_errors=True)
+                return
+        for note in notes:
+            facts = json.loads(note.read_text(encoding="utf-8"))
+            self.manifest.files.update({name: FileFacts(**values) for name, values in facts.items()})
+            note.unlink()
+        self.partial.write_manifest(self.manifest)
+        final = layout.commit(self.folder, self.manifest.step)
+        size_bytes = sum(facts.size_bytes for facts in self.manifest.files.values())
+        writing_seconds = time.perf_counter() - self._began
+        self._finished(Saved(final, self.manifest.step, size_bytes, self._pause_seconds, writing_seconds))
+
+    def _note(self, rank: int) -> Path:
+        return self.partial.path / f"rank-{rank:05d}.json"
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> tuple[str, FileFacts]:
+    """Write a safetensors file to the disk; its name, and what the manifest says of it."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    return _noted(path)
+
+
+def write_backbone(path: Path, state: dict[str, Tensor]) -> tuple[str, FileFacts]:
+    """Write a state dict as arcface_torch's tools read it; its name, and what the manifest says of it."""
+    torch.save(state, path)
+    return _noted(path)
+
+
+def _noted(path: Path) -> tuple[str, FileFacts]:
+    """The name of a file that is on the disk from now on, and what the manifest says of it."""
+    layout.sync(path)
+    return path.name, FileFacts.of(path)

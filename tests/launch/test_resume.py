@@ -1,0 +1,199 @@
+"""A run that is stopped, killed or given again goes on, and ends as one that was never disturbed. Real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from launch import train
+from launch.config.loading import ConfigError, load_config
+from partial_fc.checkpoint.layout import CheckpointFolder, latest_checkpoint, whole_checkpoints
+
+PATIENCE_SECONDS = 120.0
+SAVE_EVERY, EPOCHS = 10, 6
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_data(tmp_path_factory.mktemp("data"))
+
+
+def config_at(folder: Path, data: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = tiny.tree(
+        data,
+        folder / "run",
+        data={"evaluate": None, "augmentation": {"mirror": 0.5, "crop": 0.3}},
+        backbone={"dropout": 0.2},
+        classifier={"momentum": 0.9},
+        schedule={"epochs": EPOCHS},
+        save_every_steps=SAVE_EVERY,
+        checkpoint={"keep_last": 100},
+    )
+    return tiny.write_config(folder / "config.yaml", content)
+
+
+def started(config: Path, nproc: int) -> subprocess.Popen[str]:
+    command = tiny.command("train", config, "--nproc", nproc)
+    return subprocess.Popen(
+        command,
+        env=tiny.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(config: Path, nproc: int) -> str:
+    process = started(config, nproc)
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, said
+    return said
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that train: the started one, or those below it that hold the ranks."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            session = os.getsid(int(entry.name))
+        except OSError:
+            continue
+        if b"launch.train" in words and session != process.pid and _descends(int(entry.name), process.pid):
+            found.append(int(entry.name))
+    return found or [process.pid]
+
+
+def _descends(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        try:
+            pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+        if pid == ancestor:
+            return True
+    return False
+
+
+def state_at_end(run: Path) -> dict[str, Tensor]:
+    """Every tensor of the last checkpoint, by file and name."""
+    folder = latest_checkpoint(run / "checkpoints")
+    assert CheckpointFolder(folder).problems() == []
+    tensors = {f"backbone {key}": each.clone() for key, each in torch.load(folder / "backbone.pt").items()}
+    for file in sorted(folder.glob("*.safetensors")):  # copies: the files are mapped, and one test damages them
+        tensors |= {f"{file.name} {name}": value.clone() for name, value in load_file(file).items()}
+    return tensors
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Tensor]]:
+    states: dict[int, dict[str, Tensor]] = {}
+
+    def state(nproc: int) -> dict[str, Tensor]:
+        if nproc not in states:
+            config = config_at(tmp_path_factory.mktemp(f"undisturbed-{nproc}"), data)
+            finished(config, nproc)
+            states[nproc] = state_at_end(config.parent / "run")
+        return states[nproc]
+
+    return state
+
+
+@pytest.mark.parametrize("nproc", [1, 2, 3])
+def test_a_run_told_to_end_saves_and_goes_on_to_the_same_bits(
+    data: Path, tmp_path: Path, nproc: int, undisturbed: Callable[[int], dict[str, Tensor]]
+) -> None:
+    config, metrics = config_at(tmp_path, data), tmp_path / "run" / "metrics.jsonl"
+    process = started(config, nproc)
+    until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 143, said
+    saved = whole_checkpoints(tmp_path / "run" / "checkpoints")
+    assert saved, said
+    assert saved[-1].problems() == []
+    assert f"going on after step {saved[-1].manifest().step:,}" in finished(config, nproc)
+    assert_same(state_at_end(tmp_path / "run"), undisturbed(nproc))
+
+
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_a_run_whose_rank_is_killed_loses_no_more_than_an_interval(
+    data: Path, tmp_path: Path, nproc: int, undisturbed: Callable[[int], dict[str, Tensor]]
+) -> None:
+    config = config_at(tmp_path, data)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for kills in range(1, 3):
+        process = started(config, nproc)
+        until(lambda kills=kills: len(whole_checkpoints(checkpoints)) > kills, process)  # type: ignore[misc]
+        os.kill(ranks_of(process)[-1], signal.SIGKILL)
+        process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode != 0
+    before = whole_checkpoints(checkpoints)[-1].manifest().step
+    assert f"going on after step {before:,}" in finished(config, nproc)
+    assert_same(state_at_end(tmp_path / "run"), undisturbed(nproc))
+
+
+def test_a_finished_run_given_again_trains_nothing(data: Path, tmp_path: Path) -> None:
+    config = config_at(tmp_path, data)
+    train.run(load_config(config, ["schedule.epochs=0.5"]))
+    expected = state_at_end(tmp_path / "run")
+    train.run(load_config(config, ["schedule.epochs=0.5"]))
+    assert_same(state_at_end(tmp_path / "run"), expected)
+    assert not (tmp_path / "run-1").exists()
+
+
+def test_a_changed_config_is_refused_with_what_differs(data: Path, tmp_path: Path) -> None:
+    config = config_at(tmp_path, data)
+    train.run(load_config(config, ["schedule.epochs=0.5"]))
+    with pytest.raises(
+        ConfigError, match=r"begun otherwise: optimizer\.learning_rate was .* and is 0\.123; schedule\.epochs"
+    ):
+        train.run(load_config(config, ["optimizer.learning_rate=0.123"]))
+    assert not (tmp_path / "run-1").exists()
+    train.run(load_config(config, ["schedule.epochs=1", "resume=changed"]))
+    assert not (tmp_path / "run-1").exists()
+    train.run(load_config(config, ["schedule.epochs=0.5", "resume=never"]))
+    assert (tmp_path / "run-1").exists()
+
+
+def test_a_checkpoint_that_is_cut_short_is_passed_over(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_at(tmp_path, data)
+    train.run(load_config(config, ["schedule.epochs=4"]))
+    whole = whole_checkpoints(tmp_path / "run" / "checkpoints")
+    expected = state_at_end(tmp_path / "run")
+    file = whole[-1].path / "shared.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    train.run(load_config(config, ["schedule.epochs=4"]))
+    said = capsys.readouterr().out
+    assert f"{whole[-1].path} is passed over" in said
+    assert f"going on after step {whole[-2].manifest().step:,}" in said
+    assert_same(state_at_end(tmp_path / "run"), expected)
