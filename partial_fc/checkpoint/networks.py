@@ -53,7 +53,7 @@ def misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | N
         others = [f"{key} is {given}, not {needed}" for key, (given, needed) in shapes.items() if given != needed]
     else:
         missing = [f"{key} is missing" for key in wanted if key not in state]
-        others = missing or [f"{key} is too many" for key in state if key not in wanted]
+        others = missing or [f"{key} is unexpected" for key in state if key not in wanted]
     if not others:
         return None
     told = network_of(state)
