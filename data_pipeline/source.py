@@ -21,6 +21,8 @@ class Source(ABC):
     """The class of every image, shape (len,)."""
     files: Sequence[Path] = ()
     """What holds the images: files, or a folder of folders; nothing where they are made in memory."""
+    left_out: Sequence[str] = ()
+    """What those files hold and this set leaves out, a sentence each, for people to read."""
 
     @abstractmethod
     def read(self, sample: int) -> NDArray[np.uint8]:

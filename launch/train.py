@@ -82,7 +82,7 @@ def _run(config: Config, folder: RunFolder) -> None:
         ):
             if world.rank == 0:
                 folder.config.write_text(resolved_yaml(config))
-                print(_summary(config, source, parts, world, device), flush=True)
+                print(*source.left_out, _summary(config, source, parts, world, device), sep="\n", flush=True)
             done = train(
                 range(parts.start_step, parts.total_steps),
                 batches=parts.batches,

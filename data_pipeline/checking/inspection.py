@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -44,6 +44,19 @@ class Pairs(NamedTuple):
         """How many of each kind."""
         return f"{self.same + self.different:,} pairs, {self.same:,} of one person and {self.different:,} of two"
 
+    def findings(self) -> Iterator[str]:
+        """What is wrong with the pairs, a sentence each."""
+        if not self.same or not self.different:
+            yield (
+                f"no pair is of {'two persons' if self.same else 'one person'}: nothing can be measured without pairs "
+                "of both kinds"
+            )
+        if self.contradictions:
+            yield (
+                f"{self.contradictions:,} of {self.different:,} pairs of two persons have images that the other pairs, "
+                f"or their bytes, make one person's, such as pair {self.first_contradiction}"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
@@ -62,6 +75,8 @@ class Inspection:
     """The class of each image looked at."""
     gaps: str | None = None
     """Which labels have no image."""
+    left_out: Sequence[str] = ()
+    """What the files hold and the set does not."""
     pairs: Pairs | None = None
     """Of a verification set: what it has instead of identities."""
 
@@ -111,13 +126,8 @@ class Inspection:
 
     def findings(self) -> Iterator[str]:
         """What is wrong, a sentence each; nothing for a set without fault."""
-        if self.pairs is None:
-            yield from self._about_labels()
-        elif self.pairs.contradictions:
-            yield (
-                f"{self.pairs.contradictions:,} of {self.pairs.different:,} pairs of two persons have images that the "
-                f"other pairs, or their bytes, make one person's, such as pair {self.pairs.first_contradiction}"
-            )
+        yield from self.left_out
+        yield from self._about_labels() if self.pairs is None else self.pairs.findings()
         yield from self._about_duplicates()
         if problems := self.problems:
             kinds = Counter(map(kind_of, problems.values())).most_common()
@@ -177,6 +187,7 @@ def inspection(source: Source, *, images: int = 4000, seed: int = 0, always: lis
         names={sample: source.name(sample) for sample in named},
         labels={sample: source.label(sample) for sample in chosen},
         gaps=gaps_in_words(source),
+        left_out=source.left_out,
         pairs=_pairs(source) if isinstance(source, BinSource) else None,
     )
 

@@ -31,6 +31,7 @@ class JoinedSource(View):
             raise ValueError(f"join {join!r}: expected 'offset' or 'merge'")
         self.sources, self.join = tuple(sources), join
         self.files = [file for source in sources for file in source.files]
+        self.left_out = [said for source in sources for said in source.left_out]
         self._starts = np.cumsum([0, *map(len, sources)])
         self.identities = None if join == "offset" else _merged_names(sources)
         if self.identities is not None:

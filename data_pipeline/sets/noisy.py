@@ -24,7 +24,7 @@ class NoisyLabels(View):
             raise ValueError(f"share of wrong labels {share}: expected 0 to 1")
         if source.num_classes < 2:
             raise ValueError(f"a source of {source.num_classes} class(es) has no other class to draw a label from")
-        self.source, self.files = source, source.files
+        self.source, self.files, self.left_out = source, source.files, source.left_out
         self.num_classes = source.num_classes
         self.labels = _replaced(source.labels, source.num_classes, share, seed)
 

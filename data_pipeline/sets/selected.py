@@ -34,7 +34,7 @@ class SelectedSource(View):
                 "choose a smaller number"
             )
         is_kept &= np.isin(source.labels, self.original_labels)
-        self.source, self.files = source, source.files
+        self.source, self.files, self.left_out = source, source.files, source.left_out
         self._samples = _compact(np.flatnonzero(is_kept))
         self.labels: NDArray[np.int64] = np.searchsorted(self.original_labels, source.labels[self._samples])
         self.num_classes = self.original_labels.size

@@ -256,7 +256,7 @@ def test_damaged_images_have_a_problem_or_none() -> None:
             assert problem is None or kind_of(problem) in KINDS
         if problem is None:
             problem = decoding_problem(content, largest_pixels=2**16)
-            assert problem is None or kind_of(problem) == "cannot be decoded"
+            assert problem is None or kind_of(problem) in ("cannot be decoded", "half a picture")
         found.add(problem and kind_of(problem))
 
     look()

@@ -1,6 +1,7 @@
 """The records of a `.rec` file, byte by byte: the format (see `recordio`), and the heads of all records at once."""
 
 import struct
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,13 @@ THREADS = 4  # NumPy reads the heads without the interpreter's lock
 
 @dataclass(frozen=True)
 class RecordHeads:
-    """What the heads of some records say, one entry each: flag, first label, and where the body lies."""
+    """What the heads of some records say, one entry each: flag, first label, where the body lies, the record's end."""
 
     flags: NDArray[np.uint32]
     labels: NDArray[np.float32]
     starts: NDArray[np.int64]
     sizes: NDArray[np.int32]
+    ends: NDArray[np.int64]
 
 
 class RecordFile(ByteFile):
@@ -37,19 +39,26 @@ class RecordFile(ByteFile):
 
     def joined_parts(self, offset: int) -> bytes:
         """The payload of a record in several parts, with the magic numbers put back between them."""
-        parts: list[bytes] = []
-        kind, at = FIRST, offset
+        return MAGIC_BYTES.join(self.bytes_at(start, length) for start, length in self._parts(offset))
+
+    def end_of_parts(self, offset: int) -> int:
+        """The byte behind a record in several parts."""
+        *_, (start, length) = self._parts(offset)
+        return start + length + -length % 4
+
+    def _parts(self, offset: int) -> Iterator[tuple[int, int]]:
+        """Where the payload of each part of a record lies, and its length."""
+        kind, at, parts = FIRST, offset, 0
         while kind != LAST:
             magic, word = RECORD_HEAD.unpack(self.bytes_at(at, RECORD_HEAD.size))
             kind, length = word >> 29, word & LONGEST_PAYLOAD_BYTES
             if magic != MAGIC or kind not in ((MIDDLE, LAST) if parts else (FIRST,)):
                 raise ValueError(
-                    f"{self.path}: the record at byte {offset} is damaged: at byte {at} expected part {len(parts)} of "
+                    f"{self.path}: the record at byte {offset} is damaged: at byte {at} expected part {parts} of "
                     f"it, found magic {magic:#x}, kind {kind}. Copy the file again"
                 )
-            parts.append(self.bytes_at(at + RECORD_HEAD.size, length))
-            at += RECORD_HEAD.size + length + -length % 4
-        return MAGIC_BYTES.join(parts)
+            yield at + RECORD_HEAD.size, length
+            at, parts = at + RECORD_HEAD.size + length + -length % 4, parts + 1
 
     def heads(self, keys: NDArray[np.int64], offsets: NDArray[np.int64]) -> RecordHeads:
         """The heads of the records at `offsets`; keys are for the messages only.
@@ -62,6 +71,7 @@ class RecordFile(ByteFile):
             labels=np.empty(count, np.float32),
             starts=np.empty(count, np.int64),
             sizes=np.empty(count, np.int32),
+            ends=np.empty(count, np.int64),
         )
         self.refuse(offsets + SMALLEST_RECORD_BYTES > self.size_bytes, keys, offsets, "no record fits before its end")
         self.refuse(offsets % 4 != 0, keys, offsets, "records start at multiples of 4")
@@ -108,12 +118,33 @@ class RecordFile(ByteFile):
         self.refuse(whole & (starts > ends), keys, offsets, "its labels do not fit its length")
         label_words = np.where(whole & (flags > 0), at + SMALLEST_RECORD_BYTES // 4, at + 3)
         heads.flags[rows], heads.labels[rows] = flags, words[label_words].view(np.float32)
-        heads.starts[rows], heads.sizes[rows] = starts, ends - starts
+        heads.starts[rows], heads.sizes[rows], heads.ends[rows] = starts, ends - starts, ends + -ends % 4
         for row in np.flatnonzero(~whole):  # about one per 17 GB
             flag, label, body = label_and_body(self.joined_parts(int(offsets[row])), self.path, int(keys[row]))
             target = rows[row]
             heads.flags[target], heads.labels[target] = flag, label
             heads.starts[target], heads.sizes[target] = offsets[row], IN_PARTS if body else 0
+            heads.ends[target] = self.end_of_parts(int(offsets[row]))
+
+    def first_unlisted_image(self, offsets: NDArray[np.int64], ends: NDArray[np.int64]) -> int | None:
+        """Where the file has an image between or behind the records that lie at `offsets` to `ends`, if it has one."""
+        in_file_order = np.argsort(offsets, kind="stable")
+        begins, ends = np.append(offsets[in_file_order], self.size_bytes), np.append(np.int64(0), ends[in_file_order])
+        gaps = np.flatnonzero(ends < begins)
+        found = (self._first_image(*gap) for gap in zip(ends[gaps].tolist(), begins[gaps].tolist(), strict=True))
+        return next((image for image in found if image is not None), None)
+
+    def _first_image(self, at: int, end: int) -> int | None:
+        """Where the first record with an image stands from byte `at` on, before `end`, or before what is no record."""
+        while at + SMALLEST_RECORD_BYTES <= end:
+            magic, word, flag = struct.unpack("<III", self.bytes_at(at, 12))
+            length = word & LONGEST_PAYLOAD_BYTES
+            if magic != MAGIC:
+                return None
+            if length > IMAGE_HEAD.size + 4 * flag:
+                return at
+            at += RECORD_HEAD.size + length + -length % 4
+        return None
 
 
 def label_and_body(payload: bytes, path: Path, key: int) -> tuple[int, float, bytes]:

@@ -17,6 +17,7 @@ Labels are float32, which counts exactly to 2**24 only: larger labels are refuse
 """
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from data_pipeline.formats.recordio.layout import (
 from data_pipeline.formats.recordio.record_file import RecordFile, RecordHeads, label_and_body
 from data_pipeline.formats.recordio.scan import scanned_entries
 from data_pipeline.source import Source
+
+MOST_LABELS = 2  # of an image: InsightFace's older sets have a second number behind the class
 
 
 class RecordSource(Source):
@@ -54,6 +57,8 @@ class RecordSource(Source):
         is_image = self._image_mask(keys, offsets, heads)
         if has_index and keys[0] == 0 and not is_image[0] and heads.labels[0] < LARGEST_EXACT:
             self._check_header(float(heads.labels[0]), keys[is_image])
+        if has_index:
+            self.left_out = self._left_out(offsets, heads.ends)
         labels, self._keys = heads.labels[is_image], keys[is_image]
         is_class = (labels >= 0) & (labels <= LARGEST_EXACT) & (labels == np.floor(labels))
         self._file.refuse(~is_class, self._keys, offsets[is_image], "its label is no class, an integer in 0..2**24")
@@ -89,10 +94,30 @@ class RecordSource(Source):
         vars(self).update(state)
         self._file = RecordFile(state["_file"])
 
+    def _left_out(self, offsets: NDArray[np.int64], ends: NDArray[np.int64]) -> Sequence[str]:
+        """Says which images the index does not list; ValueError where it ends before the file does."""
+        image = self._file.first_unlisted_image(offsets, ends)
+        if image is None:
+            return ()
+        if image > offsets.max():
+            raise ValueError(
+                f"{self._file.path}: its index lists {offsets.size:,} records, and not the image at byte {image:,} "
+                f"behind them, of {self._file.size_bytes:,}: copy the .idx again, or remove it, as without one every "
+                "record is found by a scan"
+            )
+        return (f"{self._file.path} has images that its index does not list, the first at byte {image:,}",)
+
     def _image_mask(self, keys: NDArray[np.int64], offsets: NDArray[np.int64], heads: RecordHeads) -> NDArray[np.bool_]:
         """True for the records that hold an image; those without are the header and the identities of InsightFace."""
         is_image: NDArray[np.bool_] = heads.sizes != 0
         self._file.refuse(~is_image & (heads.flags != 2), keys, offsets, "it holds no image")
+        if (several := is_image & (heads.flags > MOST_LABELS)).any():
+            at = int(several.argmax())
+            raise ValueError(
+                f"{self._file.path}: labels are arrays of {heads.flags[at]} numbers, as for detection, in "
+                f"{np.count_nonzero(several):,} of {keys.size:,} records, first of key {keys[at]}: nothing says which "
+                "of them is the class. Pack the images again with one number each"
+            )
         if not is_image.any():
             raise ValueError(f"{self._file.path}: none of its {keys.size} records holds an image")
         return is_image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 import threading
@@ -22,6 +23,7 @@ from data_pipeline.source import Source
 CACHED_BYTES = 256 << 20
 LARGEST_GROUP_BYTES = 1 << 30
 OPEN_FILES = 16
+STATE, CACHES = "state.json", "cache-*.arrow"
 NUMBERED = re.compile(r"(?P<before>.*)-(?P<number>\d+)-of-(?P<count>\d{1,6})")
 
 
@@ -160,7 +162,7 @@ class _Groups:
 def _table_paths(path: Path) -> list[Path]:
     """The file, or the tables that a folder or a pattern (`train-*.parquet`) means, in the order of their names."""
     if path.is_dir():
-        files = [each for each in path.iterdir() if not each.name.startswith(".")]
+        files = _tables_of(path)
     elif not path.exists() and glob.has_magic(path.name):
         files = [Path(name) for name in glob.glob(str(path))]
     else:
@@ -169,6 +171,16 @@ def _table_paths(path: Path) -> list[Path]:
         if found := sorted(each for each in files if each.suffix.lower() == suffix):
             return _one_row(found, path)
     raise FileNotFoundError(f"{path} holds no {', '.join(SUFFIXES)} file: expected at least one")
+
+
+def _tables_of(folder: Path) -> list[Path]:
+    """The files of a folder, without the caches of Hugging Face's `map`, `filter` and `shuffle`: these hold the same
+    rows again, or their numbers. Where there is a `state.json` of `save_to_disk`, it lists the files of the set."""
+    try:
+        saved = json.loads((folder / STATE).read_text(encoding="utf-8"))["_data_files"]
+        return [folder / str(file["filename"]) for file in saved]
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is of another program
+        return [each for each in folder.iterdir() if not each.match(".*") and not each.match(CACHES)]
 
 
 def _one_row(files: list[Path], path: Path) -> list[Path]:

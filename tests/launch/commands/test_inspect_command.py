@@ -80,6 +80,16 @@ def test_a_verification_set_is_said_to_be_pairs_with_derived_labels(
         assert "single image" not in said, "what is usual in such a set is no fault"
 
 
+@pytest.mark.parametrize(("is_same", "missing"), [(True, "two persons"), (False, "one person")])
+def test_a_verification_set_of_one_kind_of_pairs_is_said_to_measure_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_same: bool, missing: str
+) -> None:
+    write_bin(tmp_path / "tiny.bin", [tiny.encoded(identity, 0) for identity in range(4)], [is_same, is_same])
+    assert cli.main(["inspect", str(tmp_path / "tiny.bin")]) == 0
+    said = capsys.readouterr().out
+    assert f"no pair is of {missing}: nothing can be measured without pairs of both kinds" in said
+
+
 def test_columns_of_a_table_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = [tiny.encoded(identity, 0) for identity in range(3)]
     pq.write_table(pa.table({"image": images, "person": [0, 1, 1], "label": [0, 0, 0]}), tmp_path / "t.parquet")

@@ -242,7 +242,33 @@ def test_an_index_that_lost_lines_contradicts_the_header(tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"promises images 1 to 5 - 1, the index lists 3; missing keys \[3\]"):
         RecordSource(path)
     index.write_text("".join(line for line in index.read_text().splitlines(True) if not line.startswith("0\t")))
-    assert RecordSource(path).labels.tolist() == [0, 0, 1]
+    listed = RecordSource(path)
+    assert listed.labels.tolist() == [0, 0, 1]
+    assert listed.left_out == (f"{path} has images that its index does not list, the first at byte 72",)
+    index.unlink()
+    assert RecordSource(path).left_out == ()
+
+
+@pytest.mark.parametrize("long_image", [b"last", MAGIC * 3])
+def test_an_index_that_ends_before_its_file_is_refused(tmp_path: Path, long_image: bytes) -> None:
+    path = written(tmp_path, [0, 1, 0, 1], [b"a", b"b", long_image, b"d"])
+    assert RecordSource(path).left_out == ()
+    index = path.with_suffix(".idx")
+    lines = index.read_text().splitlines(True)
+    for kept in (1, 2, 3):
+        index.write_text("".join(lines[:kept]))
+        with pytest.raises(ValueError, match=rf"its index lists {kept} records, and not the image at byte "):
+            RecordSource(path)
+    index.write_text("".join(lines[1:]))
+    assert RecordSource(path).left_out == (f"{path} has images that its index does not list, the first at byte 0",)
+
+
+def test_labels_that_are_long_arrays_are_refused(tmp_path: Path) -> None:
+    boxes = {key: array_payload([4, 5, 640, 480, 1, 0.1, 0.1, 0.9, 0.9], b"image") for key in range(3)}
+    path = written_by_hand(tmp_path, {**boxes, 3: image_payload(7, b"image")})
+    said = r"labels are arrays of 9 numbers, as for detection, in 3 of 4 records, first of key 0: nothing says which"
+    with pytest.raises(ValueError, match=said):
+        RecordSource(path)
 
 
 def test_a_file_of_identities_only_is_refused(tmp_path: Path) -> None:

@@ -48,6 +48,19 @@ def compressed_stream(path: Path, table: Any) -> Path:
     return path
 
 
+def test_caches_of_hugging_face_beside_a_set_are_passed_over(tmp_path: Path) -> None:
+    data = pa.table({"image": structs(list(IMAGES)), "label": LABELS})
+    arrow_stream(tmp_path / "data-00000-of-00001.arrow", data)
+    arrow_stream(tmp_path / "cache-2d0a802b78a30b76.arrow", data)
+    arrow_stream(tmp_path / "cache-0.arrow", pa.table({"indices": pa.array([1], pa.uint64())}))
+    for state in (None, "{}", "damaged", '{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}'):
+        if state is not None:
+            (tmp_path / "state.json").write_text(state)
+        assert TableSource(tmp_path).labels.tolist() == LABELS
+    arrow_stream(tmp_path / "mapped.arrow", data)
+    assert TableSource(tmp_path).labels.tolist() == LABELS, "state.json lists what is of the set"
+
+
 Writer = Callable[[Path, Any], Path]
 WRITERS = {
     "t.parquet": parquet,
