@@ -48,6 +48,7 @@ def convert(
     images_per_part: int | None = None,
     size: int | None = None,
     quality: int = 95,
+    quarantine: Path | None = None,
     progress: bool = False,
 ) -> Source:
     """The set at `paths`, written into the new folder `out` as `train.rec` with its `.idx`, or as tar shards.
@@ -57,6 +58,7 @@ def convert(
     label up to the largest has no image: then labels are numbered anew, and `identities.tsv` has what they were; and
     their bytes, unless `size` asks for JPEGs of that side and of `quality`. A .rec whose identities come one after the
     other has InsightFace's layout, any other im2rec's. Checksums beside the source are compared with what is read.
+    Images listed in `quarantine`, which `partial-fc verify` writes, are left out.
 
     `out` appears whole or not at all. Until then all lies in `OUT.partial`: called again after an interruption, with
     the same arguments and source, this goes on with the parts that are missing. `images_per_part` is also that of a
@@ -78,6 +80,7 @@ def convert(
         size=size,
         quality=quality,
         images_per_part=images_per_part,
+        quarantine=quarantine,
     )
     with WorkFolder(out, description(plan, paths)) as folder:
         _write_parts(plan, folder, workers or os.cpu_count() or 1, progress)

@@ -22,6 +22,7 @@ from data_pipeline.read_ahead import ReadAhead
 
 CHUNK_IMAGES, CHUNK_BYTES = 256, 8 << 20  # held in memory at a time, whichever is reached first
 NO_BOUND = 1 << 62
+LEAVE_OUT = "To leave such images out: the list of `partial-fc verify`, by --quarantine"
 Append = Callable[[int, bytes], int]  # a label and an image; the bytes that its record has
 Encode = Callable[[list[bytes]], list[bytes | str]]
 
@@ -56,7 +57,7 @@ class PartWriter:
                     try:
                         sizes.append(append(labels[at], image))
                     except ValueError as error:
-                        raise ValueError(f"{self._name(samples[at])}: {error}") from error
+                        raise ValueError(f"{self._name(samples[at])}: {error}. {LEAVE_OUT}") from error
                     checksums.append(zlib.crc32(image))
                 self._written(len(chunk))
         columns = np.empty(len(samples), COLUMNS)
@@ -84,10 +85,12 @@ class PartWriter:
             yield range(first, len(samples)), images
 
     def _image(self, sample: int) -> bytes:
-        image = self._plan.source.read(sample).tobytes()
-        checksums = self._plan.checksums
-        if checksums is not None and (problem := checksums.problem(sample, image)):
-            raise ValueError(f"{self._name(sample)}: {problem}")
+        try:
+            image = self._plan.source.read(sample).tobytes()
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{error}. {LEAVE_OUT}") from error
+        if problem := self._plan.checksum_problem(sample, image):
+            raise ValueError(f"{self._name(sample)}: {problem}. {LEAVE_OUT}")
         return image
 
     def _encoded(self, samples: NDArray[np.int64], images: list[bytes]) -> Iterator[bytes]:
@@ -96,7 +99,7 @@ class PartWriter:
             return
         for sample, image in zip(samples.tolist(), self._encode(images), strict=True):
             if isinstance(image, str):
-                raise ValueError(f"{self._name(sample)} cannot be encoded anew: {image}")
+                raise ValueError(f"{self._name(sample)} cannot be encoded anew: {image}. {LEAVE_OUT}")
             yield image
 
     def _name(self, sample: int) -> str:

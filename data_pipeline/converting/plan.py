@@ -6,6 +6,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.checking.checksums import Checksums, stored_checksums
+from data_pipeline.checking.quarantine import quarantined_samples
 from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.recordio.layout import LARGEST_EXACT
 from data_pipeline.formats.table.names import SUFFIXES as TABLE_SUFFIXES
@@ -23,7 +25,7 @@ from data_pipeline.images.jpeg import check_form
 from data_pipeline.order.shuffled import permuted
 from data_pipeline.sets.fingerprint import fingerprint
 from data_pipeline.sets.joined import Join
-from data_pipeline.sets.selected import numbered_without_gaps
+from data_pipeline.sets.selected import SelectedSource, numbered_without_gaps
 from data_pipeline.source import Source
 
 Form = Literal["rec", "tar"]
@@ -50,6 +52,14 @@ class ConversionPlan:
     images_per_part: int
     width: int
     height: int
+
+    def checksum_problem(self, sample: int, encoded: bytes) -> str | None:
+        """`checksum: ...` if the bytes of an image are not those that were written into the source, else None."""
+        if self.checksums is None:
+            return None
+        if isinstance(self.source, SelectedSource):
+            sample = self.source.original_sample(sample)
+        return self.checksums.problem(sample, encoded)
 
     @property
     def num_parts(self) -> int:
@@ -81,15 +91,20 @@ def conversion_plan(
     size: int | None,
     quality: int,
     images_per_part: int | None,
+    quarantine: Path | None = None,
 ) -> ConversionPlan:
-    """The conversion of the set at `paths`. ValueError for what cannot be converted, before any work is done."""
+    """The conversion of the set at `paths`, without the images listed in `quarantine`.
+
+    ValueError for what cannot be converted, before any work is done.
+    """
     check_form(size, quality)
     if to not in ("rec", "tar"):
         raise ValueError(f"to {to!r}: expected 'rec' or 'tar'")
     if images_per_part is not None and images_per_part < 1:
         raise ValueError(f"{images_per_part} images in a part or shard: expected at least 1")
     found = source_at(paths, join=join, columns=columns)
-    source = numbered_without_gaps(found)
+    left_out = quarantined_samples(quarantine, found) if quarantine is not None else ()
+    source = SelectedSource(found, left_out=left_out) if len(left_out) else numbered_without_gaps(found)
     if to == "rec" and (largest := int(source.labels.max())) > LARGEST_EXACT:
         raise ValueError(
             f"label {largest}: a .rec keeps labels as float32, exact to 2**24 = {LARGEST_EXACT} only: write tar shards"
@@ -127,13 +142,11 @@ def _looked_at(source: Source) -> tuple[int, int, int]:
     lengths: list[int] = []
     width = height = 0
     for sample in np.unique(np.linspace(0, len(source) - 1, PROBES).astype(np.int64)).tolist():
-        encoded = source.read(sample).tobytes()
-        lengths.append(len(encoded))
-        if not width:
-            try:
+        with suppress(OSError, ValueError):  # damage of one image, which is named when its turn comes
+            encoded = source.read(sample).tobytes()
+            lengths.append(len(encoded))
+            if not width:
                 _, width, height = image_header(encoded)
-            except ValueError:
-                continue
     if not width:
         raise ValueError(f"none of {len(lengths)} images looked at has the header of an image: `partial-fc verify` it")
     return sum(lengths) // len(lengths), width, height

@@ -83,6 +83,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=int, help="crop and resize to this side; without it images keep their bytes")
     parser.add_argument("--quality", type=int, default=95, choices=range(1, 101), metavar="Q", help="JPEG, with --size")
+    parser.add_argument("--quarantine", type=Path, metavar="FILE", help="left out: the list of partial-fc verify")
     add_column_arguments(parser)
     parser.set_defaults(pack=_convert)
 
@@ -99,6 +100,7 @@ def _convert(arguments: argparse.Namespace) -> None:
         images_per_part=arguments.images_per_shard,
         size=arguments.size,
         quality=arguments.quality,
+        quarantine=arguments.quarantine,
         progress=True,
     )
     if isinstance(written, SelectedSource) and (gaps := gaps_in_words(written.source)):

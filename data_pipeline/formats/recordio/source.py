@@ -54,7 +54,7 @@ class RecordSource(Source):
         has_index = os.path.lexists(path_idx)
         keys, offsets = index_entries(path_idx) if has_index else scanned_entries(self._file)
         heads = self._file.heads(keys, offsets)
-        is_image = self._image_mask(keys, offsets, heads)
+        is_image = self._image_mask(keys, heads)
         if has_index and keys[0] == 0 and not is_image[0] and heads.labels[0] < LARGEST_EXACT:
             self._check_header(float(heads.labels[0]), keys[is_image])
         if has_index:
@@ -107,10 +107,11 @@ class RecordSource(Source):
             )
         return (f"{self._file.path} has images that its index does not list, the first at byte {image:,}",)
 
-    def _image_mask(self, keys: NDArray[np.int64], offsets: NDArray[np.int64], heads: RecordHeads) -> NDArray[np.bool_]:
-        """True for the records that hold an image; those without are the header and the identities of InsightFace."""
-        is_image: NDArray[np.bool_] = heads.sizes != 0
-        self._file.refuse(~is_image & (heads.flags != 2), keys, offsets, "it holds no image")
+    def _image_mask(self, keys: NDArray[np.int64], heads: RecordHeads) -> NDArray[np.bool_]:
+        """True for all records but InsightFace's header and identities; an image of no bytes is damage of that one."""
+        if not heads.sizes.any():
+            raise ValueError(f"{self._file.path}: none of its {keys.size} records holds an image")
+        is_image: NDArray[np.bool_] = (heads.sizes != 0) | (heads.flags != 2)
         if (several := is_image & (heads.flags > MOST_LABELS)).any():
             at = int(several.argmax())
             raise ValueError(
@@ -118,8 +119,6 @@ class RecordSource(Source):
                 f"{np.count_nonzero(several):,} of {keys.size:,} records, first of key {keys[at]}: nothing says which "
                 "of them is the class. Pack the images again with one number each"
             )
-        if not is_image.any():
-            raise ValueError(f"{self._file.path}: none of its {keys.size} records holds an image")
         return is_image
 
     def _check_header(self, end: float, image_keys: NDArray[np.int64]) -> None:

@@ -122,8 +122,8 @@ def _add_shard(samples: _Samples, file: ByteFile, label_from: LabelFrom) -> None
 
 
 def _check_image(file: ByteFile, member: Member) -> None:
-    if not 0 < member.size <= LARGEST_IMAGE_BYTES:
-        raise _fault(file, member, f"an image of {member.size} bytes; expected 1 to {LARGEST_IMAGE_BYTES}")
+    if member.size > LARGEST_IMAGE_BYTES:
+        raise _fault(file, member, f"an image of {member.size} bytes; expected up to {LARGEST_IMAGE_BYTES}")
 
 
 def _label(window: Window, member: Member, label_from: LabelFrom) -> int:

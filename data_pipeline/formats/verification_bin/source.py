@@ -77,8 +77,6 @@ def _image(value: object, number: int, path: Path) -> bytes:
     content = value.content if isinstance(value, ByteArray) and value.kind == "u1" else value
     if not isinstance(content, bytes):
         raise ValueError(f"{path}: image {number} is of type {type(value).__name__}: {EXPECTED}")
-    if not content:
-        raise ValueError(f"{path}: image {number} is empty: {EXPECTED}")
     return content
 
 

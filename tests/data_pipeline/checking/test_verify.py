@@ -1,19 +1,30 @@
+import io
 import os
+import pickle
 import signal
+import struct
+import tarfile
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from encoded import FORMATS, encoded
 from numpy.typing import NDArray
 
 from data_pipeline.checking import problems as module
+from data_pipeline.checking.inspection import inspection
 from data_pipeline.checking.problems import CHUNK_BYTES, CHUNK_IMAGES, Chunk, Decoders, Problem, chunks, problems
+from data_pipeline.checking.quarantine import QuarantineWriter
+from data_pipeline.converting.convert import convert
+from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.recordio.source import RecordSource
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.images.checks import kind_of
+from data_pipeline.loader.bad_images import BadImages
 from data_pipeline.source import Source
 
 JPEG = FORMATS["JPEG"][1]
@@ -82,6 +93,52 @@ def test_what_the_decoder_of_training_refuses_is_a_problem_beside_others() -> No
     found = dict(problems(source, workers=1))
     assert found.keys() == {3, 4, 5, CHUNK_IMAGES}
     assert found[3] == found[CHUNK_IMAGES] == refused
+
+
+def in_every_form(folder: Path, images: list[bytes]) -> dict[str, Path]:
+    """A set of two classes of one image after the other, in each form that is read."""
+    members, lines, records = [], [], b""
+    for at, image in enumerate(images):
+        file = folder / "folder" / f"{at % 2}" / f"{at:03}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(image)
+        lines.append(f"folder/{at % 2}/{at:03}.jpg {at % 2}\n")
+        payload = struct.pack("<IfQQ", 0, at % 2, at, 0) + image
+        records += struct.pack("<II", 0xCED7230A, len(payload)) + payload + bytes(-len(payload) % 4)
+        members += [(f"{at}.jpg", image), (f"{at}.cls", b"%d" % (at % 2))]
+    (folder / "list.txt").write_text("".join(lines))
+    (folder / "one.rec").write_bytes(records)
+    pq.write_table(pa.table({"image": images, "label": [at % 2 for at in range(len(images))]}), folder / "t.parquet")
+    (folder / "pairs.bin").write_bytes(pickle.dumps((images, [True] * (len(images) // 2))))
+    with tarfile.open(folder / "one.tar", "w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return {name: folder / name for name in ("folder", "list.txt", "one.rec", "one.tar", "t.parquet", "pairs.bin")}
+
+
+@pytest.mark.parametrize("form", ["folder", "list.txt", "one.rec", "one.tar", "t.parquet", "pairs.bin"])
+def test_an_image_of_no_bytes_is_damage_of_one_image_in_every_form(tmp_path: Path, form: str) -> None:
+    images = [encoded("JPEG", quality=quality) for quality in range(50, 58)]
+    images[5] = b""
+    path = in_every_form(tmp_path, images)[form]
+    source = source_at(path)
+    (bad,) = problems(source, fast=True)
+    assert bad.sample == (6 if form == "folder" else 5)
+    assert "empty" in bad.reason
+    assert set(inspection(source).problems) == {bad.sample}
+    usable = BadImages(source, seed=0).usable_images(np.zeros(8, np.int64), np.arange(8))
+    assert usable.replaced >= 1
+    assert min(map(len, usable.encoded)) > 0
+    if form != "pairs.bin":
+        with pytest.raises(ValueError, match=r"empty.*\. To leave such images out"):
+            convert([path], tmp_path / "out", workers=1)
+    with QuarantineWriter(tmp_path / "q.tsv", source) as quarantine:
+        quarantine.append(*bad)
+    written = convert([path], tmp_path / "whole", workers=1, quarantine=tmp_path / "q.tsv")
+    assert len(written) == 7
+    assert list(problems(source_at(tmp_path / "whole"), workers=1)) == []
 
 
 def test_chunks_end_at_a_number_of_images_or_of_bytes() -> None:

@@ -216,7 +216,6 @@ def with_bytes(at: int, new: bytes) -> Callable[[bytes], bytes]:
         (with_bytes(44, struct.pack("<I", 2**31)), r"key 1 at byte 36: its labels do not fit its length"),
         (with_bytes(40, struct.pack("<I", 2 << 29 | 25)), r"key 1 at byte 36: it is the middle of a record"),
         (with_bytes(40, struct.pack("<I", 1 << 29 | 25)), r"record at byte 36 is damaged: at byte 72 expected part 1"),
-        (with_bytes(40, struct.pack("<I", 24)), r"key 1 at byte 36: it holds no image"),
         (with_bytes(48, struct.pack("<f", -1)), r"key 1 at byte 36: its label is no class"),
         (with_bytes(48, struct.pack("<f", 0.5)), r"key 1 at byte 36: its label is no class"),
         (with_bytes(48, struct.pack("<f", float("nan"))), r"key 1 at byte 36: its label is no class"),

@@ -241,7 +241,6 @@ TURNS = 500
         ([*SAMPLES, ("x/b.png", b"1")], r"member x/b.png at byte \d+: no .cls"),
         ([("a.cls", b"1")], r"member a.cls at byte 0: it labels no image"),
         ([("a.cls", b"1"), ("a.tiff", b"1")], "it labels no image"),
-        ([("a.jpg", b""), ("a.cls", b"1")], "an image of 0 bytes"),
         ([("a.jpg", b"1"), ("a.png", b"2"), ("a.cls", b"1")], "a.png at byte 1024: its sample has another image"),
         ([("a.cls", b"1"), ("a.cls", b"1"), ("a.jpg", b"2")], "its sample has another label"),
         ([("a.jpg", b"1"), ("a.cls", b"cat")], "found b'cat' \\(3 bytes\\), expected the digits of a class"),
