@@ -91,6 +91,7 @@ def conversion_plan(
     size: int | None,
     quality: int,
     images_per_part: int | None,
+    root: Path | None = None,
     quarantine: Path | None = None,
 ) -> ConversionPlan:
     """The conversion of the set at `paths`, without the images listed in `quarantine`.
@@ -102,7 +103,7 @@ def conversion_plan(
         raise ValueError(f"to {to!r}: expected 'rec' or 'tar'")
     if images_per_part is not None and images_per_part < 1:
         raise ValueError(f"{images_per_part} images in a part or shard: expected at least 1")
-    found = source_at(paths, join=join, columns=columns)
+    found = source_at(paths, join=join, columns=columns, root=root)
     left_out = quarantined_samples(quarantine, found) if quarantine is not None else ()
     source = SelectedSource(found, left_out=left_out) if len(left_out) else numbered_without_gaps(found)
     if to == "rec" and (largest := int(source.labels.max())) > LARGEST_EXACT:

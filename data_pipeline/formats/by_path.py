@@ -22,7 +22,12 @@ MOST_NAMED = 5  # entries of a folder that nothing is known of
 
 
 def source_at(
-    path: Path | Sequence[Path], *, join: Join = "offset", columns: ColumnNames = GUESSED, needs_table: bool = True
+    path: Path | Sequence[Path],
+    *,
+    join: Join = "offset",
+    columns: ColumnNames = GUESSED,
+    root: Path | None = None,
+    needs_table: bool = True,
 ) -> Source:
     """The set in `path`, or the sets in several paths as one (see `JoinedSource` for what `join` does to labels).
 
@@ -30,26 +35,28 @@ def source_at(
     .parquet or .arrow files, and folders, the first of them. `shard-{00000..00127}.tar` and `train-*.parquet` are one
     set as well; so are shards or tables given one by one and merged. `columns` are those of the tables among them;
     ColumnError where a table has not what is named or, with `needs_table`, where something is named and there is no
-    table. What opening costs is said by each source's class.
+    table. The paths of lists begin in `root`, if it is given. What opening costs is said by each source's class.
     FileNotFoundError for what is missing; ValueError, which names what was looked for, for what is none of these.
     """
     paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
-    source = _opened_all(paths, join, columns)
+    if needs_table and root is not None and not any(each.suffix.lower() in LIST_SUFFIXES for each in paths):
+        raise ValueError(f"root {root}: {', '.join(map(str, paths))} is no list, whose paths could begin there")
+    source = _opened_all(paths, join, columns, root)
     _refuse_repeated(source.files)
     if needs_table and columns != GUESSED and not any(map(_is_table, joined_sets(source))):
         raise ColumnError(f"{_asked(columns)}: {', '.join(map(str, paths))} is no table, which has columns")
     return source
 
 
-def _opened_all(paths: Sequence[Path], join: Join, columns: ColumnNames) -> Source:
+def _opened_all(paths: Sequence[Path], join: Join, columns: ColumnNames, root: Path | None) -> Source:
     if len(paths) == 1:
-        return _opened(paths[0], columns)
+        return _opened(paths[0], columns, root)
     suffixes = {each.suffix.lower() for each in paths}
     if join == "merge" and suffixes == {".tar"}:
         return TarSource(paths)
     if join == "merge" and len(suffixes) == 1 and suffixes <= set(TABLE_SUFFIXES):
         return _table(paths, columns)
-    return JoinedSource([_opened(each, columns) for each in paths], join)
+    return JoinedSource([_opened(each, columns, root) for each in paths], join)
 
 
 def _refuse_repeated(files: Sequence[Path]) -> None:
@@ -67,7 +74,7 @@ def _asked(columns: ColumnNames) -> str:
     return " and ".join(f"{what}_column {name!r}" for what, name in columns._asdict().items() if name is not None)
 
 
-def _opened(path: Path, columns: ColumnNames) -> Source:
+def _opened(path: Path, columns: ColumnNames, root: Path | None) -> Source:
     if path.is_dir():
         return _opened_folder(path, columns)
     suffix = path.suffix.lower()
@@ -78,7 +85,7 @@ def _opened(path: Path, columns: ColumnNames) -> Source:
     if suffix in TABLE_SUFFIXES:
         return _table(path, columns)
     if suffix in LIST_SUFFIXES:
-        return _list(path)
+        return _list(path, root)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; expected {FILES}, or {FOLDERS}")
     if suffix == ".bin":
@@ -126,10 +133,10 @@ def _kinds(path: Path) -> tuple[set[str], list[str], bool]:
 # Imported when needed, as lists and tables are read with pyarrow, whose import takes 0.1 to 0.2 s.
 
 
-def _list(path: Path) -> Source:
+def _list(path: Path, root: Path | None) -> Source:
     from data_pipeline.formats.folders.image_list import ListSource
 
-    return ListSource(path)
+    return ListSource(path, root)
 
 
 def _table(path: Path | Sequence[Path], columns: ColumnNames) -> Source:

@@ -141,15 +141,20 @@ def training_paths(section: DataConfig) -> Sequence[Path]:
 
 def open_held_out(path: Path, section: DataConfig | None = None) -> Source:
     """The held-out set in ``path``, whichever form it has; ``section`` names the columns if it is a table."""
-    return _with_identities(path, "offset", _columns(section) if section else GUESSED, needs_table=False)
+    columns, root = (_columns(section), section.root) if section else (GUESSED, None)
+    return _with_identities(path, "offset", columns, root, needs_table=False)
 
 
 def open_training_data(section: DataConfig, seed: int) -> Source:
     """The training set, with the wrong labels asked for. ConfigError when the config contradicts the data."""
+    paths = training_paths(section)
+    _refuse_twice(paths, [path.resolve() for path in paths])
     source = _with_identities(
-        section.train, section.join, _columns(section), needs_table=section.evaluate is None
-    )  # otherwise the columns may be those of the held-out set
-    _refuse_twice(training_paths(section), joined_sets(source))
+        section.train, section.join, _columns(section), section.root, needs_table=section.evaluate is None
+    )  # otherwise columns and root may be those of the held-out set
+    parts = joined_sets(source)
+    if len(parts) == len(paths) > 1:
+        _refuse_twice(paths, [(len(part), fingerprint(part)) for part in parts])
     if section.least_images_per_identity > 1:
         source = SelectedSource(source, least_images=section.least_images_per_identity)
     source = numbered_without_gaps(source)
@@ -169,20 +174,19 @@ def open_training_data(section: DataConfig, seed: int) -> Source:
     return NoisyLabels(source, section.label_noise, seed) if section.label_noise else source
 
 
-def _refuse_twice(paths: Sequence[Path], parts: Sequence[Source]) -> None:
-    """ConfigError where two paths lead to one place, or two sets have the same images: each person would be two."""
-    marks: list[object] = [path.resolve() for path in paths]
-    if len(parts) == len(paths) > 1 and len(set(marks)) == len(marks):
-        marks = [(len(part), fingerprint(part)) for part in parts]
+def _refuse_twice(paths: Sequence[Path], marks: Sequence[object]) -> None:
+    """ConfigError where two paths have the same mark, a place or the images: each person would be two."""
     for at, mark in enumerate(marks):
         if (first := marks.index(mark)) < at:
             raise ConfigError(f"data.train names one set twice, as {paths[first]} and as {paths[at]}: leave one out")
 
 
-def _with_identities(paths: Path | Sequence[Path], join: Join, columns: ColumnNames, *, needs_table: bool) -> Source:
+def _with_identities(
+    paths: Path | Sequence[Path], join: Join, columns: ColumnNames, root: Path | None, *, needs_table: bool
+) -> Source:
     """The set in ``paths``. ConfigError for a column that is not there, and for a set that has pairs only."""
     try:
-        source = source_at(paths, join=join, columns=columns, needs_table=needs_table)
+        source = source_at(paths, join=join, columns=columns, root=root, needs_table=needs_table)
     except ColumnError as error:
         raise ConfigError(f"data.{error}") from error
     if any(isinstance(part, BinSource) for part in joined_sets(source)):

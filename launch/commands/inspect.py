@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspect a set and return the exit code: 0, also where something is wrong with it."""
-    source = source_at(arguments.data, columns=columns_of(arguments))
+    source = source_at(arguments.data, columns=columns_of(arguments), root=arguments.root)
     if arguments.out is not None and isinstance(source, FolderSource):
         refuse_inside_set("--out", arguments.out, arguments.data)
     rows = drawn_rows(source, seed=arguments.seed)

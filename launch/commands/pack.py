@@ -96,6 +96,7 @@ def _convert(arguments: argparse.Namespace) -> None:
         shuffle=arguments.shuffle,
         join=arguments.join,
         columns=columns_of(arguments),
+        root=arguments.root,
         workers=arguments.workers,
         images_per_part=arguments.images_per_shard,
         size=arguments.size,

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify a set and return the exit code: 0 where every image can be used, else that of bad data."""
-    source = source_at(arguments.data, columns=columns_of(arguments))
+    source = source_at(arguments.data, columns=columns_of(arguments), root=arguments.root)
     for part in joined_sets(source):
         if isinstance(part, FolderSource):
             refuse_inside_set("--out", arguments.out, part.root)

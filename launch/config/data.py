@@ -23,6 +23,7 @@ class DataConfig(Section):
     evaluate: Path | None = Field(None, description="held-out identities, in any of these forms")
     image_column: str | None = Field(None, description="of .parquet and .arrow; left out: told by its name and type")
     label_column: str | None = Field(None, description="likewise")
+    root: Path | None = Field(None, description="of lists: where their paths begin; left out: in the list's folder")
     num_classes: int | None = Field(None, ge=2, description="checked against the data; taken from it when left out")
     num_images: int | None = Field(None, ge=1, description="likewise")
     image_size: int = Field(112, ge=8, description="side in pixels")

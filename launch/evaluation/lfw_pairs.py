@@ -34,7 +34,7 @@ def read_pairs(path: Path, labels: NDArray[np.int64], names: Mapping[str, int]) 
 
     ValueError naming the line where a name or an image is not in the set, or the list is not what its header says.
     """
-    header, *lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() or [""]
+    header, *lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines() or [""]
     counts = header.split()
     if len(counts) != 2 or not all(count.isdecimal() and int(count) > 0 for count in counts):
         raise ValueError(f"{path} begins with {header!r}: expected two numbers, folds and pairs of each kind in a fold")

@@ -1,7 +1,7 @@
 """A text file that lists images, one a line, with their labels; `list_lines` says which forms it may have.
 
-Paths are relative to the list's folder, or absolute. If the first label is a number all must be; otherwise labels are
-names and become 0, 1, ... in the order of the names.
+Paths are relative to the list's folder, or to another root that is given, or absolute. If the first label is a number
+all must be; otherwise labels are names and become 0, 1, ... in the order of the names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyarrow import compute
 
 from data_pipeline.files.arrow_texts import named_classes, packed
-from data_pipeline.formats.folders.file_source import FileSource
+from data_pipeline.formats.folders.file_source import IMAGE_SUFFIXES, FileSource
 from data_pipeline.formats.folders.list_lines import EXPECTED, ListLines, line_of, list_lines
 
 MOST_DIGITS = 18  # of an int64
@@ -30,7 +30,7 @@ class ListSource(FileSource):
     not be contiguous.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, root: Path | None = None) -> None:
         self.list_path = Path(path)
         if not self.list_path.is_file():
             raise FileNotFoundError(f"{path} is missing; expected a list of images: {EXPECTED}")
@@ -38,11 +38,19 @@ class ListSource(FileSource):
         labels, identities = (
             named_classes(lines.labels) if lines.has_names else (_numbered(lines, self.list_path), None)
         )
-        super().__init__(self.list_path.parent, packed(lines.paths), labels, identities)
+        super().__init__(self.list_path.parent if root is None else root, packed(lines.paths), labels, identities)
         self._skipped, self.files = lines.skipped, (self.list_path,)
         for sample in np.unique(np.linspace(0, len(self) - 1, FILES_TRIED).astype(np.int64)):
             if not Path(self.path(int(sample))).is_file():
-                raise FileNotFoundError(f"{self.name(int(sample))} is missing: paths are relative to the list's folder")
+                raise FileNotFoundError(f"{self.name(int(sample))} is missing: {self._advice(int(sample))}")
+
+    def _advice(self, sample: int) -> str:
+        if sample == 0 and not self.paths[0].lower().endswith(tuple(IMAGE_SUFFIXES)):
+            return (
+                "if this line is a header, or the path stands in another column, let the first line name the columns, "
+                "such as path,label"
+            )
+        return "paths are relative to the list's folder, or to a root that is given (--root, data.root)"
 
     def line(self, sample: int) -> int:
         """The number of the line, from 1, that names an image."""

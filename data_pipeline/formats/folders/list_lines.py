@@ -2,20 +2,22 @@
 
     path label            .txt   the last word is the label: paths may hold spaces
     path <tab> label      .tsv, or any suffix: a tab anywhere in the first line makes tabs the separator
-    path , label          .csv   the last comma separates; no quotes
+    path , label          .csv   the last comma separates
     key <tab> label ... <tab> path      im2rec's .lst; of several labels the first counts
     1 <tab> path <tab> label ...        InsightFace's .lst; landmarks that follow are passed over
 
-A first line that calls its column of paths `path`, `file`, `filename` or `image` is a header.
+A first line that calls a column by one of `PATH_WORDS` is a header, which says where path and label stand. Quotes
+around a field, as pandas writes them, and a byte order mark are taken away.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow
@@ -23,7 +25,16 @@ from numpy.typing import NDArray
 from pyarrow import compute
 
 BLOCK_BYTES = 1 << 22  # parsed at a time: bounds the temporaries
-HEADER_WORDS = frozenset({b"path", b"file", b"filename", b"image"})
+PATH_WORDS = (  # the first of them that is there counts; likewise below
+    *("path", "image_path", "img_path", "file_path", "filepath", "file", "filename", "file_name", "image", "img"),
+    *("image_file", "image_name", "image_id"),
+)
+LABEL_WORDS = (
+    *("label", "labels", "class", "class_id", "cls", "target", "identity", "identity_id", "person_id", "subject_id"),
+    *("person", "subject", "identity_name", "class_name", "name", "id"),
+)
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 NEWLINE = ord("\n")
 NUMBER = re.compile(rb"[+-]?\d+\.?\d*")
 EXPECTED = "expected a path and a label, separated by a tab, by a comma (.csv) or by a space"
@@ -47,6 +58,9 @@ class Layout(NamedTuple):
     path: int
     label: int
     splits_once: bool
+    has_header: bool = False
+    columns: int | None = None
+    """How many a header has; every line must have as many."""
 
     def fields(self, line: bytes) -> tuple[bytes, bytes]:
         """Path and label of one line; empty where it has too few fields. What :func:`_columns` finds for many."""
@@ -54,19 +68,18 @@ class Layout(NamedTuple):
         fields = line.rsplit(separator or None, 1 if self.splits_once else -1)
         if len(fields) <= max(self.path, self.label, 1):
             return b"", b""
-        return fields[self.path].strip(), fields[self.label].strip()
+        return _plain(fields[self.path]), _plain(fields[self.label])
 
 
 def list_lines(path: Path) -> ListLines:
     """The lines of the list at `path`. ValueError with the number of a line that is none, and where there is none."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         first = list(islice((line.strip() for line in file if line.strip()), 2))
-    layout = _layout(first[0], path.suffix.lower()) if first else None
-    has_header = layout is not None and layout.fields(first[0])[0].lower() in HEADER_WORDS
-    if layout is None or not first[has_header:]:
+    layout = _as_headed(_layout(first[0], path.suffix.lower()), first[0], path) if first else None
+    if layout is None or not first[layout.has_header :]:
         raise ValueError(f"{path} lists no image: {EXPECTED}")
-    paths, labels, skipped = zip(*_blocks(path, layout, has_header=has_header), strict=True)
-    has_names = not NUMBER.fullmatch(layout.fields(first[has_header])[1])
+    paths, labels, skipped = zip(*_blocks(path, layout), strict=True)
+    has_names = not NUMBER.fullmatch(layout.fields(first[layout.has_header])[1])
     return ListLines(
         pyarrow.chunked_array(paths), pyarrow.chunked_array(labels), np.concatenate(skipped), has_names=has_names
     )
@@ -77,10 +90,21 @@ def line_of(row: int, skipped: NDArray[np.int64]) -> int:
     return row + 1 + int(np.searchsorted(skipped - np.arange(1, skipped.size + 1), row, side="right"))
 
 
-def _blocks(path: Path, layout: Layout, *, has_header: bool) -> Iterator[tuple[Any, Any, NDArray[np.int64]]]:
-    """Paths, labels and the numbers of skipped lines, block by block."""
-    number = 1
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The list behind its byte order mark. ValueError for one in UTF-16."""
     with path.open("rb") as file:
+        mark = file.read(len(BYTE_ORDER_MARK))
+        if mark.startswith(UTF_16_MARKS):
+            raise ValueError(f"{path} is text in UTF-16: save it as UTF-8")
+        file.seek(len(mark) if mark == BYTE_ORDER_MARK else 0)
+        yield file
+
+
+def _blocks(path: Path, layout: Layout) -> Iterator[tuple[Any, Any, NDArray[np.int64]]]:
+    """Paths, labels and the numbers of skipped lines, block by block."""
+    number, has_header = 1, layout.has_header
+    with _opened(path) as file:
         while block := file.read(BLOCK_BYTES) + file.readline():
             lines = compute.ascii_trim_whitespace(_lines(block))
             is_entry = compute.binary_length(lines).to_numpy() > 0
@@ -88,6 +112,8 @@ def _blocks(path: Path, layout: Layout, *, has_header: bool) -> Iterator[tuple[A
                 is_entry[is_entry.argmax()] = has_header = False
             entries, numbers = lines.filter(pyarrow.array(is_entry)), number + np.flatnonzero(is_entry)
             paths, labels, is_good = _columns(entries, layout)
+            if b'"' in block and layout.separator is not None:
+                paths, labels = _unquoted(paths), _unquoted(labels)
             if b"\0" in block:  # which no path can hold
                 is_good &= ~compute.match_substring(entries, "\0").to_numpy(zero_copy_only=False)
             if not is_good.all():
@@ -115,6 +141,8 @@ def _columns(lines: pyarrow.LargeStringArray, layout: Layout) -> tuple[Any, Any,
         fields = compute.split_pattern(lines, layout.separator, **once)
     edges = fields.offsets.to_numpy()
     is_good = np.diff(edges) > max(layout.path, layout.label, 1)
+    if layout.columns is not None:  # a separator within quotes makes more of them
+        is_good &= np.diff(edges) == layout.columns
     paths, labels = (
         compute.ascii_trim_whitespace(
             fields.values.take(pyarrow.array(np.where(is_good, (edges[:-1] if place >= 0 else edges[1:]) + place, 0)))
@@ -124,6 +152,34 @@ def _columns(lines: pyarrow.LargeStringArray, layout: Layout) -> tuple[Any, Any,
     for texts in (paths, labels):
         is_good &= compute.binary_length(texts).to_numpy() > 0
     return paths, labels, is_good
+
+
+def _unquoted(texts: Any) -> Any:
+    """Fields without quotes around them, in which a quote was written twice."""
+    return compute.replace_substring(compute.ascii_trim(texts, '"'), '""', '"')
+
+
+def _plain(field: bytes) -> bytes:
+    return field.strip().strip(b'"').replace(b'""', b'"')
+
+
+def _as_headed(layout: Layout, line: bytes, path: Path) -> Layout:
+    """The layout that the first line names, where it is a header; else `layout`."""
+    separator = layout.separator.encode() if layout.separator else None
+    words = [_plain(field).decode(errors="replace").lower() for field in line.split(separator)]
+    places = {word: place for place, word in reversed(list(enumerate(words)))}
+    at = next((places[word] for word in PATH_WORDS if word in places), None)
+    if at is None or len(words) < 2:
+        return layout
+    if len(words) == 2:
+        return layout._replace(path=at, label=1 - at, has_header=True)
+    label = next((places[word] for word in LABEL_WORDS if word in places), None)
+    if label is None:
+        raise ValueError(
+            f"{path}, line 1: a header of the columns {', '.join(words)}: expected one of labels, called one of "
+            f"{', '.join(LABEL_WORDS)}"
+        )
+    return Layout(layout.separator, at, label, splits_once=False, has_header=True, columns=len(words))
 
 
 def _layout(line: bytes, suffix: str) -> Layout:

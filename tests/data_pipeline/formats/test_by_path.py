@@ -134,6 +134,17 @@ def test_other_forms_than_lists_and_tables_do_not_import_pyarrow(tmp_path: Path)
     subprocess.run([sys.executable, "-c", program, str(folder(tmp_path))], check=True, cwd=Path(__file__).parents[3])
 
 
+def test_the_paths_of_a_list_may_begin_in_another_folder(tmp_path: Path) -> None:
+    people = folder(tmp_path / "people")
+    (tmp_path / "lists").mkdir()
+    listed = tmp_path / "lists" / "all.txt"
+    listed.write_text("ann/1.jpg 0\nbob/1.jpg 1\n")
+    assert source_at(listed, root=people).read(1).tobytes() == b"bob"
+    with pytest.raises(ValueError, match=r"root .*people: .*people is no list, whose paths could begin there"):
+        source_at(people, root=people)
+    assert len(source_at(people, root=people, needs_table=False)) == 2
+
+
 @pytest.mark.parametrize("join", ["offset", "merge"])
 def test_a_set_that_is_named_twice_is_refused(tmp_path: Path, join: Join) -> None:
     shards = [shard(tmp_path / "tar" / f"{at}.tar", at) for at in (0, 1)]

@@ -38,6 +38,8 @@ def test_images_are_named_by_identity_and_place(tmp_path: Path) -> None:
     pairs = read_pairs(listed(tmp_path, LIST), LABELS, NAMES)
     assert pairs.pairs_P2.tolist() == [[1, 5], [0, 4], [2, 4], [3, 1]]
     assert pairs.folds == 1
+    marked = read_pairs(listed(tmp_path, f"\ufeff{LIST}"), LABELS, NAMES)  # as Notepad saves it
+    assert marked.pairs_P2.tolist() == pairs.pairs_P2.tolist()
 
 
 def test_without_names_a_label_is_its_own_name(tmp_path: Path) -> None:

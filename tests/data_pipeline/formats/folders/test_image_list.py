@@ -14,7 +14,7 @@ IMAGES = {"a.jpg": b"A", "b c.jpg": b"BC", "deep/d.jpg": b"D"}
 
 def listed(folder: Path, text: str | bytes, name: str = "train.txt") -> ListSource:
     for image, content in IMAGES.items():
-        (folder / image).parent.mkdir(exist_ok=True)
+        (folder / image).parent.mkdir(parents=True, exist_ok=True)
         (folder / image).write_bytes(content)
     (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
     return ListSource(folder / name)
@@ -57,6 +57,57 @@ def test_every_form_of_a_list_is_read(tmp_path: Path, name: str, text: str) -> N
     source = listed(tmp_path, text, name)
     assert contents(source) == [(3, b"A"), (0, b"BC"), (3, b"D")]
     assert (source.num_classes, source.identities) == (4, None)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("train.txt", "a.jpg 3\nb c.jpg 0\n"),
+        ("train.csv", "path,label\na.jpg,3\nb c.jpg,0\n"),
+        ("train.csv", "image_id,person_id\na.jpg,3\nb c.jpg,0\n"),
+        ("train.csv", "label,img_path\n3,a.jpg\n0,b c.jpg\n"),
+        ("train.csv", 'path,label\n"a.jpg",3\n"b c.jpg",0\n'),
+        ("train.csv", '"path","label"\r\n"a.jpg","3"\r\n"b c.jpg","0"\r\n'),
+        ("train.csv", '"a.jpg",3\n"b c.jpg",0\n'),
+        ("train.csv", ",image_path,identity,split\n0,a.jpg,3,train\n1,b c.jpg,0,train\n"),
+        ("train.csv", "Filename,x,Class,id\na.jpg,1,3,7\nb c.jpg,1,0,8\n"),
+        ("train.tsv", "id\tfile\tlabel\n7\ta.jpg\t3\n8\tb c.jpg\t0\n"),
+        ("train.txt", "image_name subject\na.jpg 3\nb c.jpg 0\n"),
+    ],
+)
+def test_headers_quotes_and_marks_of_other_programs_are_understood(
+    tmp_path: Path, name: str, text: str, mark: bytes
+) -> None:
+    source = listed(tmp_path, mark + text.encode(), name)
+    assert contents(source) == [(3, b"A"), (0, b"BC")]
+    assert source.identities is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "photo,who\na.jpg,0\n",
+            r"line 1: .*photo is missing: if this line is a header, or the path stands in another",
+        ),
+        ("0,a.jpg\n1,a.jpg\n", r"line 1: .*/0 is missing: if this line is a header, or the path stands in another"),
+        ("path,age,sex\na.jpg,1,2\n", "line 1: a header of the columns path, age, sex: expected one of labels"),
+        ('path,note,label\n"a.jpg","x, y",2\n', "line 2: found"),
+        ("a.jpg,0\n".encode("utf-16"), "is text in UTF-16: save it as UTF-8"),
+    ],
+)
+def test_a_first_line_that_is_not_understood_is_said_to_be_it(tmp_path: Path, text: str | bytes, said: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        listed(tmp_path, text, "train.csv")
+
+
+def test_paths_may_be_relative_to_another_root(tmp_path: Path) -> None:
+    listed(tmp_path / "images", "a.jpg 0\n")
+    (tmp_path / "list.txt").write_text("a.jpg 3\nb c.jpg 0\n")
+    with pytest.raises(FileNotFoundError, match=r"relative to the list's folder, or to a root that is given \(--root"):
+        ListSource(tmp_path / "list.txt")
+    assert contents(ListSource(tmp_path / "list.txt", tmp_path / "images")) == [(3, b"A"), (0, b"BC")]
 
 
 def test_labels_that_are_names_count_in_the_order_of_the_names(tmp_path: Path) -> None:
