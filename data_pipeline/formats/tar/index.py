@@ -1,7 +1,8 @@
 """Where the samples of tar shards lie, and the file beside the shards that keeps this for the next time.
 
 Members of one shard whose paths agree up to the first dot of the file name make a sample (WebDataset's rule):
-`n01/42.jpg` and `n01/42.cls`. Other members, `n01/42.seg.png` or `README`, are passed over.
+`n01/42.jpg` and `n01/42.cls`. Other members, `n01/42.seg.png` or `README`, are passed over; but where an image and a
+label share a name with dots, `n01/42.v2.jpg` and `n01/42.v2.cls`, a sample would be lost, which is refused.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import json
 import os
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,10 +27,12 @@ MOST_LABEL_DIGITS = 18  # of an int64
 MOST_LABEL_BYTES = {"cls": 64, "json": 1 << 20}
 EXPECTED_LABEL = {
     "cls": "the digits of a class, 0 or above",
-    "json": 'an object such as {"label": 42}, of a class 0 or above',
+    "json": 'an object such as {"label": 42}, of a class 0 or above, or with cls, class, ... in place of label',
 }
 LARGEST_IMAGE_BYTES = 2**32 - 1
-FORM = 1  # of the file that keeps an index: a new number whenever that changes
+LABEL_KEYS = ("label", "cls", "class", "class_id", "target", "identity", "identity_id", "person_id")  # of a .json
+MEMBERS_TRIED = 64  # to see where labels stand
+FORM = 2  # of the file that keeps an index: a new number whenever that changes
 
 
 class TarIndex(NamedTuple):
@@ -41,7 +45,7 @@ class TarIndex(NamedTuple):
     leads: NDArray[np.uint32]  # from the start of an image's entry to that of the image
 
 
-def tar_index(shards: Sequence[Path], label_from: LabelFrom) -> TarIndex:
+def tar_index(shards: Sequence[Path], label_from: LabelFrom | None) -> TarIndex:
     """The index of `shards`: the one kept beside the first of them if it fits their sizes and times, else a new one.
 
     A new one is kept where the folder can be written to. ValueError naming shard and byte where a tar is damaged or a
@@ -51,9 +55,16 @@ def tar_index(shards: Sequence[Path], label_from: LabelFrom) -> TarIndex:
     kept = _whole(kept_index(path, seal), len(shards))
     if kept is not None:
         return kept
-    index = _new_index(shards, label_from)
+    index = _new_index(shards, label_from or _place_of_labels(shards[0]))
     keep_index(path, seal, index._asdict())
     return index
+
+
+def _place_of_labels(shard: Path) -> LabelFrom:
+    """`cls` if one of the first members is a .cls, else `json` if one is a .json; `cls` where nothing tells."""
+    first = islice(members(Window(ByteFile(shard))), MEMBERS_TRIED)
+    extensions = {member.name.rpartition(b"/")[2].partition(b".")[2].lower() for member in first}
+    return "json" if b"json" in extensions and b"cls" not in extensions else "cls"
 
 
 def _new_index(shards: Sequence[Path], label_from: LabelFrom) -> TarIndex:
@@ -92,12 +103,16 @@ def _add_shard(samples: _Samples, file: ByteFile, label_from: LabelFrom) -> None
     window, label_extension = Window(file), label_from.encode()
     images: dict[bytes, Member] = {}
     labels: dict[bytes, tuple[int, Member]] = {}
+    dotted: tuple[set[bytes], set[bytes]] = set(), set()
     for member in members(window):
         folder, slash, file_name = member.name.rpartition(b"/")
         stem, _, extension = file_name.partition(b".")
         extension = extension.lower()
         is_image = extension in IMAGE_EXTENSIONS
         if not stem or not (is_image or extension == label_extension):
+            name, _, last = member.name.rpartition(b".")
+            if last.lower() in (*IMAGE_EXTENSIONS, label_extension):
+                dotted[last.lower() == label_extension].add(name)
             continue
         key = folder + slash + stem
         if is_image:
@@ -119,6 +134,17 @@ def _add_shard(samples: _Samples, file: ByteFile, label_from: LabelFrom) -> None
         raise _fault(file, image, f"no .{label_from} beside it gives its label: add it, or take labels from .{other}")
     for _, member in labels.values():
         raise _fault(file, member, "it labels no image (a regular file of type jpg, jpeg, png, webp or bmp)")
+    _refuse_lost(file, dotted[0] & dotted[1])
+
+
+def _refuse_lost(file: ByteFile, dotted_samples: set[bytes]) -> None:
+    if dotted_samples:
+        first = min(dotted_samples).decode(errors="backslashreplace")
+        raise ValueError(
+            f"{file.path}: {len(dotted_samples):,} images and their labels have a dot in their names, such as "
+            f"{first}.*: a sample's name ends at the first dot (WebDataset's rule), so that they would be left out. "
+            "Write _ in place of the dot"
+        )
 
 
 def _check_image(file: ByteFile, member: Member) -> None:
@@ -148,7 +174,7 @@ def _json_label(content: bytes) -> int | None:
         found = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    label = found.get("label") if isinstance(found, dict) else None
+    label = next((found[key] for key in LABEL_KEYS if key in found), None) if isinstance(found, dict) else None
     return label if type(label) is int and 0 <= label < 10**MOST_LABEL_DIGITS else None
 
 
@@ -160,7 +186,7 @@ def _fault(file: ByteFile, member: Member, what: str) -> ValueError:
     return ValueError(f"{file.path}, member {name} at byte {member.entry}: {what}")
 
 
-def _kept_at(shards: Sequence[Path], label_from: LabelFrom) -> tuple[Path, NDArray[np.int64]]:
+def _kept_at(shards: Sequence[Path], label_from: LabelFrom | None) -> tuple[Path, NDArray[np.int64]]:
     """Where the index of these shards is kept, and what must not have changed since: sizes and times, (shards, 2)."""
     folder = shards[0].parent
     names = [os.path.relpath(shard, folder) for shard in shards]

@@ -20,14 +20,15 @@ MOST_OPEN = 256  # shards held open; a process may hold 1024 files by default
 class TarSource(Source):
     """The samples of tar shards in the order of the shards and of the members; see `shard_paths` for what names them.
 
-    An image (jpg, jpeg, png, webp, bmp) has its label beside it: the digits in a `.cls` or, by `label_from`, what a
-    `.json` calls `label`. The first opening walks through all headers and keeps what it found in `tar-index-*.npz`
-    beside the shards; later ones read that while the shards keep their sizes and times. Reading is one `pread`: safe
-    from threads and from forked processes. Damage is a ValueError that names shard, byte and member.
+    An image (jpg, jpeg, png, webp, bmp) has its label beside it: the digits in a `.cls`, or what a `.json` calls
+    `label` (or `cls`, `class`, `identity`, ...); the first members tell which, unless `label_from` does. The first
+    opening walks through all headers and keeps what it found in `tar-index-*.npz` beside the shards; later ones read
+    that while the shards keep their sizes and times. Reading is one `pread`: safe from threads and from forked
+    processes. Damage is a ValueError that names shard, byte and member.
     """
 
-    def __init__(self, paths: str | Path | Sequence[str | Path], *, label_from: LabelFrom = "cls") -> None:
-        if label_from not in ("cls", "json"):
+    def __init__(self, paths: str | Path | Sequence[str | Path], *, label_from: LabelFrom | None = None) -> None:
+        if label_from not in ("cls", "json", None):
             raise ValueError(f'label_from {label_from!r}: expected "cls" or "json"')
         self.files = shard_paths(paths)
         index = tar_index(self.files, label_from)

@@ -234,6 +234,26 @@ def test_no_shard_and_one_named_twice_are_refused(tmp_path: Path) -> None:
 TURNS = 500
 
 
+@pytest.mark.parametrize("content", [b'{"label": 3}', b'{"cls": 3, "url": "x"}', b'{"identity": 3}'])
+def test_labels_are_read_from_json_members_where_there_is_no_cls(tmp_path: Path, content: bytes) -> None:
+    path = tar(tmp_path / "one.tar", [("a.jpg", IMAGES[0]), ("a.json", content), ("a.txt", b"a face")])
+    for _ in range(2):  # the second time by the index that was kept
+        assert contents(TarSource(path)) == [(3, IMAGES[0])]
+    both = tar(tmp_path / "both.tar", [("a.jpg", IMAGES[0]), ("a.json", content), ("a.cls", b"7")])
+    assert TarSource(both).labels.tolist() == [7]
+
+
+@pytest.mark.parametrize("label", [("cls", b"1"), ("json", b'{"label": 1}')])
+def test_samples_that_a_dot_in_their_names_would_lose_are_refused(tmp_path: Path, label: tuple[str, bytes]) -> None:
+    extension, content = label
+    plain: Members = [("x/a.jpg", IMAGES[0]), (f"x/a.{extension}", content), ("x/a.seg.png", b"mask")]
+    assert TarSource(tar(tmp_path / "plain.tar", plain)).labels.tolist() == [1]
+    dotted: Members = [("x/a.v2.jpg", IMAGES[0]), (f"x/a.v2.{extension}", content)]
+    for members in ([*plain, *dotted], dotted if extension == "cls" else [*dotted, *plain]):
+        with pytest.raises(ValueError, match=r"1 images and their labels have a dot in their names, such as x/a\.v2"):
+            TarSource(tar(tmp_path / "dotted.tar", members))
+
+
 @pytest.mark.parametrize(
     ("members", "said"),
     [
