@@ -23,8 +23,7 @@ def rooms(package: str, *names: str) -> set[str]:
 
 LIBRARIES = {"partial_fc", "data_pipeline"}
 MEASURING = rooms(  # what every benchmark may use
-    *("benchmarks", "arguments", "documents", "machine", "memory", "plot_style", "processes", "results"),
-    *("trainer", "workers"),
+    *("benchmarks", "arguments", "documents", "machine", "memory", "plot_style", "processes", "results", "workers")
 )
 LAYERS = {  # a package, and the project's packages that it may import; the longest name that fits a module holds
     "partial_fc.functional": {"partial_fc.functional"},

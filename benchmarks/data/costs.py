@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from benchmarks.data.contenders import Contender, Task, contenders
+from benchmarks.data.contenders import CONTENDERS, Contender, Task
 from benchmarks.workers import Serving, Workers
 from launch.processes import keep_freed_memory
 
@@ -35,9 +34,9 @@ class Cost:
         return images / (min(self.long_seconds) - min(self.short_seconds))
 
 
-def costs(task: Task, names: Iterable[str], *, turns: int, short: int, long: int) -> dict[str, Cost]:
-    """The costs of the contenders of those names, turn by turn, after a short run each that loads what they need."""
-    result = {name: Cost() for name in names}
+def costs(task: Task, *, turns: int, short: int, long: int) -> dict[str, Cost]:
+    """The costs of every contender, turn by turn, after a short run each that loads what they need."""
+    result = {name: Cost() for name in CONTENDERS}
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Workers(name, loading, name, task)) for name in result}
         for worker in workers.values():
@@ -62,7 +61,7 @@ def loading(number: int, name: str, task: Task) -> Serving:
     keep_freed_memory()
     batches = yield
     while True:
-        batches = yield spent(contenders()[name], task, batches)
+        batches = yield spent(CONTENDERS[name], task, batches)
 
 
 def spent(contender: Contender, task: Task, batches: int) -> tuple[float, float]:

@@ -27,9 +27,9 @@ from benchmarks.arguments import parser
 from benchmarks.documents import DOCS
 from benchmarks.losses.results import Result, curve, measures, typical_speed
 from benchmarks.losses.runs import EPOCHS, RUNS, Run, plan
+from benchmarks.losses.trainer import ROOT, reports, run_trainer, trainer_words
 from benchmarks.machine import this_machine
 from benchmarks.results import CaseError, SweepError, print_plan, read_json, sweep, unfinished
-from benchmarks.trainer import ROOT, reports, run_trainer, trainer_words
 from launch.assembly.run_folder import RunFolder
 from launch.errors import ExitCode
 

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.data import __main__ as data
 from benchmarks.data.__main__ import document_part
-from benchmarks.data.contenders import Task, contenders, pillow_pixels
+from benchmarks.data.contenders import CONTENDERS, Task, pillow_pixels
 from benchmarks.data.costs import Cost, costs, spent, used_cpu_seconds
 from benchmarks.documents import with_part
 from benchmarks.workers import WorkerError
@@ -55,10 +55,10 @@ def expected(task: Task) -> list[Batch]:
     return batches
 
 
-@pytest.mark.parametrize("name", contenders())
+@pytest.mark.parametrize("name", CONTENDERS)
 def test_every_contender_makes_the_same_batches(name: str, task: Task, expected: list[Batch]) -> None:
     workers = 0 if "DataLoader" in name else 1  # a fork of this process, in which DALI has run, may hang
-    found = list(contenders()[name](replace(task, workers=workers), len(expected)))
+    found = list(CONTENDERS[name](replace(task, workers=workers), len(expected)))
     assert len(found) == len(expected)
     for batch, witness in zip(found, expected, strict=True):
         assert batch.labels.tolist() == witness.labels.tolist()
@@ -102,19 +102,15 @@ def test_a_measurement_fills_the_document_and_the_file(
 ) -> None:
     document = tmp_path / "data.md"
     document.write_text("before\n<!-- data -->\nold\n<!-- /data -->\nafter\n")
-    few = ["ImageLoader", "DataLoader + Pillow"]
-    sizes = f"--side {SIDE} --batch 8 --workers 1 --turns 2 --short 1 --long 30 --training-steps 1".split()
+    sizes = f"--side {SIDE} --batch 8 --workers 1 --turns 2 --short 1 --long 30".split()
     files = ["--json", str(tmp_path / "out.json"), "--document", str(document)]
-    assert data.main(["--data", str(path), "--only", *few, *sizes, *files]) == 0
+    assert data.main(["--data", str(path), *sizes, *files]) == 0
     result = json.loads((tmp_path / "out.json").read_text())
-    assert list(result["loaders"]) == few
+    assert list(result["loaders"]) == ["ImageLoader", "DataLoader + Pillow"]
     for found in result["loaders"].values():
         assert len(found["long_cpu_seconds"]) == 2
         assert found["cpu_microseconds_per_image"] > 0
     assert result["images"] == 50
-    training = result["training"]
-    assert 0 <= training["wait_seconds"] < training["step_seconds"]
-    assert training["loader_alone_seconds"] > 0
     written = document.read_text()
     assert written == with_part(written, "data", document_part(result))
     assert written.startswith("before\n")
@@ -124,14 +120,10 @@ def test_a_measurement_fills_the_document_and_the_file(
 
 
 @pytest.mark.processes
-def test_a_contender_that_ends_early_is_named(task: Task) -> None:
+def test_a_contender_that_ends_early_is_named(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.data.costs.CONTENDERS", {"nobody": None})
     with pytest.raises(WorkerError, match="nobody: KeyError: 'nobody'"):
-        costs(task, ["nobody"], turns=1, short=1, long=2)
-
-
-def test_ours_is_always_measured() -> None:
-    with pytest.raises(SystemExit, match="expected ImageLoader among --only"):
-        data.main(["--only", "DataLoader + Pillow"])
+        costs(task, turns=1, short=1, long=2)
 
 
 @pytest.mark.parametrize("arguments", [["--short", "5", "--long", "5"], ["--short", "0"], ["--turns", "0"]])
@@ -147,4 +139,3 @@ def test_the_table_compares_with_ours() -> None:
     result = {"loaders": {"ours": loader, "theirs": other}, "images": 4000, "bytes_per_image": 5, "load_before": 1.0}
     part = document_part({**result, **facts})
     assert "| ours | 150 | 1.00 | 6,500 |\n| theirs | 525 | 3.50 | 2,000 |" in part
-    assert "waiting" not in part
