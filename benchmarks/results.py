@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,46 +68,25 @@ def sweep(waiting: Mapping[str, Case], folder: Path, measured: Callable[[Case], 
     """Measure all that is `waiting` and keep it in `folder`: 1 where a case failed, else 0.
 
     `measured` gives the result and what a reader is told of it. A case that cannot be measured here (ValueError) is
-    left out, one that fails (CaseError) is left for the next start; a SweepError ends the sweep. What another sweep is
-    at, or has done, is passed over.
+    left out, one that fails (CaseError) is left for the next start; a SweepError ends the sweep.
     """
     failures = 0
     for number, (name, case) in enumerate(waiting.items(), 1):
-        path, began = folder / f"{name}.json", time.perf_counter()
-        with claimed(path) as is_ours:
-            if not is_ours or path.exists():
-                continue
-            print(f"[{number}/{len(waiting)}] {name}", flush=True)
-            try:
-                result, told = measured(case)
-            except ValueError as error:
-                print(f"    left out: {error}", flush=True)
-            except CaseError as error:
-                print(f"{name}: {error}", file=sys.stderr, flush=True)
-                failures += 1
-                if isinstance(error, SweepError):
-                    break
-            else:
-                write_json(result, path)
-                print(f"{told}\n  in {time.perf_counter() - began:.0f} s", flush=True)
+        print(f"[{number}/{len(waiting)}] {name}", flush=True)
+        began = time.perf_counter()
+        try:
+            result, told = measured(case)
+        except ValueError as error:
+            print(f"    left out: {error}", flush=True)
+        except CaseError as error:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            failures += 1
+            if isinstance(error, SweepError):
+                break
+        else:
+            write_json(result, folder / f"{name}.json")
+            print(f"{told}\n  in {time.perf_counter() - began:.0f} s", flush=True)
     return 1 if failures else 0
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process, and no other, may make the result at `path`. A process that dies lets go of its claim."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    claim = path.with_suffix(".claim")
-    with claim.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            claim.unlink(missing_ok=True)
 
 
 def print_plan(planned: Mapping[str, str], waiting: Mapping[str, object]) -> None:

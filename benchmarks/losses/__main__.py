@@ -3,8 +3,7 @@
     python -m benchmarks.losses --data data/omniglot --out docs/experiments/losses
 
 `runs.py` is the table. Every run is the real trainer in processes of its own; its result is kept as one JSON file,
-and a run whose file is there is not run again. Start the same command once per core: each takes the next run that no
-other has taken. `python -m benchmarks.losses.plots` draws what is there so far.
+and a run whose file is there is not run again. `python -m benchmarks.losses.plots` draws what is there so far.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ LOG_TAIL_LINES = 20
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is planned and not there yet. 0: all is there; 1: a run failed; 2: nothing can be run; 130: stopped."""
     arguments = _parser().parse_args(argv)
-    runs = [run for run in RUNS if arguments.only is None or run.name in arguments.only]
-    planned = {f"{run.name}-seed{seed}": (run, seed) for run, seed in plan(runs, arguments.seeds)}
+    planned = {f"{run.name}-seed{seed}": (run, seed) for run, seed in plan(RUNS)}
     settings = {name: run.settings(seed, arguments.epochs) for name, (run, seed) in planned.items()}
     try:
         names = unfinished(settings, arguments.out, lambda path: read_json(path, Result).settings)
@@ -68,7 +66,7 @@ def run_all(waiting: Mapping[str, tuple[Run, int]], out: Path, *, data: Path, ep
         rank1 = f"rank-1 {result.evaluation['rank1']:.4f}" if result.evaluation else "diverged"
         return asdict(result), f"    {rank1}, {result.images_per_second or 0:.0f} images/s"
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core a rank, as other sweeps have the other cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core a rank
     try:
         return sweep(waiting, out, measured)
     except KeyboardInterrupt:
@@ -116,11 +114,9 @@ def _last_message(lines: Sequence[str]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    arguments, names = parser("losses", __doc__), [run.name for run in RUNS]
+    arguments = parser("losses", __doc__)
     arguments.add_argument("--data", type=Path, help="the folder that `make omniglot` makes: background/, evaluation/")
     arguments.add_argument("--out", type=Path, default=DOCS / "experiments" / "losses", help="where results go")
-    arguments.add_argument("--only", nargs="+", metavar="NAME", choices=names, help="these runs only; see --list")
-    arguments.add_argument("--seeds", nargs="+", type=int, metavar="K", help="these seeds instead of each run's own")
     arguments.add_argument("--epochs", type=float, default=EPOCHS, help="of every run (default: %(default)s)")
     arguments.add_argument("--nproc", default="1", help="ranks of each run, as partial-fc train takes it")
     arguments.add_argument("--list", action="store_true", help="tell what is planned and what is there; run nothing")

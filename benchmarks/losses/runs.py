@@ -8,7 +8,7 @@ not judged by the length of its steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +57,7 @@ class Run:
 RUNS = read_json(Path(__file__).with_name("runs.json"), tuple[Run, ...])
 
 
-def plan(runs: Iterable[Run], seeds: Sequence[int] | None = None) -> list[tuple[Run, int]]:
-    """(run, seed) in the order to run them: the first seed of everything, then the next; each run's own seeds
-    unless others are given.
-    """
-    chosen = list(runs)
-    order = sorted({seed for run in chosen for seed in run.seeds}) if seeds is None else seeds
-    return [(run, seed) for seed in order for run in chosen if seeds is not None or seed in run.seeds]
+def plan(runs: Sequence[Run]) -> list[tuple[Run, int]]:
+    """(run, seed) in the order to run them: the first seed of everything, then the next."""
+    order = sorted({seed for run in runs for seed in run.seeds})
+    return [(run, seed) for seed in order for run in runs if seed in run.seeds]
