@@ -1,4 +1,4 @@
-"""The records of one machine as Markdown: what it is, the aims, the time per class, every case."""
+"""The records of one machine as Markdown: what it is, the time per class, every case."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.classifier.case import OURS
 from benchmarks.classifier.ceilings import Ceilings
 from benchmarks.classifier.records import Measurement, Record
 from benchmarks.documents import table
-from benchmarks.performance.cases import CLASSES, CURVE_AIM, PEAK_AIM, Aim, aims, over_classes
+from benchmarks.performance.cases import over_classes
 
 NOTHING = "–"
 Records = Mapping[str, Record]
@@ -24,42 +24,11 @@ def machine_part(records: Records, pictures: Sequence[str]) -> str:
     parts = [
         f"### {title}",
         f"{machine.description}. Measured until {newest.date}. {_best(records)}",
-        f"#### The aims\n\n{aims_table(records)}",
         f"#### Time per class\n\n{per_class_table(records)}",
         *([shown] if shown else []),
         f"#### Every case\n\n{cases_table(records)}",
     ]
     return "\n\n".join(parts)
-
-
-def aims_table(records: Records) -> str:
-    """What was aimed at, what was measured, and whether that will do."""
-    rows = []
-    for aim in aims():
-        record = records.get(aim.case)
-        rows.append(_judged(aim, aim.case, None if record is None else getattr(record, aim.figure)))
-    rows += [_judged(PEAK_AIM, *_worst_peak(records)), _judged(CURVE_AIM, *_spread_over_curve(records))]
-    return table(("aim", "case", "wanted", "measured", "met"), rows, text_columns=2)
-
-
-def _judged(aim: Aim, case: str, measured: float | None) -> list[str]:
-    wanted = f"at {'least' if aim.is_least else 'most'} {aim.wanted:g} x"
-    if measured is None:
-        return [aim.text, case, wanted, "not measured", NOTHING]
-    return [aim.text, case, wanted, f"{measured:.3g} x", "yes" if aim.is_met(measured) else "**no**"]
-
-
-def _worst_peak(records: Records) -> tuple[str, float | None]:
-    peaks = {name: record.ours.peak_over_held for name, record in records.items() if is_held_to_peak(record)}
-    worst = max(peaks, key=peaks.__getitem__, default="")
-    return worst, peaks.get(worst)
-
-
-def _spread_over_curve(records: Records) -> tuple[str, float | None]:
-    names = _curve(records)
-    ratios = [ratio for name in names if (ratio := records[name].times_per_class) is not None]
-    ends = " to ".join(names[:: max(len(ratios) - 1, 1)])
-    return ends, max(ratios) / min(ratios) if len(ratios) > 1 else None
 
 
 def per_class_table(records: Records) -> str:
@@ -87,16 +56,6 @@ def cases_table(records: Records) -> str:
         *("the other", "its s", "its peak GB", "times faster", "of its memory"),
     )
     return table(columns, [[_linked(name, record), *_cells(record)] for name, record in records.items()])
-
-
-def is_held_to_peak(record: Record) -> bool:
-    """Whether it looks at all of so many classes that the weights outweigh one block, and updates rows in the sweep.
-
-    Not where memory was spent on purpose, on kept cosines.
-    """
-    case = record.case
-    is_full = case.sample_rate == 1.0 and case.row_optimizer != "none" and case.cosines != "keep"
-    return is_full and case.num_classes >= CLASSES[case.device]
 
 
 def _curve(records: Records) -> list[str]:
