@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.results import write_json
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+NOTHING = "–"
 
 
 def with_part(document: str, name: str, body: str) -> str:
@@ -41,3 +42,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns
     """A Markdown table; the first `text_columns` are set to the left, the figures after them to the right."""
     rules = ["---"] * text_columns + ["---:"] * (len(columns) - text_columns)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, rules, *rows])
+
+
+def known(figure: float | None, form: str) -> str:
+    """A cell of a table: the figure in that format, or a dash where there is none."""
+    return NOTHING if figure is None else f"{figure:{form}}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -20,11 +21,18 @@ FAMILIES = {
 }
 
 
+def shades() -> dict[str, Iterator[str]]:
+    """For each kind of loss its shades one after the other, and from the start again."""
+    return {kind: cycle(colours) for kind, colours in FAMILIES.items()}
+
+
 @contextmanager
-def figure_at(path: Path, width_inches: float, height_inches: float) -> Iterator[Figure]:
+def figure_at(path: Path, width_inches: float, height_inches: float, title: str = "") -> Iterator[Figure]:
     """An empty figure in this style; at the end of the block it stands in `path`, without a date."""
     with matplotlib.rc_context(figure_style()):
         figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
         yield figure
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)

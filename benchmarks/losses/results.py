@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.documents import table
-from benchmarks.losses.runs import LOSSES, NOISE, RATES
+from benchmarks.documents import NOTHING, known, table
+from benchmarks.losses.runs import LOSSES, NOISE, RATES, RUNS
 from benchmarks.results import read_json
 
 MOST_POINTS = 60  # of a curve: finer is not seen in a figure
@@ -48,9 +48,12 @@ class Result:
 
 
 def read_results(folder: Path) -> list[Result]:
-    """All results in `folder`, by name and seed; files that a killed sweep left half-written are not among them."""
+    """All results in `folder`, as `RUNS` has them, those it no longer has at the end; files that a killed sweep left
+    half-written are not among them.
+    """
+    place = {run.name: number for number, run in enumerate(RUNS)}
     results = [read_json(path, Result) for path in folder.glob("*.json")]
-    return sorted(results, key=lambda result: (result.name, result.seed))
+    return sorted(results, key=lambda result: (place.get(result.name, len(place)), result.name, result.seed))
 
 
 def by_name(results: Iterable[Result]) -> list[list[Result]]:
@@ -90,15 +93,10 @@ def _rounded(value: float | None) -> float | None:
 
 
 PART = "losses"
-NOTHING = "–"
 FARS = ("1e-1", "1e-2", "1e-3", "1e-4")
 FIGURES = ("rank-1", "EER", *(f"TAR at {far}" for far in FARS), "last angle", "last scale")
 HEADINGS = {LOSSES: "Clean labels", RATES: "Other learning rates", NOISE: "Wrong labels"}
-COLUMNS = {
-    LOSSES: ("loss", "row rate", "seeds", *FIGURES),
-    RATES: ("loss", "row rate", "backbone rate", "seeds", *FIGURES),
-    NOISE: ("loss", "row rate", "wrong labels", "seeds", *FIGURES),
-}
+OWN_COLUMNS = {LOSSES: (), RATES: ("backbone rate",), NOISE: ("wrong labels",)}
 
 
 def tables(results: Sequence[Result]) -> str:
@@ -107,7 +105,7 @@ def tables(results: Sequence[Result]) -> str:
     for group, heading in HEADINGS.items():
         rows = by_name(result for result in results if result.group == group)
         if rows:
-            columns = COLUMNS[group]
+            columns = ("loss", "row rate", *OWN_COLUMNS[group], "seeds", *FIGURES)
             cells = ([row[name] for name in columns] for row in map(_cells, rows))
             parts.append(f"### {heading}\n\n{table(columns, cells)}")
     return "\n\n".join(parts) or "No results yet."
@@ -115,20 +113,23 @@ def tables(results: Sequence[Result]) -> str:
 
 def mean_and_spread(values: Sequence[float]) -> str:
     """The mean to three places, and ± the sample's standard deviation where there are two values or more."""
-    if not values:
-        return NOTHING
-    mean = f"{statistics.mean(values):.3f}"
+    mean = known(statistics.mean(values) if values else None, ".3f")
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.3f}"
+
+
+def named(seeds: Sequence[Result]) -> str:
+    """The label of a run, and how many of its seeds diverged."""
+    diverged = sum(seed.outcome == "diverged" for seed in seeds)
+    return seeds[0].label + (f" ({diverged} of {len(seeds)} diverged)" if diverged else "")
 
 
 def _cells(seeds: Sequence[Result]) -> dict[str, str]:
     """Every cell that a row of `seeds` may need, by its column's heading. Measures are those of finished seeds."""
     settings = seeds[0].settings
     finished = [seed.evaluation for seed in seeds if seed.evaluation is not None]
-    diverged = len(seeds) - len(finished)
     tars = {far: [measures["tar_at_far"].get(far) for measures in finished] for far in FARS}
     return {
-        "loss": seeds[0].label + (f" ({diverged} of {len(seeds)} diverged)" if diverged else ""),
+        "loss": named(seeds),
         "wrong labels": f"{settings['data.label_noise']:.0%}".replace("%", " %"),
         "row rate": f"{settings['classifier.learning_rate']:g}",
         "backbone rate": f"{settings['optimizer.learning_rate']:g}",
@@ -144,6 +145,5 @@ def _cells(seeds: Sequence[Result]) -> dict[str, str]:
 
 
 def _last(curves: Sequence[Sequence[float | None]], unit: str = "") -> str:
-    ends = [curve[-1] for curve in curves if curve]
-    known = [end for end in ends if end is not None]
-    return f"{statistics.mean(known):.1f}{unit}" if known else NOTHING
+    ends = [curve[-1] for curve in curves if curve and curve[-1] is not None]
+    return f"{statistics.mean(ends):.1f}{unit}" if ends else NOTHING

@@ -72,7 +72,8 @@ def slopes_at_target(objective: Objective, angles_radians: NDArray[np.float64]) 
 def draw_slopes(path: Path) -> None:
     """Draw the slopes at the target into `path`: divided by the scale, and as they are."""
     degrees = np.linspace(0.25, LARGEST_DEGREES, 4 * LARGEST_DEGREES)
-    with figure_at(path, 11.0, 5.0) as figure:
+    title = f"Pull of an image's own class, the other {NUM_CLASSES - 1:,} classes at 90°"
+    with figure_at(path, 11.0, 5.0, title) as figure:
         shapes, lengths = figure.subplots(1, 2)
         for line in slope_lines():
             look = {"color": FAMILIES[line.family][line.shade], "linestyle": line.style}
@@ -89,9 +90,3 @@ def draw_slopes(path: Path) -> None:
             axes.set_xticks(range(0, LARGEST_DEGREES, 15))
             axes.set_xlabel("angle between image and its class, degrees")
         shapes.legend(loc="upper left")
-        figure.suptitle(
-            f"Pull of an image's own class, the other {NUM_CLASSES - 1:,} classes at 90°",
-            x=0.01,
-            ha="left",
-            fontsize=12,
-        )

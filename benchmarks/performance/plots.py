@@ -12,12 +12,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from benchmarks.classifier.case import DENSE, OURS, Case
 from benchmarks.classifier.records import Measurement, Record
 from benchmarks.performance.cases import BATCH, CLASSES, CLASSES_OVER_BATCHES
-from benchmarks.plot_style import FAMILIES, figure_at
+from benchmarks.plot_style import figure_at, shades
 from launch.figure_style import MUTED
 
 NAMES = {"p2sgrad": "P2SGrad", "adacos": "AdaCos", "cosface": "CosFace", "arcface": "ArcFace"}
 DOTS = (0, (1, 2))
-GREY = "cosine_softmax"
+GREY = "cosine_softmax"  # of the dense ones
+Line = dict[float, Measurement]  # a contender at each place of a picture, from left to right
 
 
 class Picture(NamedTuple):
@@ -28,13 +29,6 @@ class Picture(NamedTuple):
     axis: str
     place: Callable[[Case], float]
     shows: Callable[[Case], bool]
-
-
-class Point(NamedTuple):
-    """One contender of one record, on one picture."""
-
-    place: float
-    measurement: Measurement
 
 
 def pictures(device: str) -> list[Picture]:
@@ -76,23 +70,15 @@ def drawn(records: Mapping[str, Record], folder: Path, device: str) -> list[Path
     return paths
 
 
-def lines_of(picture: Picture, records: Iterable[Record]) -> dict[str, list[Point]]:
-    """The points of each line of `picture` from left to right, two or more of them.
-
-    Where two records tell of one place, the first does.
-    """
-    lines: dict[str, dict[float, Point]] = {}
-    for record in records:
-        if not picture.shows(record.case):
-            continue
+def lines_of(picture: Picture, records: Iterable[Record]) -> dict[str, Line]:
+    """The lines of `picture` that have two points or more. Where two records tell of one place, the first does."""
+    lines: dict[str, Line] = {}
+    for record in filter(lambda record: picture.shows(record.case), records):
         for measurement in (record.ours, None if record.case.against == OURS else record.against):
             if measurement is not None:
-                place = picture.place(record.case)
                 line = lines.setdefault(_label(picture, record.case, measurement), {})
-                line.setdefault(place, Point(place, measurement))
-    return {
-        label: [points[place] for place in sorted(points)] for label, points in sorted(lines.items()) if len(points) > 1
-    }
+                line.setdefault(picture.place(record.case), measurement)
+    return {label: dict(sorted(line.items())) for label, line in sorted(lines.items()) if len(line) > 1}
 
 
 def _is_plain(case: Case) -> bool:
@@ -111,20 +97,18 @@ def _label(picture: Picture, case: Case, measurement: Measurement) -> str:
     return ", ".join([*words, *(["momentum in bfloat16"] if case.state_dtype == "bfloat16" else [])])
 
 
-def _draw(picture: Picture, lines: Mapping[str, list[Point]], path: Path) -> None:
-    colours = _colours(lines)
-    with figure_at(path, 10.0, 4.4) as figure:
+def _draw(picture: Picture, lines: Mapping[str, Line], path: Path) -> None:
+    families, colours = {name: family for family, name in NAMES.items()}, shades()
+    with figure_at(path, 10.0, 4.4, picture.title) as figure:
         times, memory = figure.subplots(1, 2)
-        for label, points in lines.items():
-            places = [point.place for point in points]
-            found, colour = [point.measurement for point in points], colours[label]
-            times.plot(places, [each.median_seconds for each in found], "o-", color=colour, label=label)
-            memory.plot(places, [each.peak_bytes / 1e9 for each in found], "o-", color=colour)
-            memory.plot(places, [each.held_bytes / 1e9 for each in found], color=colour, linestyle=DOTS)
-        places = sorted({point.place for points in lines.values() for point in points})
+        for label, line in lines.items():
+            colour = next(colours[families.get(label.partition(",")[0], GREY)])
+            times.plot(list(line), [each.median_seconds for each in line.values()], "o-", color=colour, label=label)
+            memory.plot(list(line), [each.peak_bytes / 1e9 for each in line.values()], "o-", color=colour)
+            memory.plot(list(line), [each.held_bytes / 1e9 for each in line.values()], color=colour, linestyle=DOTS)
+        places = sorted({place for line in lines.values() for place in line})
         _finish(times, places, picture.axis, "seconds a step")
         _finish(memory, places, picture.axis, "peak GB above the start; dotted: weights and state")
-        figure.suptitle(picture.title, x=0.01, ha="left", fontsize=10.5)
         figure.legend(loc="outside lower center", ncols=4, fontsize=9)
 
 
@@ -133,13 +117,6 @@ def _numeral(value: float, place: int) -> str:
     if value >= 1e6:
         return f"{value / 1e6:g}M"
     return f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"
-
-
-def _colours(lines: Mapping[str, list[Point]]) -> dict[str, str]:
-    """A shade for each line, of its loss's family; the dense ones are grey."""
-    shades = {name: iter(family) for name, family in FAMILIES.items()}
-    families = {name: family for family, name in NAMES.items()}
-    return {label: next(shades[families.get(label.partition(",")[0], GREY)], FAMILIES[GREY][-1]) for label in lines}
 
 
 def _finish(axes: Axes, places: Sequence[float], across: str, title: str) -> None:

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
 from benchmarks.classifier.case import OURS
 from benchmarks.classifier.ceilings import Ceilings
-from benchmarks.classifier.records import Measurement, Record
-from benchmarks.documents import table
+from benchmarks.classifier.records import Record
+from benchmarks.documents import NOTHING, known, table
 from benchmarks.performance.cases import over_classes
 
-NOTHING = "–"
-Records = Mapping[str, Record]
+Columns = dict[str, Callable[[Record], str]]
+
+STEP: Columns = {"s a step": lambda record: f"{record.ours.median_seconds:.3g}"}
+PEAK: Columns = {"peak GB": lambda record: f"{record.ours.peak_bytes / 1e9:.2f}"}
+FLOOR: Columns = {"x floor": lambda record: f"{record.time_over_floor:.2f}"}
+PER_CLASS: Columns = {
+    "C": lambda record: f"{record.case.num_classes:,}",
+    **STEP,
+    "ns a class": lambda record: f"{record.seconds_per_class * 1e9:.0f}",
+    "x that of one C": lambda record: known(record.times_per_class, ".2f"),
+    **PEAK,
+    "x weights and state": lambda record: f"{record.ours.peak_over_held:.3f}",
+    **FLOOR,
+}
+EVERY_CASE: Columns = {
+    **STEP,
+    "least to most": lambda record: f"{min(record.ours.seconds):.3g} to {max(record.ours.seconds):.3g}",
+    "images/s": lambda record: f"{record.case.batch / record.ours.median_seconds:,.0f}",
+    **PEAK,
+    "x weights and state": lambda record: f"{record.ours.peak_over_held:.2f}",
+    **FLOOR,
+    "the other": lambda record: _the_other(record),
+    "its s": lambda record: known(None if record.against is None else record.against.median_seconds, ".3g"),
+    "its peak GB": lambda record: known(None if record.against is None else record.against.peak_bytes / 1e9, ".2f"),
+    "times faster": lambda record: known(record.times_faster, ".3g"),
+    "of its memory": lambda record: known(record.share_of_memory, ".3g"),
+}
 
 
-def machine_part(records: Records, pictures: Sequence[str]) -> str:
+def machine_part(records: Mapping[str, Record], pictures: Sequence[str]) -> str:
     """Everything about one machine, under a heading; `pictures` are paths as the document sees them."""
     newest = max(records.values(), key=lambda record: record.date)
     machine = newest.machine
@@ -31,40 +56,21 @@ def machine_part(records: Records, pictures: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
-def per_class_table(records: Records) -> str:
+def per_class_table(records: Mapping[str, Record]) -> str:
     """The cases over which the time per class should not change."""
-    columns = ("C", "s a step", "ns a class", "x that of one C", "peak GB", "x weights and state", "x floor")
-    rows = [
-        (
-            f"{record.case.num_classes:,}",
-            f"{record.ours.median_seconds:.3g}",
-            f"{record.seconds_per_class * 1e9:.0f}",
-            _known(record.times_per_class, ".2f"),
-            f"{record.ours.peak_bytes / 1e9:.2f}",
-            f"{record.ours.peak_over_held:.3f}",
-            f"{record.time_over_floor:.2f}",
-        )
-        for record in (records[name] for name in _curve(records))
-    ]
-    return table(columns, rows, text_columns=0)
-
-
-def cases_table(records: Records) -> str:
-    """A row for each record: ours, then the other, then both compared."""
-    columns = (
-        *("case", "s a step", "least to most", "images/s", "peak GB", "x weights and state", "x floor"),
-        *("the other", "its s", "its peak GB", "times faster", "of its memory"),
-    )
-    return table(columns, [[_linked(name, record), *_cells(record)] for name, record in records.items()])
-
-
-def _curve(records: Records) -> list[str]:
-    """The names of the time-per-class cases that are there."""
     devices = {record.case.device for record in records.values()}
-    return [name for device in devices for name in over_classes(device) if name in records]
+    curve = [records[name] for device in devices for name in over_classes(device) if name in records]
+    return table(list(PER_CLASS), [[cell(record) for cell in PER_CLASS.values()] for record in curve], text_columns=0)
 
 
-def _best(records: Records) -> str:
+def cases_table(records: Mapping[str, Record]) -> str:
+    """A row for each record: ours, then the other, then both compared."""
+    links = [f"[{name}](performance/{record.machine.name}/{name}.json)" for name, record in records.items()]
+    figures = [[cell(record) for cell in EVERY_CASE.values()] for record in records.values()]
+    return table(["case", *EVERY_CASE], [[link, *row] for link, row in zip(links, figures, strict=True)])
+
+
+def _best(records: Mapping[str, Record]) -> str:
     best = reduce(Ceilings.or_better, [record.rates for record in records.values()])
     return (
         f"At its best over all cases it did {best.float32_operations / 1e9:,.0f} GFLOP/s in float32, "
@@ -72,32 +78,11 @@ def _best(records: Records) -> str:
     )
 
 
-def _linked(name: str, record: Record) -> str:
-    return f"[{name}](performance/{record.machine.name}/{name}.json)"
-
-
-def _cells(record: Record) -> list[str]:
-    ours, other = record.ours, record.against
-    cells = [
-        f"{ours.median_seconds:.3g}",
-        f"{min(ours.seconds):.3g} to {max(ours.seconds):.3g}",
-        f"{record.case.batch / ours.median_seconds:,.0f}",
-        f"{ours.peak_bytes / 1e9:.2f}",
-        f"{ours.peak_over_held:.2f}",
-        f"{record.time_over_floor:.2f}",
-    ]
-    if other is None:
-        return [*cells, NOTHING if record.against_failure is None else "out of memory", *[NOTHING] * 4]
-    cells += [_contender(record, other), f"{other.median_seconds:.3g}", f"{other.peak_bytes / 1e9:.2f}"]
-    return [*cells, _known(record.times_faster, ".3g"), _known(record.share_of_memory, ".3g")]
-
-
-def _contender(record: Record, other: Measurement) -> str:
+def _the_other(record: Record) -> str:
+    """What ours is compared with, and over how many classes."""
+    if record.against is None:
+        return NOTHING if record.against_failure is None else "out of memory"
     if record.case.against == OURS:
         return f"ours, C = {record.case.case_against.num_classes:,}"
-    rate = record.case.rate_against
-    return other.short_name if rate == 1.0 else f"{other.short_name} at {rate:.3g}"
-
-
-def _known(ratio: float | None, form: str) -> str:
-    return NOTHING if ratio is None else f"{ratio:{form}}"
+    name, rate = record.against.short_name, record.case.rate_against
+    return name if rate == 1.0 else f"{name} at {rate:.3g}"

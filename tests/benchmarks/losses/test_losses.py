@@ -318,15 +318,6 @@ def test_a_line_is_the_mean_of_the_finished_seeds_and_no_two_losses_share_a_colo
     assert plots.angle_lines([result(run, rank1=None, steps=0)]) == []
 
 
-@pytest.mark.parametrize("wanted", [[3.0, 1.0, 2.0], [1.0, 1.0, 1.0, 9.0], [0.0, 0.1, 0.2, 0.3, 5.0], [2.0]])
-def test_labels_keep_their_order_and_their_distance_and_their_mean(wanted: list[float]) -> None:
-    places = plots.spread(wanted, gap=0.5)
-    order = np.argsort(wanted, kind="stable")
-    assert (np.diff(np.array(places)[order]) >= 0.5 - 1e-9).all()
-    assert np.mean(places) == pytest.approx(np.mean(wanted))
-    assert plots.spread(places, gap=0.5) == pytest.approx(places)
-
-
 # The slopes
 
 

@@ -168,9 +168,7 @@ def test_every_picture_has_a_line_of_ours_and_one_of_the_dense_model(device: str
         lines = lines_of(picture, records)
         assert {label.startswith("dense") for label in lines} == {True, False}
         assert all(len(points) >= 2 for points in lines.values())
-        for points in lines.values():
-            places = [point.place for point in points]
-            assert places == sorted(set(places))
+        assert all(list(points) == sorted(points) for points in lines.values())
 
 
 def test_the_document_is_written_from_the_records_alone_and_the_same_each_time(tmp_path: Path) -> None:
