@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -123,19 +124,20 @@ def records(folder: Path, images: int) -> Path:
     return folder / "train.rec"
 
 
-def numbered_list(folder: Path, images: int) -> Path:
-    """`path label`, identity after identity."""
-    return _list(folder / "numbers.txt", "{path} {label}\n", images, range(images))
+def listed(name: str, line: str, order: Callable[[int], Iterable[int]], folder: Path, images: int) -> Path:
+    """A list with such lines in that order, and those of its images that are looked for when it is opened.
 
-
-def im2rec_list(folder: Path, images: int) -> Path:
-    """im2rec's `key label path`, whose labels have six zeros behind the point, shuffled as im2rec does."""
-    return _list(folder / "im2rec.lst", "{key}\t{label:.6f}\t{path}\n", images, _shuffled(images))
-
-
-def named_list(folder: Path, images: int) -> Path:
-    """`path <tab> name`, shuffled: the form that takes longest."""
-    return _list(folder / "names.tsv", "{path}\t{name}\n", images, _shuffled(images))
+    im2rec's lines are `key label path`, its labels with six zeros behind the point; shuffled names take longest.
+    """
+    tried = set(np.linspace(0, images - 1, FILES_TRIED).astype(np.int64).tolist())
+    with (folder / name).open("w", encoding="ascii", newline="\n") as file:
+        for place, at in enumerate(order(images)):
+            file.write(line.format(key=at, label=at // IMAGES_OF_EACH, name=_name(at), path=_path(at)))
+            if place in tried:
+                image = folder / _path(at)
+                image.parent.mkdir(exist_ok=True)
+                image.write_bytes(IMAGE)
+    return folder / name
 
 
 def folders(folder: Path, images: int) -> Path:
@@ -177,18 +179,6 @@ def arrow(folder: Path, images: int) -> Path:
     return folder / "set.arrow"
 
 
-FORMS: dict[str, Callable[[Path, int], Path]] = {
-    ".rec + .idx": records,
-    "list, numbers": numbered_list,
-    "list, im2rec, shuffled": im2rec_list,
-    "list, names, shuffled": named_list,
-    "folder per identity": folders,
-    "tar shards": shards,
-    "Parquet, names": parquet,
-    "Arrow, names": arrow,
-}
-
-
 def _name(at: int) -> str:
     return f"person_{at // IMAGES_OF_EACH:06}"
 
@@ -210,17 +200,16 @@ def _shuffled(images: int) -> Iterator[int]:
         yield from permuted(places, images, 0, 0).tolist()
 
 
-def _list(path: Path, line: str, images: int, order: Iterable[int]) -> Path:
-    """A list with such lines, and those of its images that are looked for when it is opened."""
-    tried = set(np.linspace(0, images - 1, FILES_TRIED).astype(np.int64).tolist())
-    with path.open("w", encoding="ascii", newline="\n") as file:
-        for place, at in enumerate(order):
-            file.write(line.format(key=at, label=at // IMAGES_OF_EACH, name=_name(at), path=_path(at)))
-            if place in tried:
-                image = path.parent / _path(at)
-                image.parent.mkdir(exist_ok=True)
-                image.write_bytes(IMAGE)
-    return path
+FORMS: dict[str, Callable[[Path, int], Path]] = {
+    ".rec + .idx": records,
+    "list, numbers": partial(listed, "numbers.txt", "{path} {label}\n", range),
+    "list, im2rec, shuffled": partial(listed, "im2rec.lst", "{key}\t{label:.6f}\t{path}\n", _shuffled),
+    "list, names, shuffled": partial(listed, "names.tsv", "{path}\t{name}\n", _shuffled),
+    "folder per identity": folders,
+    "tar shards": shards,
+    "Parquet, names": parquet,
+    "Arrow, names": arrow,
+}
 
 
 if __name__ == "__main__":

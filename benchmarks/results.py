@@ -65,7 +65,7 @@ def unfinished(planned: Mapping[str, Settings], folder: Path, kept: Callable[[Pa
 
 
 def sweep(waiting: Mapping[str, Case], folder: Path, measured: Callable[[Case], tuple[Mapping[str, Any], str]]) -> int:
-    """Measure all that is `waiting` and keep it in `folder`: 1 where a case failed, else 0.
+    """Measure all that is `waiting` and keep it in `folder`. 0: done; 1: a case failed; 130: stopped by Ctrl-C.
 
     `measured` gives the result and what a reader is told of it. A case that cannot be measured here (ValueError) is
     left out, one that fails (CaseError) is left for the next start; a SweepError ends the sweep.
@@ -83,6 +83,9 @@ def sweep(waiting: Mapping[str, Case], folder: Path, measured: Callable[[Case], 
             failures += 1
             if isinstance(error, SweepError):
                 break
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            return 130
         else:
             write_json(result, folder / f"{name}.json")
             print(f"{told}\n  in {time.perf_counter() - began:.0f} s", flush=True)

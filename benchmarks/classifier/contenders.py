@@ -113,25 +113,19 @@ def _ours(case: Case, world: World) -> nn.Module:
 def _other(name: str, kind: type[nn.Module], case: Case, world: World) -> nn.Module:
     """`CLASS(num_classes=, embedding_dim=)`, with more where its signature names it, else the field's four in order."""
     rate, signature = case.rate_against, inspect.signature(kind)
-    more: dict[str, Any] = {"sample_rate": rate, "product_dtype": DTYPES[case.against_dtype], "world": world}
-    ours: dict[str, Any] = {"num_classes": case.num_classes, "embedding_dim": case.embedding_dim}
-    ours |= {key: value for key, value in more.items() if key in signature.parameters}
-    field = (CosFaceLogits(), case.embedding_dim, case.num_classes, rate)
-    if _takes(signature, **ours):
-        if rate < 1.0 and "sample_rate" not in ours:
+    known: dict[str, Any] = {"num_classes": case.num_classes, "embedding_dim": case.embedding_dim, "sample_rate": rate}
+    known |= {"product_dtype": DTYPES[case.against_dtype], "world": world}
+    taken = {key: value for key, value in known.items() if key in signature.parameters}
+    if {"num_classes", "embedding_dim"} <= taken.keys():
+        if rate < 1.0 and "sample_rate" not in taken:
             raise ValueError(f"{name} takes no sample_rate: expected a rate of 1, got {rate}")
-        return kind(**ours)
-    if _takes(signature, *field):
-        return kind(*field)
-    raise ValueError(
-        f"{name} takes {signature}: expected (num_classes, embedding_dim) "
-        "or (margin_loss, embedding_size, num_classes, sample_rate)"
-    )
-
-
-def _takes(signature: inspect.Signature, *positional: object, **named: object) -> bool:
+        return kind(**taken)
+    field = (CosFaceLogits(), case.embedding_dim, case.num_classes, rate)
     try:
-        signature.bind(*positional, **named)
+        signature.bind(*field)
     except TypeError:
-        return False
-    return True
+        raise ValueError(
+            f"{name} takes {signature}: expected (num_classes, embedding_dim) "
+            "or (margin_loss, embedding_size, num_classes, sample_rate)"
+        ) from None
+    return kind(*field)

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.arguments import parser
 from benchmarks.documents import DOCS
-from benchmarks.losses.results import Result, curve, measures, typical_speed
+from benchmarks.losses.results import Result, curve, measures
 from benchmarks.losses.runs import EPOCHS, RUNS, Run, plan
 from benchmarks.losses.trainer import ROOT, reports, run_trainer, trainer_words
 from benchmarks.machine import this_machine
@@ -63,15 +63,10 @@ def run_all(waiting: Mapping[str, tuple[Run, int]], out: Path, *, data: Path, ep
 
     def measured(case: tuple[Run, int]) -> tuple[dict[str, Any], str]:
         result = trained(*case, data=data, epochs=epochs, nproc=nproc)
-        rank1 = f"rank-1 {result.evaluation['rank1']:.4f}" if result.evaluation else "diverged"
-        return asdict(result), f"    {rank1}, {result.images_per_second or 0:.0f} images/s"
+        return asdict(result), f"    rank-1 {result.evaluation['rank1']:.4f}" if result.evaluation else "    diverged"
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core a rank
-    try:
-        return sweep(waiting, out, measured)
-    except KeyboardInterrupt:
-        print("losses: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    return sweep(waiting, out, measured)
 
 
 def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Result:
@@ -96,7 +91,6 @@ def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Re
             settings=settings,
             evaluation=measures(json.loads(RunFolder(run_dir).evaluation.read_text())) if is_finished else None,
             curve=curve(metrics),
-            images_per_second=typical_speed(metrics),
             seconds=round(seconds, 1),
             machine={**asdict(this_machine("cuda" if torch.cuda.is_available() else "cpu")), "nproc": nproc},
         )

@@ -82,7 +82,7 @@ def draw_angles(lines: Sequence[AngleLine], path: Path) -> None:
         axes.set_xlim(0, max(line.steps[-1] for line in lines))
         axes.set_xlabel("step")
         axes.set_ylabel("degrees")
-        figure.legend(loc="outside right upper", fontsize=9)
+        figure.legend(loc="outside right center", fontsize=9)
 
 
 def _angle_line(seeds: Sequence[Result], colour: str) -> AngleLine:

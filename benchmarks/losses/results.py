@@ -42,7 +42,6 @@ class Result:
     settings: dict[str, Any]
     evaluation: dict[str, Any] | None
     curve: Curve
-    images_per_second: float | None
     seconds: float
     machine: dict[str, Any]
 
@@ -80,12 +79,6 @@ def curve(metrics: Sequence[Mapping[str, Any]]) -> Curve:
 def measures(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """What the comparison keeps of `evaluation.json`."""
     return {name: evaluation[name] for name in MEASURES}
-
-
-def typical_speed(metrics: Sequence[Mapping[str, Any]]) -> float | None:
-    """The median over the reports of the images per second of all ranks; None without a report."""
-    speeds = [float(line["images_per_second"]) for line in metrics]
-    return round(statistics.median(speeds), 1) if speeds else None
 
 
 def _rounded(value: float | None) -> float | None:

@@ -57,10 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"performance: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        write_document(arguments.docs)
-        print("performance: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
     return code
 
 

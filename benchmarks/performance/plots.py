@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
@@ -18,45 +18,35 @@ from launch.figure_style import MUTED
 NAMES = {"p2sgrad": "P2SGrad", "adacos": "AdaCos", "cosface": "CosFace", "arcface": "ArcFace"}
 DOTS = (0, (1, 2))
 GREY = "cosine_softmax"  # of the dense ones
+PLAIN = {"sample_rate": 1.0, "world": 1, "row_optimizer": "sgd", "weight_dtype": "float32"}
 Line = dict[float, Measurement]  # a contender at each place of a picture, from left to right
 
 
 class Picture(NamedTuple):
-    """One picture: what varies along it, and which records are on it."""
+    """One picture: the field of a case that varies along it, and what the cases on it have in common."""
 
     name: str
     title: str
     axis: str
-    place: Callable[[Case], float]
-    shows: Callable[[Case], bool]
+    field: str
+    common: dict[str, Any]
+
+    def shows(self, case: Case) -> bool:
+        """Whether the case is on it."""
+        return all(getattr(case, field) == value for field, value in self.common.items())
 
 
 def pictures(device: str) -> list[Picture]:
     """What is drawn of the cases on `device`."""
-    C, C_over_batches = CLASSES[device], CLASSES_OVER_BATCHES[device]
-    classes, batch = f"One step of N = {BATCH}", f"One step over C = {C_over_batches:,} classes"
+    C, C_of_batches = CLASSES[device], CLASSES_OVER_BATCHES[device]
+    classes, batch = {"batch": BATCH, **PLAIN}, {"num_classes": C_of_batches, **PLAIN}
+    rate, step = {"batch": BATCH, "num_classes": C, "objective": "cosface"}, f"One step of N = {BATCH}"
+    of_batch = f"One step over C = {C_of_batches:,} classes, against the batch"
+    of_rate = f"{step} over C = {C:,} classes, against the share of classes sampled"
     return [
-        Picture(
-            "classes",
-            f"{classes}, against the number of classes",
-            "classes C",
-            lambda case: case.num_classes,
-            lambda case: case.batch == BATCH and _is_plain(case),
-        ),
-        Picture(
-            "batch",
-            f"{batch}, against the batch",
-            "batch N",
-            lambda case: case.batch,
-            lambda case: case.num_classes == C_over_batches and _is_plain(case),
-        ),
-        Picture(
-            "rate",
-            f"{classes} over C = {C:,} classes, against the share of classes sampled",
-            "sampling rate",
-            lambda case: case.sample_rate,
-            lambda case: case.num_classes == C and case.objective == "cosface",
-        ),
+        Picture("classes", f"{step}, against the number of classes", "classes C", "num_classes", classes),
+        Picture("batch", of_batch, "batch N", "batch", batch),
+        Picture("rate", of_rate, "sampling rate", "sample_rate", rate),
     ]
 
 
@@ -77,14 +67,8 @@ def lines_of(picture: Picture, records: Iterable[Record]) -> dict[str, Line]:
         for measurement in (record.ours, None if record.case.against == OURS else record.against):
             if measurement is not None:
                 line = lines.setdefault(_label(picture, record.case, measurement), {})
-                line.setdefault(picture.place(record.case), measurement)
+                line.setdefault(getattr(record.case, picture.field), measurement)
     return {label: dict(sorted(line.items())) for label, line in sorted(lines.items()) if len(line) > 1}
-
-
-def _is_plain(case: Case) -> bool:
-    """Whether nothing but what a picture shows is unusual about it; bfloat16 moments and no momentum take less."""
-    is_full = case.sample_rate == 1.0 and case.world == 1
-    return is_full and case.row_optimizer == "sgd" and case.weight_dtype == "float32"
 
 
 def _label(picture: Picture, case: Case, measurement: Measurement) -> str:

@@ -40,7 +40,6 @@ def result(run: Run, seed: int = 0, *, rank1: float | None = 0.8, last_degrees: 
         settings=run.settings(seed),
         evaluation=None if rank1 is None else evaluation,
         curve=Curve([10, 20, 30][:steps], course[:steps], [None] * steps, angles[:steps]),
-        images_per_second=900.0,
         seconds=180.0,
         machine={"cores": 2},
     )
