@@ -200,9 +200,20 @@ def test_the_tests_leave_all_they_say_in_a_file(tmp_path: Path) -> None:
     assert {"told", "and warned"} <= set(log.read_text().splitlines())
 
 
+def test_tests_that_hang_are_stopped_and_leave_what_they_said(tmp_path: Path) -> None:
+    log = tmp_path / "tests.txt"
+    command = (sys.executable, "-S", "-c", "import time; print('told', flush=True); time.sleep(60)")
+    assert gpu.exit_code_of_tests(log, "a machine", command, limit_seconds=1.0) == gpu.TIMED_OUT
+    assert log.read_text().endswith("told\nstopped after 1 s\n")
+
+
+def test_the_quick_cases_are_cases() -> None:
+    assert set(gpu.QUICK) <= cases("cuda").keys()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
 def test_without_a_gpu_its_script_and_its_cases_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu.main(tmp_path) == 2
+    assert gpu.main(["--docs", str(tmp_path)]) == 2
     assert performance.main(["--device", "cuda", "--docs", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("this machine has no CUDA device") == 2
     assert list(tmp_path.iterdir()) == []
