@@ -51,10 +51,14 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.end(at_once=kind is not None)  # workers may wait for a dead one
+
+    def end(self, *, at_once: bool) -> None:
+        """End the processes: by asking them to, or at once."""
         for connection in self._connections:
             connection.close()
         for process in self._processes:
-            process.join(0 if kind else GOODBYE_SECONDS)  # workers may wait for a dead one
+            process.join(0 if at_once else GOODBYE_SECONDS)
             if process.is_alive():
                 process.kill()
                 process.join()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ from benchmarks.workers import Serving, WorkerMemoryError, Workers
 from partial_fc.world import World, process_group
 
 REHEARSAL_CLASSES = 256
-Measuring = Generator[None, None, Measurement]
+THE_OTHER = "against"
 
 
 def measured(case: Case, progress: Callable[[str], None] = lambda line: None) -> Record:
@@ -33,13 +35,15 @@ def measured(case: Case, progress: Callable[[str], None] = lambda line: None) ->
     """
     device = torch.device(case.device)
     ceilings = measured_ceilings(device)
-    contenders = [(OURS, case), *([] if case.against is None else [(case.against, case.case_against)])]
-    found, failure = _in_turns([_measuring(name, its_case, progress) for name, its_case in contenders])
+    contenders = {OURS: (OURS, case)} | ({} if case.against is None else {THE_OTHER: (case.against, case.case_against)})
+    with ExitStack() as stack:
+        ranks = {role: stack.enter_context(rank_processes(*contender)) for role, contender in contenders.items()}
+        found, failure = _in_turns(case, ranks, progress)
     ceilings = ceilings.or_better(measured_ceilings(device))
     return Record(
         case=case,
-        ours=found[0],
-        against=found[1] if len(found) == 2 else None,
+        ours=found[OURS],
+        against=found.get(THE_OTHER),
         against_failure=failure,
         rates=ceilings,
         floors=step_floors(case, ceilings),
@@ -56,44 +60,39 @@ def check_machine(case: Case) -> None:
         check_foreign_file(str(case.against))
 
 
-def _measuring(name: str, case: Case, progress: Callable[[str], None]) -> Measuring:
-    """The measurement of one contender, in stages: the classifier is made, warmed up, and steps turn by turn."""
-    with rank_processes(name, case) as ranks:
-        ranks.answers()
-        yield
-        ranks.ask(case.warm_up)
-        yield
-        seconds: list[float] = []
-        while len(seconds) < case.steps:
-            turns = ranks.ask(min(case.steps_per_turn, case.steps - len(seconds)))
-            seconds += [max(of_ranks) for of_ranks in zip(*(turn.seconds for turn in turns), strict=True)]
-            progress(f"{name}: {len(seconds)}/{case.steps}, {seconds[-1]:.4f} s")
-            yield
-        return Measurement(name, seconds, turns[0].loss, ranks.ask(0))
+def _in_turns(
+    case: Case, ranks: Mapping[str, Workers], progress: Callable[[str], None]
+) -> tuple[dict[str, Measurement], str | None]:
+    """What is measured of each contender, stage by stage in turns: made, warmed up, some steps, ..., its memory.
 
-
-def _in_turns(measurings: Sequence[Measuring]) -> tuple[list[Measurement], str | None]:
-    """What comes out when each goes on by a stage, then the next. One that lacks memory, unless it is the first, is
-    left out, and the second answer says why.
+    The other one, where it lacks memory, is left out, and the second answer says why.
     """
-    found: list[Measurement] = []
-    failure, going = None, list(measurings)
-    with ExitStack() as stack:
-        for measuring in measurings:
-            stack.enter_context(closing(measuring))
-        while going:
-            for measuring in list(going):
-                try:
-                    next(measuring)
-                    continue
-                except StopIteration as end:
-                    found.append(end.value)
-                except WorkerMemoryError as error:
-                    if measuring is measurings[0]:
-                        raise
-                    failure = str(error)
-                going.remove(measuring)
-    return found, failure
+    going, failures, seconds = dict(ranks), list[str](), {role: list[float]() for role in ranks}
+    losses = dict.fromkeys(ranks, math.nan)
+    _round(going, None, failures)
+    _round(going, case.warm_up, failures)
+    for first in range(0, case.steps, case.steps_per_turn):
+        for role, turns in _round(going, min(case.steps_per_turn, case.steps - first), failures).items():
+            seconds[role] += [max(of_ranks) for of_ranks in zip(*(turn.seconds for turn in turns), strict=True)]
+            losses[role] = turns[0].loss
+            progress(f"{going[role].name}: {len(seconds[role])}/{case.steps}, {seconds[role][-1]:.4f} s")
+    footprints = _round(going, 0, failures)
+    found = {role: Measurement(going[role].name, seconds[role], losses[role], footprints[role]) for role in footprints}
+    return found, next(iter(failures), None)
+
+
+def _round(going: dict[str, Workers], order: int | None, failures: list[str]) -> dict[str, list[Any]]:
+    """What each contender that is `going` answers to `order`, or first of all. The other is dropped if memory fails."""
+    answers = {}
+    for role, ranks in list(going.items()):
+        try:
+            answers[role] = ranks.answers() if order is None else ranks.ask(order)
+        except WorkerMemoryError as error:  # noqa: PERF203, as many rounds as contenders
+            if role == OURS:
+                raise
+            going.pop(role).end(at_once=True)  # its memory is the first one's from here on
+            failures.append(str(error))
+    return answers
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,12 +27,12 @@ from benchmarks.arguments import parser
 from benchmarks.documents import DOCS
 from benchmarks.losses.results import Result, curve, measures
 from benchmarks.losses.runs import EPOCHS, RUNS, Run, plan
-from benchmarks.losses.trainer import ROOT, reports, run_trainer, trainer_words
 from benchmarks.machine import this_machine
 from benchmarks.results import CaseError, SweepError, print_plan, read_json, sweep, unfinished
 from launch.assembly.run_folder import RunFolder
 from launch.errors import ExitCode
 
+ROOT = DOCS.parent
 CONFIG = ROOT / "configs" / "omniglot.yaml"
 FOR_ALL_RUNS = (ExitCode.BAD_CONFIG, ExitCode.BAD_DATA, ExitCode.INTERRUPTED)
 LOG_TAIL_LINES = 20
@@ -75,12 +76,13 @@ def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Re
     with tempfile.TemporaryDirectory(prefix="partial-fc-losses-") as scratch:
         run_dir, log = Path(scratch) / run.name, Path(scratch) / "log.txt"
         began = time.perf_counter()
-        exit_code = run_trainer(words(settings, data, run_dir, nproc), log)
+        exit_code = exit_code_of_trainer(words(settings, data, run_dir, nproc), log)
         seconds, lines = time.perf_counter() - began, log.read_text(errors="replace").splitlines()
         if exit_code not in (ExitCode.DONE, ExitCode.DIVERGED):
             tail = "\n".join([f"exit code {exit_code}; the last lines:", *lines[-LOG_TAIL_LINES:]])
             raise SweepError(tail) if exit_code in FOR_ALL_RUNS else CaseError(tail)
-        metrics, is_finished = reports(run_dir), exit_code == ExitCode.DONE
+        folder, is_finished = RunFolder(run_dir), exit_code == ExitCode.DONE
+        metrics = folder.metrics.read_text().splitlines() if folder.metrics.exists() else []
         return Result(
             name=run.name,
             label=run.label,
@@ -89,17 +91,33 @@ def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Re
             outcome="finished" if is_finished else "diverged",
             message="" if is_finished else _last_message(lines),
             settings=settings,
-            evaluation=measures(json.loads(RunFolder(run_dir).evaluation.read_text())) if is_finished else None,
-            curve=curve(metrics),
+            evaluation=measures(json.loads(folder.evaluation.read_text())) if is_finished else None,
+            curve=curve([json.loads(line) for line in metrics]),
             seconds=round(seconds, 1),
             machine={**asdict(this_machine("cuda" if torch.cuda.is_available() else "cpu")), "nproc": nproc},
         )
 
 
 def words(settings: Mapping[str, Any], data: Path, run_dir: Path, nproc: str) -> list[str]:
-    """The trainer's arguments for one run."""
+    """The trainer's arguments for one run: the configuration, and what differs from it by dotted key."""
     places = {"run_dir": run_dir, "data.train": data / "background", "data.evaluate": data / "evaluation"}
-    return trainer_words(CONFIG, {**settings, **places}, nproc)
+    values = {**settings, **{key: str(place.resolve()) for key, place in places.items()}}
+    overrides = (f"{key}={json.dumps(value)}" for key, value in values.items())  # JSON is YAML
+    return [str(CONFIG), "--nproc", nproc, *(word for override in overrides for word in ("--set", override))]
+
+
+def exit_code_of_trainer(arguments: Sequence[str], log: Path) -> int:
+    """The exit code of `partial-fc train` with these arguments; all that it prints goes into `log`.
+
+    The trainer ends before this call does, whatever ends the call.
+    """
+    command = [sys.executable, "-m", "launch.cli", "train", *arguments]
+    with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()  # its ranks end with it
+            raise
 
 
 def _last_message(lines: Sequence[str]) -> str:
