@@ -1,12 +1,13 @@
-"""How long a set of millions of images takes to open, in every form, and how much memory of the process it takes.
+"""How long a set of millions of images takes to open, in each form, and how much memory of the process it takes.
 
     python -m benchmarks.opening --folder /dev/shm                         # 4,000,000 images in each form
     python -m benchmarks.opening --folder /dev/shm --json OUT --document docs/data.md
     python -m benchmarks.opening --set train.rec                           # your set, in any form
 
-The sets are made on the spot, of images of a few bytes: opening looks at none. Each opening is timed in a process of
-its own, in which everything but pyarrow is imported already; the files are in the page cache. The first opening of a
-form that keeps an index beside its files is set apart; of the later ones the least counts.
+The sets are made on the spot, of images of a few bytes: opening looks at none. A table is made by the lines in
+docs/data.md, and measured by `--set`. Each opening is timed in a process of its own, in which everything but pyarrow is
+imported already; the files are in the page cache. The first opening of a form that keeps an index beside its files is
+set apart; of the later ones the least counts.
 """
 
 from __future__ import annotations
@@ -161,37 +162,12 @@ def shards(folder: Path, images: int) -> Path:
     return folder / "shards"
 
 
-def parquet(folder: Path, images: int) -> Path:
-    """A column of images and one of names, in groups of 1000 rows."""
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(_table(images), folder / "set.parquet", row_group_size=1000)
-    return folder / "set.parquet"
-
-
-def arrow(folder: Path, images: int) -> Path:
-    """The same table as an Arrow file, in batches of 1000 rows as the Hugging Face library writes them."""
-    import pyarrow
-
-    table = _table(images)
-    with pyarrow.OSFile(str(folder / "set.arrow"), "wb") as out, pyarrow.ipc.new_file(out, table.schema) as writer:
-        writer.write_table(table, max_chunksize=1000)
-    return folder / "set.arrow"
-
-
 def _name(at: int) -> str:
     return f"person_{at // IMAGES_OF_EACH:06}"
 
 
 def _path(at: int) -> str:
     return f"{_name(at)}/{at % IMAGES_OF_EACH:04}.jpg"
-
-
-def _table(images: int) -> Any:
-    import pyarrow
-
-    names = [_name(at) for at in range(images)]
-    return pyarrow.table({"image": pyarrow.array([IMAGE] * images), "label": pyarrow.array(names)})
 
 
 def _shuffled(images: int) -> Iterator[int]:
@@ -207,8 +183,6 @@ FORMS: dict[str, Callable[[Path, int], Path]] = {
     "list, names, shuffled": partial(listed, "names.tsv", "{path}\t{name}\n", _shuffled),
     "folder per identity": folders,
     "tar shards": shards,
-    "Parquet, names": parquet,
-    "Arrow, names": arrow,
 }
 
 

@@ -94,7 +94,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "safetensors": {"partial_fc.checkpoint"},
     "pyarrow": {
         *("data_pipeline.files.arrow_texts", "data_pipeline.formats.folders.image_list"),
-        *("data_pipeline.formats.folders.list_lines", "data_pipeline.formats.table", "benchmarks.opening"),
+        *("data_pipeline.formats.folders.list_lines", "data_pipeline.formats.table"),
     },
     "PIL": {"data_pipeline.images", "data_pipeline.checking", "data_pipeline.packing", "launch.pages", "benchmarks"},
     "matplotlib": {"launch.figure_style", "launch.pages.figures", "launch.planning.figure", "benchmarks"},
