@@ -147,14 +147,10 @@ def open_held_out(path: Path, section: DataConfig | None = None) -> Source:
 
 def open_training_data(section: DataConfig, seed: int) -> Source:
     """The training set, with the wrong labels asked for. ConfigError when the config contradicts the data."""
-    paths = training_paths(section)
-    _refuse_twice(paths, [path.resolve() for path in paths])
     source = _with_identities(
         section.train, section.join, _columns(section), section.root, needs_table=section.evaluate is None
     )  # otherwise columns and root may be those of the held-out set
-    parts = joined_sets(source)
-    if len(parts) == len(paths) > 1:
-        _refuse_twice(paths, [(len(part), fingerprint(part)) for part in parts])
+    _refuse_copies(training_paths(section), joined_sets(source))
     if section.least_images_per_identity > 1:
         source = SelectedSource(source, least_images=section.least_images_per_identity)
     source = numbered_without_gaps(source)
@@ -174,11 +170,13 @@ def open_training_data(section: DataConfig, seed: int) -> Source:
     return NoisyLabels(source, section.label_noise, seed) if section.label_noise else source
 
 
-def _refuse_twice(paths: Sequence[Path], marks: Sequence[object]) -> None:
-    """ConfigError where two paths have the same mark, a place or the images: each person would be two."""
-    for at, mark in enumerate(marks):
-        if (first := marks.index(mark)) < at:
-            raise ConfigError(f"data.train names one set twice, as {paths[first]} and as {paths[at]}: leave one out")
+def _refuse_copies(paths: Sequence[Path], parts: Sequence[Source]) -> None:
+    """ConfigError where two sets have the same images: each person would be two classes, or count twice."""
+    if len(parts) == len(paths) > 1:
+        marks = [(len(part), fingerprint(part)) for part in parts]
+        for at, mark in enumerate(marks):
+            if (first := marks.index(mark)) < at:
+                raise ConfigError(f"data.train: {paths[at]} has the images of {paths[first]}: leave one of them out")
 
 
 def _with_identities(

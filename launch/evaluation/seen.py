@@ -27,7 +27,8 @@ def seen_in_training(path: Path, held_out: Source, trained_paths: Sequence[Path]
     """
     parts = joined_sets(on_disk(trained))
     mark = len(held_out), fingerprint(held_out)
-    if is_named_among(path, trained_paths) or any((len(part), fingerprint(part)) == mark for part in parts):
+    has_its_images = any((len(part), fingerprint(part)) == mark for part in parts)
+    if has_its_images or is_named_among(path, [*trained_paths, *trained.files]):
         return SEEN
     if len(parts) != len(trained_paths):
         return UNKNOWN
