@@ -31,7 +31,9 @@ def run_ranks(module: str, words: Sequence[str], nproc: int) -> int:
         rank, failure = error.get_first_failure()
         if failure.exitcode > 0:
             return failure.exitcode
-        print(f"partial-fc: rank {rank} was killed ({failure.signal_name()})", file=sys.stderr)
+        name = failure.signal_name()
+        cause = ": mostly for want of memory; partial-fc plan says what a run needs" if name == "SIGKILL" else ""
+        print(f"partial-fc: rank {rank} was killed ({name}){cause}", file=sys.stderr)
         return 1
     except SignalException as error:
         return 128 + error.sigval

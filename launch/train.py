@@ -26,6 +26,7 @@ from launch.evaluation.tables import print_results
 from launch.processes import keep_freed_memory
 from launch.resilience.resume import checkpoint_to_resume, run_facts
 from launch.resilience.stopping import StopRequest
+from launch.writing import write_text
 from partial_fc import World
 from partial_fc.loop import train
 from partial_fc.world import global_rank, local_device, process_group
@@ -71,6 +72,7 @@ def _run(config: Config, folder: RunFolder) -> None:
         facts = run_facts(config, source)
         resumed = checkpoint_to_resume(folder, config, facts, world)
         parts = assembly.run(config, source, backbone, world, device, facts=facts, resumed=resumed)
+        assembly.refuse_small_disk(folder, parts, config)
         with (
             assembly.open_sinks(
                 *(config.report, folder, world),
@@ -81,7 +83,7 @@ def _run(config: Config, folder: RunFolder) -> None:
             StopRequest(world, device).listening() as stop,
         ):
             if world.rank == 0:
-                folder.config.write_text(resolved_yaml(config))
+                write_text(folder.config, resolved_yaml(config))
                 print(*source.left_out, _summary(config, source, parts, world, device), sep="\n", flush=True)
             done = train(
                 range(parts.start_step, parts.total_steps),

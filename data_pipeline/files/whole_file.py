@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -30,13 +32,15 @@ class WholeFile:
             self.file.close()
             self._refuse_to_replace()
             self._partial.replace(self.path)
-        except BaseException:
+        except BaseException as error:
+            self._name_in(error)
             self.discard()
             raise
 
     def discard(self) -> None:
         """Removes what was written so far."""
-        self.file.close()
+        with suppress(OSError):  # a full disk says so once more
+            self.file.close()
         self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> BinaryIO:
@@ -48,7 +52,13 @@ class WholeFile:
         if kind is None:
             self.keep()
         else:
+            self._name_in(error)
             self.discard()
+
+    def _name_in(self, error: BaseException | None) -> None:
+        """Adds the file to the error of a full disk, which names none."""
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(self.path)
 
     def _refuse_to_replace(self) -> None:
         if not self._replaces:

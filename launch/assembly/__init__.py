@@ -9,6 +9,7 @@ from launch.assembly.data import (
     open_training_data,
     quarantined,
 )
+from launch.assembly.disk import refuse_small_disk
 from launch.assembly.model import autocast, backbone, compiled, head, network, objective, replicated, row_optimizer
 from launch.assembly.optimizer import optimizer, rate_setter
 from launch.assembly.run import run
@@ -31,6 +32,7 @@ __all__ = [
     "optimizer",
     "quarantined",
     "rate_setter",
+    "refuse_small_disk",
     "replicated",
     "row_optimizer",
     "run",

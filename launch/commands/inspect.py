@@ -18,6 +18,7 @@ from data_pipeline.source import Source
 from launch.assembly.run_folder import refuse_inside_set
 from launch.commands.arguments import add_column_arguments, columns_of
 from launch.pages.inspection import all_bytes_text, histogram, sizes_text, write_inspection
+from launch.writing import naming
 
 FORMATS = {
     "RecordSource": "RecordIO (.rec)",
@@ -92,6 +93,7 @@ def _write(out: Path, path: Path, kind: str, source: Source, found: Inspection, 
     out.mkdir(parents=True, exist_ok=True)
     strips = [strip(source, row) for row in rows]
     captions = [f"identity {row.label}: {row.num_images:,} image{'s' * (row.num_images > 1)}" for row in rows]
-    sheet(strips, captions).save(out / "contact_sheet.png")
+    with naming(out / "contact_sheet.png"):
+        sheet(strips, captions).save(out / "contact_sheet.png")
     write_inspection(out / "inspection.html", found, title=str(path), kind=kind, strips=strips, captions=captions)
     print(f"{out / 'inspection.html'}  open this one\n{out / 'contact_sheet.png'}  a row is one identity")

@@ -20,6 +20,7 @@ from launch.planning import table as plan_table
 from launch.planning.forecast import Forecast, forecasts, planner
 from launch.planning.rates import measured_rates, read_rates
 from launch.units import parsed_bytes
+from launch.writing import naming
 from partial_fc.planning.rates import H100, Rates
 
 
@@ -134,7 +135,8 @@ def _record(
 
 def _written(path: Path, write: Callable[[Path], object], what: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(path)
+    with naming(path):
+        write(path)
     print(f"{path}  {what}")
 
 

@@ -17,6 +17,7 @@ from launch.config.run import Config
 from launch.evaluation.embeddings import Embeddings, embeddings
 from launch.evaluation.held_out import HeldOut, rows_of_pairs
 from launch.pages.report import PairPicture, write_report
+from launch.writing import write_text
 from partial_fc import World
 from partial_fc.evaluation import Evaluation, PairEvaluation, evaluate, evaluate_pairs
 from partial_fc.functional.example_pairs import hardest_pairs
@@ -46,7 +47,7 @@ def evaluate_backbone(
         evaluation = evaluate(found.unit_ND, found.labels_N, world, pairs_P2, held_out.pairs.folds)
     if world.rank == 0:
         out.path.mkdir(parents=True, exist_ok=True)
-        out.evaluation.write_text(json.dumps(evaluation.to_json(), indent=1) + "\n")
+        write_text(out.evaluation, json.dumps(evaluation.to_json(), indent=1) + "\n")
         identities = f"{evaluation.counts['identities']:,} identities {held_out.seen}".rstrip()
         write_report(
             out.report,
@@ -78,7 +79,7 @@ def evaluate_pair_set(
     evaluation = evaluate_pairs(found.unit_ND, pairs_P2, torch.from_numpy(held_out.source.is_same)[whole_P])
     if world.rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"flip": flip, **evaluation.to_json()}, indent=1) + "\n")
+        write_text(path, json.dumps({"flip": flip, **evaluation.to_json()}, indent=1) + "\n")
     return evaluation
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from launch.writing import write_text
+
 _TEMPLATES = Environment(
     loader=PackageLoader("launch.pages", "."),
     autoescape=True,
@@ -25,8 +27,7 @@ _TEMPLATES.filters["thousands"] = "{:,}".format
 
 def write_page(path: Path, template: str, **values: object) -> None:
     """Write ``template`` with ``values``, which are escaped, into ``path``."""
-    page = _TEMPLATES.get_template(template).render(values)
-    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    write_text(path, _TEMPLATES.get_template(template).render(values))
 
 
 def jpeg(picture: Image.Image) -> bytes:

@@ -66,8 +66,7 @@ class Saver:
         self.wait()
         head, world = self.state.head, self.state.world
         tensors = self._tensors()
-        own = [head.shard.start, head.shard.stop, sum(tensor.nbytes for part in tensors for tensor in part.values())]
-        of_ranks = world.all_gather(torch.tensor(own, device=head.weight.device)).tolist()
+        of_ranks = self._of_ranks(tensors)
         self._refuse_full_disk(step, sum(size for *_, size in of_ranks))
         if self.in_background:
             tensors = Tensors(*(self._copies(kind, part) for kind, part in tensors._asdict().items()))
@@ -106,6 +105,17 @@ class Saver:
         flag = torch.tensor(int(failure is not None), device=self.state.head.weight.device)
         if int(self.state.world.all_sum(flag)):
             raise failure or OSError(f"the checkpoint of step {writing.manifest.step} could not be finished by rank 0")
+
+    def size_bytes(self) -> int:
+        """The bytes of a checkpoint, of all ranks together. One all-gather of a few numbers, one all-reduce of buffers."""
+        return sum(size for *_, size in self._of_ranks(self._tensors()))
+
+    def _of_ranks(self, tensors: Tensors) -> list[tuple[int, int, int]]:
+        """First and last class id, exclusive, and the bytes that each rank writes."""
+        head, world = self.state.head, self.state.world
+        own = [head.shard.start, head.shard.stop, sum(tensor.nbytes for part in tensors for tensor in part.values())]
+        gathered = world.all_gather(torch.tensor(own, device=head.weight.device))
+        return [(first, stop, size) for first, stop, size in gathered.tolist()]
 
     def _finished(self, saved: Saved) -> None:
         layout.prune(self.folder, self.keep_last, self.keep_every_steps)

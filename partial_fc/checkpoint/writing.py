@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,6 +22,7 @@ from partial_fc.checkpoint import layout
 from partial_fc.checkpoint.layout import CheckpointFolder, FileFacts, Manifest
 
 _POLL_SECONDS = 0.02
+_FULL_BYTES = 1 << 20  # with less than this free a failed write is taken for a full disk
 
 
 @dataclass(frozen=True)
@@ -115,15 +119,28 @@ class Writing:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> tuple[str, FileFacts]:
-    """Write a safetensors file to the disk; its name, and what the manifest says of it."""
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    return _noted(path)
+    """Write a safetensors file to the disk; its name, and what the manifest says of it. OSError where it is full."""
+    with _full_disk_named(path):
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        return _noted(path)
 
 
 def write_backbone(path: Path, state: dict[str, Tensor]) -> tuple[str, FileFacts]:
     """Write a state dict as arcface_torch's tools read it; its name, and what the manifest says of it."""
-    torch.save(state, path)
-    return _noted(path)
+    with _full_disk_named(path):
+        torch.save(state, path)
+        return _noted(path)
+
+
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    """OSError with the file's name where a disk is full; torch and safetensors say so in words of their own."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if shutil.disk_usage(path.parent).free < _FULL_BYTES or "No space left" in str(error):
+            raise OSError(errno.ENOSPC, "no space", str(path)) from error
+        raise
 
 
 def _noted(path: Path) -> tuple[str, FileFacts]:

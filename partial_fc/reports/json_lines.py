@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -28,12 +29,17 @@ class JsonLinesSink:
 
     def write(self, report: StepReport) -> None:
         """Append the report's line and flush it."""
-        self._file.write(json.dumps(json_record(report), allow_nan=False) + "\n")
-        self._file.flush()
+        line = json.dumps(json_record(report), allow_nan=False) + "\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:  # of a full disk: it names no file
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what a full disk did not take is lost, and was told by :meth:`write`."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def json_record(report: StepReport) -> dict[str, int | float | None]:

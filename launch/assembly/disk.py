@@ -1,0 +1,28 @@
+"""Whether the disk has room for the checkpoints of a run."""
+
+from __future__ import annotations
+
+import shutil
+
+from launch.assembly.run import Run
+from launch.assembly.run_folder import RunFolder
+from launch.config.run import Config
+from launch.units import bytes_text
+
+
+def refuse_small_disk(folder: RunFolder, run: Run, config: Config) -> None:
+    """ValueError where the checkpoints that lie there at once, the one being written too, do not fit on the disk.
+
+    One all-gather of three numbers.
+    """
+    steps, kept = run.total_steps - run.start_step, config.checkpoint
+    saves = -(-steps // (config.save_every_steps or max(steps, 1)))
+    number = min(saves, kept.keep_last + 1) + (steps // kept.keep_every_steps if kept.keep_every_steps else 0)
+    each = run.saver.size_bytes()
+    there = next(place for place in (folder.path.absolute(), *folder.path.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if number * each > free:
+        raise ValueError(
+            f"{folder.checkpoints}: {number:,} checkpoints of {bytes_text(each)} need {bytes_text(number * each)}, and "
+            f"{bytes_text(free)} are free: make room, choose another run_dir, or keep fewer (checkpoint.keep_last)"
+        )
