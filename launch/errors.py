@@ -125,6 +125,8 @@ def _refusal(error: Exception) -> tuple[ExitCode, str] | None:
         return ExitCode.BAD_CONFIG, f"out of memory{part and f' in {part}'} ({_quoted(error)}). {_MEMORY_ADVICE}"
     if isinstance(error, ConfigError):
         return ExitCode.BAD_CONFIG, str(error)
+    if isinstance(error, OverflowError):
+        return ExitCode.BAD_CONFIG, f"a number of the configuration is too large or too small ({_quoted(error)})"
     if "TorchDynamoException" in kinds:
         return ExitCode.BAD_CONFIG, f"the network cannot be compiled here ({_quoted(error)}){advice}"
     if "TrainingDiverged" in kinds:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from data_pipeline.formats.verification_bin.source import BinSource
 from launch import assembly
 from launch.assembly.run_folder import RunFolder, refuse_inside_set
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
+from launch.config.section import user_path
 from launch.errors import reported
 from launch.evaluation.held_out import HeldOut, open_identities, open_pair_set
 from launch.evaluation.results import evaluate_backbone, evaluate_pair_set
@@ -33,13 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that every way of starting an evaluation shares."""
     parser.add_argument(
-        "run_dir", type=Path, metavar="RUN_DIR", help="what training wrote: config.yaml and checkpoints/"
+        "run_dir", type=user_path, metavar="RUN_DIR", help="what training wrote: config.yaml and checkpoints/"
     )
-    parser.add_argument("--data", type=Path, help="another set of held-out identities than the config's data.evaluate")
-    parser.add_argument("--weights", type=Path, help="another state dict than the last checkpoint's")
-    parser.add_argument("--pairs", type=Path, help=_PAIRS_HELP)
+    parser.add_argument(
+        "--data", type=user_path, help="another set of held-out identities than the config's data.evaluate"
+    )
+    parser.add_argument("--weights", type=user_path, help="another state dict than the last checkpoint's")
+    parser.add_argument("--pairs", type=user_path, help=_PAIRS_HELP)
     parser.add_argument("--flip", action="store_true", help="add the mirrored image's embedding, as is usual for faces")
-    parser.add_argument("--out", type=Path, help="where the results go; RUN_DIR unless given")
+    parser.add_argument("--out", type=user_path, help="where the results go; RUN_DIR unless given")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one value: data.quarantine=held.tsv"
+    )
 
 
 _PAIRS_HELP = (
@@ -51,7 +56,7 @@ _PAIRS_HELP = (
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate what ``arguments`` name."""
     folder, out = RunFolder(arguments.run_dir), RunFolder(arguments.out or arguments.run_dir)
-    config = load_config(folder.config)
+    config = load_config(folder.config, arguments.set)
     for path in (arguments.data, config.data.evaluate):
         if path is not None:
             refuse_inside_set("--out", out.path, path)

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 
@@ -16,13 +15,14 @@ from launch.assembly.data import refuse_foreign_lists, set_paths, training_paths
 from launch.assembly.run import Run
 from launch.assembly.run_folder import RunFolder
 from launch.config.data import DataConfig
-from launch.config.loading import load_config, resolved_yaml
+from launch.config.loading import absolute, load_config, resolved_yaml
 from launch.config.run import Config
+from launch.config.section import user_path
 from launch.errors import Stopped, reported
 from launch.evaluation.held_out import HeldOut, damage_found, open_identities
 from launch.evaluation.results import evaluate_backbone
 from launch.evaluation.seen import SEEN, seen_in_training
-from launch.evaluation.tables import print_results
+from launch.evaluation.tables import print_places, print_results
 from launch.processes import keep_freed_memory
 from launch.resilience.resume import checkpoint_to_resume, run_facts
 from launch.resilience.stopping import StopRequest
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that every way of starting a run shares."""
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/synthetic.yaml")
+    parser.add_argument("config", type=user_path, metavar="CONFIG", help="a YAML file, such as configs/synthetic.yaml")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one value: schedule.epochs=3"
     )
@@ -60,7 +60,7 @@ def run(config: Config) -> None:
     folder = RunFolder(config.run_dir)
     folder.refuse_unfit(set_paths(config.data))
     with folder.locked() if global_rank() == 0 else nullcontext():
-        _run(config, folder)
+        _run(absolute(config), folder)  # which can then be evaluated from any folder
 
 
 def _run(config: Config, folder: RunFolder) -> None:
@@ -108,7 +108,10 @@ def _run(config: Config, folder: RunFolder) -> None:
         if done < parts.total_steps:
             raise Stopped(f"SIGTERM: stopped after step {done:,}, which is saved; the same command goes on from there")
         parts.state.average_buffers_()
-        if held_out is not None:
+        if held_out is None:
+            if world.rank == 0:
+                print_places(folder)
+        else:
             evaluation = evaluate_backbone(
                 config, parts.backbone, held_out, world, device, metrics=folder.metrics, out=folder
             )

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from data_pipeline.complaints import listed
@@ -55,7 +56,7 @@ def write_set(identities: Iterable[Identity], out: Path, pool: Executor, *, tota
     first = b""
     with RecordWriter(out / "train.rec") as writer:
         encoded = in_order(identities, lambda identity: pool.submit(identity.encoded), AHEAD * (os.cpu_count() or 1))
-        shown = track(encoded, f"packing {out}", total, console=Console(stderr=True))
+        shown = track(encoded, escape(f"packing {out}"), total, console=Console(stderr=True))
         for label, (identity, future) in enumerate(shown):
             done = future.result()
             for image in done.images:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from data_pipeline.converting.convert import convert
 from data_pipeline.packing.folder import pack_folder
@@ -12,6 +11,7 @@ from data_pipeline.packing.synthetic import pack_synthetic
 from data_pipeline.sets.selected import SelectedSource, gaps_in_words
 from launch.assembly.run_folder import refuse_inside_set
 from launch.commands.arguments import add_column_arguments, columns_of
+from launch.config.section import user_path
 from launch.processes import keep_freed_memory
 
 BIN_LABELS = "Images of a pair of one person, and images the same byte for byte, share a label"
@@ -22,12 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(required=True, metavar="KIND")
 
     folder = kinds.add_parser("folder", help="one folder of images per identity")
-    folder.add_argument("source", type=Path, metavar="SRC")
+    folder.add_argument("source", type=user_path, metavar="SRC")
     folder.add_argument("--size", type=int, help="crop and resize to this side; without it JPEGs keep their bytes")
     folder.set_defaults(pack=_pack_folder)
 
     omniglot = kinds.add_parser("omniglot", help="Omniglot's zips")
-    omniglot.add_argument("zips", type=Path, nargs="+", metavar="ZIP")
+    omniglot.add_argument("zips", type=user_path, nargs="+", metavar="ZIP")
     omniglot.add_argument("--size", type=int, default=32, help="side in pixels (default 32)")
     omniglot.add_argument("--no-rotations", action="store_true", help="do not count turned characters as others")
     omniglot.set_defaults(
@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     )
     for kind in (folder, omniglot, synthetic):
-        kind.add_argument("--out", type=Path, required=True, metavar="DIR", help="where train.rec and train.idx go")
+        kind.add_argument(
+            "--out", type=user_path, required=True, metavar="DIR", help="where train.rec and train.idx go"
+        )
         kind.add_argument("--quality", type=int, default=95, choices=range(1, 101), metavar="Q", help="JPEG (95)")
     _add_convert(kinds.add_parser("convert", help="a set of any form, or several, into .rec or tar shards"))
 
@@ -65,8 +67,12 @@ def _pack_folder(arguments: argparse.Namespace) -> None:
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.description = "Interrupted or killed, the same command goes on where it was."
-    parser.add_argument("sources", type=Path, nargs="+", metavar="SRC", help="a set as training takes it, or its parts")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder; DIR.partial until whole")
+    parser.add_argument(
+        "sources", type=user_path, nargs="+", metavar="SRC", help="a set as training takes it, or its parts"
+    )
+    parser.add_argument(
+        "--out", type=user_path, required=True, metavar="DIR", help="a new folder; DIR.partial until whole"
+    )
     parser.add_argument(
         "--to", choices=("rec", "tar"), default="rec", help="train.rec + train.idx (default), or shards"
     )

@@ -15,6 +15,7 @@ from launch import assembly
 from launch.assembly.data import refuse_small_batch
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
+from launch.config.section import user_path
 from launch.planning import figure as plan_figure
 from launch.planning import table as plan_table
 from launch.planning.forecast import Forecast, forecasts, planner
@@ -26,7 +27,7 @@ from partial_fc.planning.rates import H100, Rates
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The config, the GPUs, what they can do, and where the plan goes."""
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/webface42m.yaml")
+    parser.add_argument("config", type=user_path, metavar="CONFIG", help="a YAML file, such as configs/webface42m.yaml")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one value: backbone.name=r50"
     )
@@ -47,11 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="what the ranks run on")
     parser.add_argument(
-        "--rates", type=Path, metavar="FILE", help="JSON with rates in place of those assumed of an H100 SXM"
+        "--rates", type=user_path, metavar="FILE", help="JSON with rates in place of those assumed of an H100 SXM"
     )
     parser.add_argument("--measure", action="store_true", help="measure products and memory on this machine instead")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole plan there")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it: .svg, .png or .pdf")
+    parser.add_argument("--json", type=user_path, metavar="FILE", help="write the whole plan there")
+    parser.add_argument("--picture", type=user_path, metavar="FILE", help="draw it: .svg, .png or .pdf")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,12 +15,15 @@ from data_pipeline.images.checks import LARGEST_PIXELS, kind_of
 from data_pipeline.sets.joined import joined_sets
 from launch.assembly.run_folder import refuse_inside_set
 from launch.commands.arguments import add_column_arguments, columns_of
+from launch.config.section import user_path
 from launch.errors import ExitCode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The set, how closely to look, and where the list goes."""
-    parser.add_argument("data", type=Path, nargs="+", metavar="DATA", help="a set as training takes it, or its parts")
+    parser.add_argument(
+        "data", type=user_path, nargs="+", metavar="DATA", help="a set as training takes it, or its parts"
+    )
     parser.add_argument(
         "--fast",
         action="store_true",
@@ -29,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_column_arguments(parser)
     parser.add_argument("--workers", type=int, metavar="N", help="processes that decode; threads with --fast")
     parser.add_argument(
-        "--out", type=Path, default=Path("quarantine.tsv"), metavar="FILE", help="the list (./quarantine.tsv)"
+        "--out", type=user_path, default=Path("quarantine.tsv"), metavar="FILE", help="the list (./quarantine.tsv)"
     )
     parser.add_argument(
         "--largest-pixels",

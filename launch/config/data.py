@@ -8,19 +8,19 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from launch.config.augmentation import AugmentationConfig
-from launch.config.section import Section
+from launch.config.section import Section, UserPath
 
 
 class DataConfig(Section):
     """Where the images lie and how they are read."""
 
-    train: Path | tuple[Path, ...] = Field(
+    train: UserPath | tuple[UserPath, ...] = Field(
         description="a set of images, in any form that data_pipeline/formats/by_path.py knows, or a list of sets"
     )
     join: Literal["offset", "merge"] = Field(
         "offset", description="several sets: every identity is in one alone, or the same one may be in several"
     )
-    evaluate: Path | None = Field(None, description="held-out identities, in any of these forms")
+    evaluate: UserPath | None = Field(None, description="held-out identities, in any of these forms")
     image_column: str | None = Field(None, description="of .parquet and .arrow; left out: told by its name and type")
     label_column: str | None = Field(None, description="likewise")
     root: Path | None = Field(None, description="of lists: where their paths begin; left out: in the list's folder")
@@ -33,7 +33,7 @@ class DataConfig(Section):
     images_per_identity_in_batch: int | None = Field(
         None, ge=1, description="so many images of each identity of a batch; left out: all images shuffled"
     )
-    quarantine: Path | tuple[Path, ...] = Field(
+    quarantine: UserPath | tuple[UserPath, ...] = Field(
         (),
         description="a list written by partial-fc verify, or several, of the training set or the held-out one: these "
         "images are replaced by others from the start, or left out",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,12 @@ import yaml
 from pydantic import ValidationError
 
 from launch.config.run import Config
+from launch.config.section import LARGEST, Section
 from partial_fc.objectives import OBJECTIVES
+
+_STRAY_BYTES = re.compile("[\udc80-\udcff]")  # as Python has them in the names of files
+
+_LONGEST_SHOWN, _LONGEST_REASON = 80, 1000  # characters of a value that is refused, and of what is said of it
 
 
 class ConfigError(Exception):
@@ -20,12 +27,12 @@ class ConfigError(Exception):
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in ``path`` with ``a.b=c`` overrides applied. ConfigError for anything it cannot use."""
     try:
-        tree = _tree(path.read_bytes())
+        tree = _tree(_decoded(path.read_bytes()))
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if tree is None:
         tree = {}
@@ -40,7 +47,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain values, and no key twice in one section."""
+    """YAML's plain values, and no key twice in one section. A path may have bytes that are not UTF-8."""
+
+    def check_printable(self, data: str) -> None:
+        super().check_printable(_STRAY_BYTES.sub("?", data))
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         first_lines: dict[str, int] = {}
@@ -52,7 +62,28 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _tree(text: str | bytes) -> Any:
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """A number that can be counted with; nothing below is asked to write down one of thousands of digits."""
+    try:
+        number: int = loader.construct_yaml_int(node)
+    except ValueError:
+        number = LARGEST + 1
+    if abs(number) > LARGEST:
+        line = node.start_mark.line + 1
+        raise ConfigError(f"line {line}: {_cut(node.value, _LONGEST_SHOWN)} is beyond ±{LARGEST:,}, the largest number")
+    return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
+def _decoded(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    return content.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _tree(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
@@ -64,6 +95,22 @@ def resolved_yaml(config: Config) -> str:
 def yaml_text(tree: dict[str, Any]) -> str:
     """``tree`` as YAML, its keys in their order."""
     return yaml.safe_dump(tree, sort_keys=False)
+
+
+def absolute(config: Config) -> Config:
+    """``config`` with every path from the root on, so that it means the same in any folder."""
+    made: Config = _absolute(config)
+    return made
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.absolute()
+    if isinstance(value, tuple):
+        return tuple(map(_absolute, value))
+    if isinstance(value, Section):
+        return value.model_copy(update={name: _absolute(each) for name, each in value})
+    return value
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
@@ -80,8 +127,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
     try:
         node[name] = _tree(text)
+    except ConfigError as error:
+        raise ConfigError(f"--set {key}: {error}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
+        raise ConfigError(f"--set {key}: {_shown(text)} is not a YAML value") from error
 
 
 def _explained(error: ValidationError) -> Iterable[str]:
@@ -91,6 +140,15 @@ def _explained(error: ValidationError) -> Iterable[str]:
         if problem["type"] == "missing":
             yield f"{key!r} is missing"
         elif problem["type"] == "value_error":
-            yield f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
+            said = _cut(str(problem["ctx"]["error"]), _LONGEST_REASON)
+            yield f"{key}: {said}" if key else said
         else:
-            yield f"{key}: {problem['msg']}, got {problem['input']!r}"
+            yield f"{key}: {_cut(problem['msg'], _LONGEST_REASON)}, got {_shown(problem['input'])}"
+
+
+def _shown(value: Any) -> str:
+    return _cut(repr(value), _LONGEST_SHOWN)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."

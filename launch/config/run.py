@@ -15,7 +15,7 @@ from launch.config.classifier import ClassifierConfig
 from launch.config.data import DataConfig
 from launch.config.objectives import DEFAULT, SECTIONS, ObjectiveConfig
 from launch.config.schedule import ScheduleConfig
-from launch.config.section import Section
+from launch.config.section import Section, UserPath
 from partial_fc.backbones import known_name, refuse_unknown_options
 
 
@@ -31,7 +31,7 @@ class BackboneConfig(Section):
     checkpoint_activations: bool = Field(False, description="less memory for a third more time")
     compile: Literal["auto", True, False] = Field("auto", description="torch.compile; auto: where a compiler is found")
     autocast: Literal["bfloat16", "float32"] = "bfloat16"
-    weights: Path | None = Field(
+    weights: UserPath | None = Field(
         None, description="to start from: a run's folder or a state dict, ours or arcface_torch's"
     )
 
@@ -82,7 +82,7 @@ class CheckpointConfig(Section):
 class Config(Section):
     """A whole run."""
 
-    run_dir: Path = Path("runs/partial_fc")
+    run_dir: UserPath = Path("runs/partial_fc")
     seed: int = Field(0, ge=0)
     resume: Literal["auto", "never", "changed"] = Field(
         "auto", description="go on with the run in run_dir; never: begin anew; changed: go on though the config differs"

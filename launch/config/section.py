@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator, model_validator
+
+
+def user_path(text: str | Path) -> Path:
+    """The path that ``text`` means to a shell: ``~`` is the user's own folder, ``~ann`` Ann's.
+
+    ValueError where there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{text}: there is no such user") from error
+
+
+LARGEST = 2**63 - 1
+UserPath = Annotated[Path, AfterValidator(user_path)]
 
 
 class Section(BaseModel):
     """A part of the configuration, with a field for every key."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_what_no_tensor_counts(cls, value: Any) -> Any:
+        if isinstance(value, int) and value > LARGEST:
+            raise ValueError(f"expected a number of at most {LARGEST:,}")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -19,8 +19,12 @@ def print_results(evaluation: Evaluation, seen: str, out: RunFolder) -> None:
     _add_rates(table, evaluation)
     if evaluation.kfold_accuracy is not None:
         table.add_row("accuracy on the list of pairs", _with_deviation(evaluation.kfold_accuracy))
-    console = Console()
-    console.print(table)
+    _console().print(table)
+    print_places(out)
+
+
+def print_places(out: RunFolder) -> None:
+    """Where everything lies that a run or an evaluation left."""
     for path, what in (
         (out.report, "open this one: curves, ROC, right and wrong pairs"),
         (out.evaluation, "the same figures for programs"),
@@ -29,7 +33,7 @@ def print_results(evaluation: Evaluation, seen: str, out: RunFolder) -> None:
         (out.checkpoints, "backbone.pt and the head, by step"),
     ):
         if path.exists():
-            console.print(f"{path}  {what}", highlight=False, soft_wrap=True)
+            print(f"{path}  {what}")
 
 
 def print_pair_results(evaluation: PairEvaluation, pairs: Path, path: Path) -> None:
@@ -38,9 +42,13 @@ def print_pair_results(evaluation: PairEvaluation, pairs: Path, path: Path) -> N
     table = _table(f"{pairs.name}: {genuine:,} pairs of one identity, {impostor:,} pairs of two")
     table.add_row("accuracy over ten folds", _with_deviation(evaluation.kfold_accuracy))
     _add_rates(table, evaluation)
-    console = Console()
-    console.print(table)
-    console.print(f"{path}  the same figures for programs", highlight=False, soft_wrap=True)
+    _console().print(table)
+    print(f"{path}  the same figures for programs")
+
+
+def _console() -> Console:
+    """A console that takes ``[red]`` in the name of a file for what it is."""
+    return Console(highlight=False, markup=False)
 
 
 def _table(title: str) -> Table:

@@ -71,6 +71,30 @@ def test_a_run_whose_folder_was_moved_evaluates_as_before(
     assert "The run</h2>" in (moved / "report.html").read_text(), "the curves come from the folder named"
 
 
+def test_a_run_of_relative_paths_is_evaluated_from_any_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").symlink_to(data)
+    tree = tiny.tree(Path("here"), Path("run [red]"), schedule={"epochs": 0.2})
+    assert train.main([str(tiny.write_config(tmp_path / "config.yaml", tree))]) == 0
+    assert "\nrun [red]/report.html  open this one" in capsys.readouterr().out
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    evaluated(Path("..") / "run [red]", Path("out"))
+    assert figures(Path("out")) == figures(tmp_path / "run [red]")
+    assert list((tmp_path / "elsewhere").iterdir()) == [tmp_path / "elsewhere" / "out"]
+
+
+def test_a_value_of_the_runs_config_can_be_overridden(
+    data: Path, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_training = evaluated(run_dir, tmp_path, "--set", f"data.evaluate={data / 'train'}")
+    assert on_training["counts"]["images"] == 96
+    assert evaluate.main([str(run_dir), "--set", "data.evaluat=x"]) == 2
+    assert "unknown key 'evaluat', the nearest is 'evaluate'" in capsys.readouterr().err
+
+
 def with_batches_of_40(*words: str) -> None:
     """Two batches for the 80 images: of three ranks one has none."""
     with pytest.MonkeyPatch.context() as patch:

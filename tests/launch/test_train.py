@@ -179,6 +179,15 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another(data: Pat
     assert not torch.equal(states[0]["fc.weight"], states[2]["fc.weight"])
 
 
+def test_a_run_without_held_out_identities_says_where_its_results_lie(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = tiny.tree(data, tmp_path / "run", data={"evaluate": None}, schedule={"epochs": 0.1})
+    assert train.main([str(tiny.write_config(tmp_path / "config.yaml", content))]) == 0
+    places = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[-3:]]
+    assert places == [str(tmp_path / "run" / name) for name in ("metrics.jsonl", "config.yaml", "checkpoints")]
+
+
 @dataclass
 class Losses:
     """A sink that keeps what the ranks must agree on."""

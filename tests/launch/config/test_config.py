@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 import yaml
 
 from launch import assembly
-from launch.config.loading import ConfigError, load_config, resolved_yaml
+from launch.config.loading import ConfigError, absolute, load_config, resolved_yaml
 from launch.config.objectives import SECTIONS
 from launch.config.run import Config
 from partial_fc import RowAdamW, RowSGD
@@ -157,6 +159,78 @@ def test_every_way_of_writing_a_number_is_a_number(tmp_path: Path, text: str) ->
     assert loaded(tmp_path, by_file).optimizer.learning_rate == 3e-4
     config = loaded(tmp_path, LEAST, "objective.name=p2sgrad", f"objective.inter_class_weight={text}")
     assert config.objective.arguments(10)["inter_class_weight"] == 3e-4
+
+
+NUMBERS = [
+    *("inf", "-inf", "nan", ".inf", ".nan", "1e308", "1e999", "-1e999", "1e-320", "0", "-0.0"),
+    *(str(2**power) for power in (31, 32, 53, 63, 64, 400)),
+    *("9" * 5000, f"-{'9' * 5000}", f"0x{'f' * 5000}", f"'{'9' * 5000}'", "1_000", "0b1", "010", "1:30:00", "~"),
+]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number[:20])
+def test_a_number_of_any_size_is_taken_or_refused_in_a_line(tmp_path: Path, number: str) -> None:
+    tree = loaded(tmp_path, LEAST).model_dump(mode="json")
+    keys = [f"{name}.{key}" for name, section in tree.items() if isinstance(section, dict) for key in section]
+    for key in (*keys, "seed", "save_every_steps"):
+        said = refused(tmp_path, f"{key}={number}")
+        assert len(said) < 2000, key
+        assert not said or key.split(".")[-1] in said or "objective" in key, (key, said)
+        with contextlib.suppress(ConfigError):
+            loaded(tmp_path, f"data: {{train: a.rec}}\nschedule: {{epochs: {number}}}\n")
+
+
+def refused(folder: Path, override: str) -> str:
+    """What is said of an override that is refused; empty where it is taken, and written so that it reads back."""
+    try:
+        config = loaded(folder, LEAST, override)
+    except ConfigError as error:
+        return str(error)
+    assert loaded(folder, resolved_yaml(config)) == config
+    return ""
+
+
+def test_a_home_folder_is_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    words = ("run_dir=~/run", "data.evaluate=~/b", "data.quarantine=[~/c, d]", "backbone.weights=~/e")
+    config = loaded(tmp_path, {"data": {"train": ["~/a", "a/~"]}}, *words)
+    assert config.data.train == (Path("/home/ann/a"), Path("a/~"))
+    assert config.data.quarantine == (Path("/home/ann/c"), Path("d"))
+    assert [config.run_dir, config.data.evaluate, config.backbone.weights] == [Path(f"/home/ann/{x}") for x in RBE]
+    assert "there is no such user" in refusal(tmp_path, LEAST, "run_dir=~nobody-of-that-name/run")
+
+
+RBE = ("run", "b", "e")
+
+
+def test_every_path_of_a_config_can_be_made_one_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("data.evaluate=b", "data.quarantine=[c, /d]", "backbone.weights=e", "data.train=[a, ../a]")
+    made = absolute(loaded(tmp_path, LEAST, *words))
+    assert made.data.train == (tmp_path / "a", tmp_path / "../a")
+    assert made.data.quarantine == (tmp_path / "c", Path("/d"))
+    assert (made.data.evaluate, made.backbone.weights) == (tmp_path / "b", tmp_path / "e")
+    assert made.run_dir == tmp_path / "runs" / "partial_fc"
+    assert absolute(made) == made == loaded(tmp_path, resolved_yaml(made))
+
+
+ODD_NAME = os.fsdecode(b"caf\xe9 [red]'\"{x}")  # a byte that is not UTF-8, rich's markup, quotes, YAML's own signs
+
+
+def test_a_path_may_have_any_bytes(tmp_path: Path) -> None:
+    for tree in ({"data": {"train": ODD_NAME}}, os.fsdecode(b'data: {train: "caf\xe9 [red]\'\\"{x}"}')):
+        path = tmp_path / "config.yaml"
+        path.write_bytes(os.fsencode(tree if isinstance(tree, str) else yaml.safe_dump(tree)))
+        config = load_config(path)
+        assert config.data.train == Path(ODD_NAME)
+        assert loaded(tmp_path, resolved_yaml(config)) == config
+    assert load_config(path, ["data.train=" + os.fsdecode(b"/caf\xe9")]).data.train == Path(os.fsdecode(b"/caf\xe9"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_config_may_be_of_any_editor(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "config.yaml").write_text("data: {train: é.rec}\n", encoding=encoding)
+    assert load_config(tmp_path / "config.yaml").data.train == Path("é.rec")
 
 
 def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path: Path) -> None:
