@@ -128,7 +128,9 @@ def _refusal(error: Exception) -> tuple[ExitCode, str] | None:
     if isinstance(error, OverflowError):
         return ExitCode.BAD_CONFIG, f"a number of the configuration is too large or too small ({_quoted(error)})"
     if "TorchDynamoException" in kinds:
-        return ExitCode.BAD_CONFIG, f"the network cannot be compiled here ({_quoted(error)}){advice}"
+        from partial_fc.compiling import reason_of  # torch is there by now
+
+        return ExitCode.BAD_CONFIG, f"the network cannot be compiled here ({reason_of(error)}){advice}"
     if "TrainingDiverged" in kinds:
         return ExitCode.DIVERGED, f"{error}{advice}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -85,6 +85,8 @@ def _run(config: Config, folder: RunFolder) -> None:
             if world.rank == 0:
                 write_text(folder.config, resolved_yaml(config))
                 print(*source.left_out, _summary(config, source, parts, world, device), sep="\n", flush=True)
+                if assembly.is_compiled(config.backbone.compile):
+                    print("the network is compiled first, which takes about a minute", flush=True)
             done = train(
                 range(parts.start_step, parts.total_steps),
                 batches=parts.batches,

@@ -16,6 +16,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from partial_fc.compiling import unless_it_fails
+
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
@@ -31,9 +33,13 @@ def fused_on_gpus(function: Function) -> Function:
 
 @functools.cache
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``function`` through torch.compile, with sizes left open: blocks differ in width, the last one always."""
+    """``function`` through torch.compile, with sizes left open: blocks differ in width, the last one always.
+
+    Where the compiler fails, as on a GPU's machine without a C compiler, ``function`` itself.
+    """
     # Unwrapped: the tests' checks of shapes wrap each function, and a compiler cannot see through the wrapper.
-    return torch.compile(inspect.unwrap(function), dynamic=True)
+    fused = torch.compile(inspect.unwrap(function), dynamic=True)
+    return unless_it_fails(fused, function, function.__name__)
 
 
 compiler: ContextVar[Callable[[Callable[..., Tensor]], Callable[..., Tensor]]] = ContextVar(

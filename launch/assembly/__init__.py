@@ -10,7 +10,17 @@ from launch.assembly.data import (
     quarantined,
 )
 from launch.assembly.disk import refuse_small_disk
-from launch.assembly.model import autocast, backbone, compiled, head, network, objective, replicated, row_optimizer
+from launch.assembly.model import (
+    autocast,
+    backbone,
+    compiled,
+    head,
+    is_compiled,
+    network,
+    objective,
+    replicated,
+    row_optimizer,
+)
 from launch.assembly.optimizer import optimizer, rate_setter
 from launch.assembly.run import run
 from launch.assembly.sinks import open_sinks
@@ -22,6 +32,7 @@ __all__ = [
     "compiled",
     "head",
     "image_format",
+    "is_compiled",
     "loader",
     "network",
     "numbering",

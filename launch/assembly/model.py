@@ -20,6 +20,7 @@ from launch.config.run import BackboneConfig
 from partial_fc import Objective, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World, backbones, sum_gradients
 from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.checkpoint.loading import load_backbone
+from partial_fc.compiling import CompiledOrPlain
 from partial_fc.objectives import OBJECTIVES
 
 
@@ -83,10 +84,17 @@ def head(
 
 
 def compiled(backbone: nn.Module, wanted: bool | Literal["auto"]) -> nn.Module:
-    """``backbone`` through torch.compile where that is wanted or, on ``auto``, where there is a compiler."""
+    """``backbone`` through torch.compile where that is wanted; on ``auto`` where there is a compiler that can."""
+    if not is_compiled(wanted):
+        return backbone
+    return CompiledOrPlain(backbone) if wanted == "auto" else torch.compile(backbone)  # type: ignore[return-value]
+
+
+def is_compiled(wanted: bool | Literal["auto"]) -> bool:
+    """Whether a network is compiled, or on ``auto`` tried: the first step takes about a minute then."""
     if wanted == "auto":
-        wanted = torch.cuda.is_available() or shutil.which("g++") is not None or shutil.which("clang++") is not None
-    return torch.compile(backbone) if wanted else backbone  # type: ignore[return-value]
+        return torch.cuda.is_available() or shutil.which("g++") is not None or shutil.which("clang++") is not None
+    return wanted
 
 
 def replicated(backbone: nn.Module, world: World) -> nn.Module:

@@ -89,7 +89,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=int, help="crop and resize to this side; without it images keep their bytes")
     parser.add_argument("--quality", type=int, default=95, choices=range(1, 101), metavar="Q", help="JPEG, with --size")
-    parser.add_argument("--quarantine", type=Path, metavar="FILE", help="left out: the list of partial-fc verify")
+    parser.add_argument("--quarantine", type=user_path, metavar="FILE", help="left out: the list of partial-fc verify")
     add_column_arguments(parser)
     parser.set_defaults(pack=_convert)
 

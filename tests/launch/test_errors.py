@@ -49,7 +49,11 @@ COMPILER_ERROR = InductorError(RuntimeError("C++ compile error\nfatal error: Pyt
         (OSError(errno.ENOSPC, "No space left on device", "/file"), 3, "no space for /file: "),
         (OSError(errno.ENOSPC, "No space left on device"), 3, "a disk that this command writes to is full"),
         (OSError(errno.EDQUOT, "Quota exceeded", "/file"), 3, "bytes are free there. Make room"),
-        (COMPILER_ERROR, 2, "set backbone.compile to false"),
+        (
+            COMPILER_ERROR,
+            2,
+            "(fatal error: Python.h: No such file). Nothing was trained with it: set backbone.compile to",
+        ),
     ],
 )
 def test_an_error_that_a_user_can_mend_is_one_line(
