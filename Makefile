@@ -4,16 +4,17 @@ NPROC ?= auto
 SHELL := /bin/bash
 PARTIAL_FC := .venv/bin/partial-fc
 
-.PHONY: train test quick omniglot bench clean
+.PHONY: train test quick omniglot omniglot_zips bench clean
 
-train: data/synthetic/heldout/train.rec
+# A set is there when its train.rec is, which appears last: an interrupted command can be given again.
+train: data/synthetic/train/train.rec data/synthetic/heldout/train.rec
 	$(PARTIAL_FC) train configs/synthetic.yaml --nproc $(NPROC)
 
-omniglot: .venv/installed
-	@test -n "$(OMNIGLOT)" || { echo "give the folder of the two zips: make omniglot OMNIGLOT=DIR (see README.md)"; exit 2; }
-	test -e data/omniglot/background || $(PARTIAL_FC) pack omniglot "$(OMNIGLOT)/images_background.zip" --out data/omniglot/background --size 40
-	test -e data/omniglot/evaluation || $(PARTIAL_FC) pack omniglot "$(OMNIGLOT)/images_evaluation.zip" --out data/omniglot/evaluation --size 40 --no-rotations
+omniglot: omniglot_zips data/omniglot/background/train.rec data/omniglot/evaluation/train.rec
 	$(PARTIAL_FC) train configs/omniglot.yaml --nproc $(NPROC)
+
+omniglot_zips:
+	@test -n "$(OMNIGLOT)" || { echo "give the folder of the two zips: make omniglot OMNIGLOT=DIR (see README.md)"; exit 2; }
 
 test: .venv/installed
 	.venv/bin/ruff check .
@@ -30,9 +31,17 @@ quick: .venv/installed
 bench: .venv/installed
 	.venv/bin/python -m benchmarks.performance
 
-data/synthetic/heldout/train.rec: .venv/installed
-	test -e data/synthetic/train || $(PARTIAL_FC) pack synthetic --identities 600 --images 20 --size 40 --out data/synthetic/train
-	test -e data/synthetic/heldout || $(PARTIAL_FC) pack synthetic --identities 150 --images 20 --size 40 --first-identity 600 --out data/synthetic/heldout
+data/synthetic/train/train.rec: | .venv/installed
+	$(PARTIAL_FC) pack synthetic --identities 600 --images 20 --size 40 --out $(@D)
+
+data/synthetic/heldout/train.rec: | .venv/installed
+	$(PARTIAL_FC) pack synthetic --identities 150 --images 20 --size 40 --first-identity 600 --out $(@D)
+
+data/omniglot/background/train.rec: | .venv/installed
+	$(PARTIAL_FC) pack omniglot "$(OMNIGLOT)/images_background.zip" --out $(@D) --size 40
+
+data/omniglot/evaluation/train.rec: | .venv/installed
+	$(PARTIAL_FC) pack omniglot "$(OMNIGLOT)/images_evaluation.zip" --out $(@D) --size 40 --no-rotations
 
 # torch first, and pinned: what comes after must not choose another build of it.
 .venv/installed: pyproject.toml constraints.txt

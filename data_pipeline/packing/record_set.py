@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.progress import track
 
 from data_pipeline.complaints import listed
+from data_pipeline.files.whole_folder import whole_folder
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.sets.identities import IDENTITIES, PROPERTY, write_identities, write_property
 from data_pipeline.workers import in_order
@@ -44,19 +45,23 @@ class Identity(NamedTuple):
 def write_set(identities: Iterable[Identity], out: Path, pool: Executor, *, total: int) -> None:
     """Write ``identities``, encoded in ``pool``, with labels 0, 1, ... in the order given; ``total`` is for the bar.
 
-    The records appear whole or not at all: ValueError with all complaints, and FileExistsError where ``out`` holds a
-    file of a set already, leave everything as it was.
+    The files appear whole or not at all: ValueError with all complaints, FileExistsError where ``out`` holds a file of
+    a set already, and an interruption leave everything as it was.
     """
     for name in FILES:
         if (out / name).exists():
             raise FileExistsError(f"{out / name} exists and is not overwritten: remove it or choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
+    with whole_folder(out) as folder:
+        _write_files(identities, folder, pool, f"packing {out}", total)
+
+
+def _write_files(identities: Iterable[Identity], out: Path, pool: Executor, task: str, total: int) -> None:
     rows: list[tuple[int, str, int]] = []
     complaints: list[str] = []
     first = b""
     with RecordWriter(out / "train.rec") as writer:
         encoded = in_order(identities, lambda identity: pool.submit(identity.encoded), AHEAD * (os.cpu_count() or 1))
-        shown = track(encoded, escape(f"packing {out}"), total, console=Console(stderr=True))
+        shown = track(encoded, escape(task), total, console=Console(stderr=True))
         for label, (identity, future) in enumerate(shown):
             done = future.result()
             for image in done.images:

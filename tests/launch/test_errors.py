@@ -52,7 +52,7 @@ COMPILER_ERROR = InductorError(RuntimeError("C++ compile error\nfatal error: Pyt
         (
             COMPILER_ERROR,
             2,
-            "(fatal error: Python.h: No such file). Nothing was trained with it: set backbone.compile to",
+            "(fatal error: Python.h: No such file). Nothing was trained with it: set backbone",
         ),
     ],
 )

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -261,3 +265,46 @@ def test_the_command_packs_and_says_in_one_line_why_it_does_not(
     assert capsys.readouterr().err == (
         f"partial-fc: {tmp_path}/folder/train.rec exists and is not overwritten: remove it or choose another folder\n"
     )
+
+
+PACK = """
+import sys
+from pathlib import Path
+from data_pipeline.packing.synthetic import pack_synthetic
+if __name__ == "__main__":
+    pack_synthetic(Path(sys.argv[1]), identities=100000, images=20, size=40, workers=1)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_command_can_be_given_again(tmp_path: Path, is_there: bool, kind: signal.Signals) -> None:
+    out = tmp_path / "sets" / "out"
+    if is_there:
+        out.mkdir(parents=True)
+    work = out / ".packing" if is_there else out.with_name("out.packing")
+    with subprocess.Popen([sys.executable, "-c", PACK, str(out)], stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not any(file.stat().st_size for file in work.glob("train.rec*")):
+            time.sleep(0.05)
+        with pytest.raises(ValueError, match="another process is writing here"):
+            pack_synthetic(out, identities=1, images=2, size=24)
+        process.send_signal(kind)
+    assert process.returncode
+    assert not (out / "train.rec").exists()
+    if kind == signal.SIGINT:
+        assert not work.exists()
+        assert out.exists() == is_there
+    pack_synthetic(out, identities=1, images=2, size=24)
+    assert sorted(file.name for file in out.iterdir()) == ["identities.tsv", "property", "train.idx", "train.rec"]
+    assert sorted((tmp_path / "sets").iterdir()) == [out]
+
+
+def test_make_packs_a_set_whose_folder_an_interruption_left_empty(tmp_path: Path) -> None:
+    (tmp_path / "data" / "synthetic" / "train").mkdir(parents=True)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    makefile = Path(__file__).parents[3] / "Makefile"
+    made = subprocess.run(["make", "-n", "-f", makefile, "train"], cwd=tmp_path, capture_output=True, text=True)
+    assert "--out data/synthetic/train\n" in made.stdout
+    assert "--out data/synthetic/heldout\n" in made.stdout
