@@ -107,7 +107,7 @@ class Saver:
             raise failure or OSError(f"the checkpoint of step {writing.manifest.step} could not be finished by rank 0")
 
     def size_bytes(self) -> int:
-        """The bytes of a checkpoint, of all ranks together. One all-gather of a few numbers, one all-reduce of buffers."""
+        """The bytes of a checkpoint, of all ranks together. One all-gather, and one all-reduce of the buffers."""
         return sum(size for *_, size in self._of_ranks(self._tensors()))
 
     def _of_ranks(self, tensors: Tensors) -> list[tuple[int, int, int]]:
