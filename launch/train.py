@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -23,6 +24,7 @@ from launch.evaluation.held_out import HeldOut, damage_found, open_identities
 from launch.evaluation.results import evaluate_backbone
 from launch.evaluation.seen import SEEN, seen_in_training
 from launch.evaluation.tables import print_places, print_results
+from launch.planning.shortage import memory_shortage
 from launch.processes import keep_freed_memory
 from launch.resilience.resume import checkpoint_to_resume, run_facts
 from launch.resilience.stopping import StopRequest
@@ -69,6 +71,9 @@ def _run(config: Config, folder: RunFolder) -> None:
     held_out = _held_out(data, source)
     backbone = assembly.backbone(config.backbone, data.image_size, config.backbone.weights)
     with process_group() as world:
+        ranks = world.size, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if world.rank == 0 and (said := memory_shortage(config, source.num_classes, device, *ranks)) is not None:
+            print(said, flush=True)
         facts = run_facts(config, source)
         resumed = checkpoint_to_resume(folder, config, facts, world)
         parts = assembly.run(config, source, backbone, world, device, facts=facts, resumed=resumed)
