@@ -115,15 +115,20 @@ def _run(config: Config, folder: RunFolder) -> None:
         if done < parts.total_steps:
             raise Stopped(f"SIGTERM: stopped after step {done:,}, which is saved; the same command goes on from there")
         parts.state.average_buffers_()
-        if held_out is None:
-            if world.rank == 0:
-                print_places(folder)
-        else:
-            evaluation = evaluate_backbone(
-                config, parts.backbone, held_out, world, device, metrics=folder.metrics, out=folder
-            )
-            if world.rank == 0:
-                print_results(evaluation, held_out.seen, folder)
+        _measure(config, parts, held_out, world, device, folder)
+
+
+def _measure(
+    config: Config, parts: Run, held_out: HeldOut | None, world: World, device: torch.device, folder: RunFolder
+) -> None:
+    """Evaluate the trained network where there is a held-out set, and say where everything lies."""
+    if held_out is None:
+        if world.rank == 0:
+            print_places(folder)
+        return
+    evaluation = evaluate_backbone(config, parts.backbone, held_out, world, device, metrics=folder.metrics, out=folder)
+    if world.rank == 0:
+        print_results(evaluation, held_out.seen, folder)
 
 
 def _held_out(section: DataConfig, trained: Source) -> HeldOut | None:
