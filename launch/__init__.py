@@ -2,8 +2,9 @@
 
 The way of a configuration, from the command line to the folder of its run::
 
-    partial-fc train CONFIG --set a.b=c --nproc 8         cli.py
-      load_config                                         config/: YAML and overrides, checked; ConfigError ends here
+    partial-fc train CONFIG --set a.b=c --nproc 8         cli.py, with the arguments in command_line/
+      load_config                                         config/: YAML and overrides, checked; ConfigError ends here.
+                                                          Until now nothing has imported torch
       run_ranks                                           processes.py: torchrun's agent starts 8 ranks
         python -m launch.train CONFIG --set a.b=c         train.py: each rank gets the words of the command line
           load_config                                     the same Config on every rank

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
 
-import torch
-
-import partial_fc
-from launch import errors, evaluate, train
-from launch.commands import importing, inspect, pack, plan, verify
+from launch import errors
+from launch.command_line import evaluating, importing, inspecting, packing, planning, training, verifying
 from launch.config.loading import load_config
 from launch.processes import run_ranks
 
@@ -32,43 +31,40 @@ def _parser() -> argparse.ArgumentParser:
         epilog=errors.EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"partial-fc {partial_fc.__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    training = commands.add_parser(
-        "train", parents=[_launcher()], help="train on a config, then evaluate on its held-out identities"
-    )
-    train.add_arguments(training)
-    training.set_defaults(act=_train)
+    def add(name: str, arguments: Any, act: Callable[..., int], help_text: str, launches: bool = False) -> None:
+        command = commands.add_parser(name, parents=[_launcher()] if launches else [], help=help_text)
+        arguments.add_arguments(command)
+        command.set_defaults(act=act)
 
-    evaluation = commands.add_parser(
-        "evaluate", parents=[_launcher()], help="evaluate a run's last checkpoint on held-out identities"
-    )
-    evaluate.add_arguments(evaluation)
-    evaluation.set_defaults(act=_evaluate)
-
-    planning = commands.add_parser("plan", help="say what a config needs: memory, classes that fit, a step's time")
-    plan.add_arguments(planning)
-    planning.set_defaults(act=plan.run)
-
-    packing = commands.add_parser(
-        "pack", help="make a .rec or tar shards of a set of any form, Omniglot's zips or arithmetic"
-    )
-    pack.add_arguments(packing)
-    packing.set_defaults(act=pack.run)
-
-    inspection = commands.add_parser("inspect", help="say what a set of images is, with pictures, and what is wrong")
-    inspect.add_arguments(inspection)
-    inspection.set_defaults(act=inspect.run)
-
-    verification = commands.add_parser("verify", help="look at every image of a set and list what cannot be used")
-    verify.add_arguments(verification)
-    verification.set_defaults(act=verify.run)
-
-    moving_in = commands.add_parser("import", help="bring checkpoints and configs of arcface_torch along")
-    importing.add_arguments(moving_in)
-    moving_in.set_defaults(act=importing.run)
+    add("train", training, _train, "train on a config, then evaluate on its held-out identities", launches=True)
+    add("evaluate", evaluating, _evaluate, "evaluate a run's last checkpoint on held-out identities", launches=True)
+    add("plan", planning, _run("plan"), "say what a config needs: memory, classes that fit, a step's time")
+    add("pack", packing, _run("pack"), "make a .rec or tar shards of a set of any form, Omniglot's zips or arithmetic")
+    add("inspect", inspecting, _run("inspect"), "say what a set of images is, with pictures, and what is wrong")
+    add("verify", verifying, _run("verify"), "look at every image of a set and list what cannot be used")
+    add("import", importing, _run("importing"), "bring checkpoints and configs of arcface_torch along")
     return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import partial_fc
+
+        print(f"partial-fc {partial_fc.__version__}")
+        parser.exit()
+
+
+def _run(name: str) -> Callable[[argparse.Namespace], int]:
+    """The command of one process in ``launch/commands``, which is imported when it is to run: most need torch."""
+
+    def act(arguments: argparse.Namespace) -> int:
+        exit_code: int = import_module(f"launch.commands.{name}").run(arguments)
+        return exit_code
+
+    return act
 
 
 def _launcher() -> argparse.ArgumentParser:
@@ -86,25 +82,34 @@ def _words_for_ranks(arguments: argparse.Namespace) -> list[str]:
 
 def _train(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)  # refuse a bad one before any process starts
-    if arguments.nproc > 1:
-        return run_ranks("launch.train", _words_for_ranks(arguments), arguments.nproc)
+    if (ranks := arguments.nproc or _ranks()) > 1:
+        return run_ranks("launch.train", _words_for_ranks(arguments), ranks)
+    from launch import train
+
     train.run(config)
     return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    if arguments.nproc > 1:
-        return run_ranks("launch.evaluate", _words_for_ranks(arguments), arguments.nproc)
+    if (ranks := arguments.nproc or _ranks()) > 1:
+        return run_ranks("launch.evaluate", _words_for_ranks(arguments), ranks)
+    from launch import evaluate
+
     evaluate.run(arguments)
     return 0
 
 
-def _processes(text: str) -> int:
-    if text == "auto":
-        return torch.cuda.device_count() or min(2, os.cpu_count() or 1)
-    if not text.isdigit() or int(text) < 1:
+def _processes(text: str) -> int | None:
+    if text != "auto" and (not text.isdigit() or int(text) < 1):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number of processes, at least 1, or auto")
-    return int(text)
+    return None if text == "auto" else int(text)
+
+
+def _ranks() -> int:
+    """One for each GPU, or two on CPUs."""
+    import torch
+
+    return torch.cuda.device_count() or min(2, os.cpu_count() or 1)
 
 
 if __name__ == "__main__":

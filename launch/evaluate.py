@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from data_pipeline.formats.verification_bin.source import BinSource
 from launch import assembly
 from launch.assembly.run_folder import RunFolder, refuse_inside_set
+from launch.command_line import evaluating
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
-from launch.config.section import user_path
 from launch.errors import reported
 from launch.evaluation.held_out import HeldOut, open_identities, open_pair_set
 from launch.evaluation.results import evaluate_backbone, evaluate_pair_set
@@ -23,34 +23,11 @@ from partial_fc.world import local_device, process_group
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one rank and return its exit code (see ``launch/errors.py``)."""
     parser = argparse.ArgumentParser(prog="python -m launch.evaluate", description=__doc__)
-    add_arguments(parser)
+    evaluating.add_arguments(parser)
     arguments = parser.parse_args(argv)
     with reported() as outcome:
         run(arguments)
     return outcome.exit_code
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that every way of starting an evaluation shares."""
-    parser.add_argument(
-        "run_dir", type=user_path, metavar="RUN_DIR", help="what training wrote: config.yaml and checkpoints/"
-    )
-    parser.add_argument(
-        "--data", type=user_path, help="another set of held-out identities than the config's data.evaluate"
-    )
-    parser.add_argument("--weights", type=user_path, help="another state dict than the last checkpoint's")
-    parser.add_argument("--pairs", type=user_path, help=_PAIRS_HELP)
-    parser.add_argument("--flip", action="store_true", help="add the mirrored image's embedding, as is usual for faces")
-    parser.add_argument("--out", type=user_path, help="where the results go; RUN_DIR unless given")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one value: data.quarantine=held.tsv"
-    )
-
-
-_PAIRS_HELP = (
-    "a list of pairs of the held-out images such as LFW's pairs.txt: accuracy over its folds; or a set of pairs with "
-    "images of its own such as lfw.bin: these alone, accuracy over ten folds and TAR at FAR, in OUT/evaluation-lfw.json"
-)
 
 
 def run(arguments: argparse.Namespace) -> None:

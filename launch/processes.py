@@ -9,17 +9,17 @@ import sys
 from collections.abc import Sequence
 from uuid import uuid4
 
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import get_args_parser
-from torch.distributed.run import run as run_agent
-
 
 def run_ranks(module: str, words: Sequence[str], nproc: int) -> int:
     """The exit code of ``nproc`` ranks of ``module`` under torchrun, in sessions of their own, on this machine.
 
     That of the first rank that failed; 128 + the signal's number where a signal ended this process and so its ranks.
     """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import get_args_parser
+    from torch.distributed.run import run as run_agent
+
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
     logging.disable(logging.CRITICAL)  # of torchrun's, in this process: the rank that failed has said why
     # What --standalone does, but by address: the ranks meet though nothing resolves this machine's name.

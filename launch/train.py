@@ -15,10 +15,10 @@ from launch import assembly
 from launch.assembly.data import refuse_foreign_lists, set_paths, training_paths
 from launch.assembly.run import Run
 from launch.assembly.run_folder import RunFolder
+from launch.command_line import training
 from launch.config.data import DataConfig
 from launch.config.loading import absolute, load_config, resolved_yaml
 from launch.config.run import Config
-from launch.config.section import user_path
 from launch.errors import Stopped, reported
 from launch.evaluation.held_out import HeldOut, damage_found, open_identities
 from launch.evaluation.results import evaluate_backbone
@@ -37,19 +37,11 @@ from partial_fc.world import global_rank, local_device, process_group
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one rank and return its exit code (see ``launch/errors.py``)."""
     parser = argparse.ArgumentParser(prog="python -m launch.train", description=__doc__)
-    add_arguments(parser)
+    training.add_arguments(parser)
     arguments = parser.parse_args(argv)
     with reported() as outcome:
         run(load_config(arguments.config, arguments.set))
     return outcome.exit_code
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that every way of starting a run shares."""
-    parser.add_argument("config", type=user_path, metavar="CONFIG", help="a YAML file, such as configs/synthetic.yaml")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one value: schedule.epochs=3"
-    )
 
 
 def run(config: Config) -> None:

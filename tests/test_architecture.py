@@ -58,13 +58,15 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     ),
     "data_pipeline": rooms("data_pipeline", "source"),  # source, complaints, hashing, workers, read_ahead: the ground
     "launch.config": {"launch.config", "partial_fc", "data_pipeline.augment"},
+    "launch.command_line": rooms("launch", "command_line", "config", "units")
+    | rooms("data_pipeline", "images", "formats"),
     "launch.assembly": {"launch.assembly", "launch.config", "launch.units", *LIBRARIES},
     "launch.pages": rooms("launch", "pages", "units", "figure_style", "writing")
     | {"partial_fc.evaluation", "data_pipeline.checking"},
     "launch.resilience": rooms("launch", "resilience", "assembly", "config") | LIBRARIES,
     "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
     "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "writing") | LIBRARIES,
-    "launch.commands": rooms("launch", "commands", "assembly", "config", "pages", "planning")
+    "launch.commands": rooms("launch", "commands", "command_line", "assembly", "config", "pages", "planning")
     | rooms("launch", "errors", "processes", "units", "writing")
     | LIBRARIES,
     "launch": {"launch", *LIBRARIES},

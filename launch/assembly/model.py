@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from launch.assembly.run_folder import RunFolder
-from launch.config.classifier import DTYPES, ClassifierConfig
+from launch.config.classifier import ClassifierConfig
 from launch.config.objectives import ObjectiveConfig
-from launch.config.run import BackboneConfig
+from launch.config.plain import BackboneConfig
 from partial_fc import Objective, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World, backbones, sum_gradients
 from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.checkpoint.loading import load_backbone
 from partial_fc.compiling import CompiledOrPlain
 from partial_fc.objectives import OBJECTIVES
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def network(section: BackboneConfig, image_size: int) -> nn.Module:

@@ -10,37 +10,17 @@ from launch.assembly.run_folder import RunFolder
 from launch.config.arcface_torch import translated_config
 from launch.config.data import DataConfig
 from launch.config.loading import ConfigError, load_config, resolved_yaml
-from launch.config.run import BackboneConfig, Config
-from launch.config.section import user_path
+from launch.config.plain import BackboneConfig
+from launch.config.run import Config
 from partial_fc.checkpoint.arcface_torch import training_at, write_checkpoint
 from partial_fc.checkpoint.networks import Network
 
 _UNKNOWN_SET = Path("the-training-set")  # no checkpoint says which it was
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One subcommand per kind of thing that is brought along."""
-    kinds = parser.add_subparsers(required=True, metavar="KIND")
-    training = kinds.add_parser("arcface_torch", help="its checkpoints or weights, as a run's folder")
-    training.add_argument(
-        "source",
-        type=user_path,
-        metavar="FOLDER|FILE",
-        help="the folder with checkpoint_gpu_*.pt, model.pt or backbone.pth, or one of these files",
-    )
-    training.add_argument("--out", type=user_path, required=True, metavar="RUN", help="a new folder")
-    training.set_defaults(bring=_bring_training)
-
-    config = kinds.add_parser("arcface_torch-config", help="its config in Python, as YAML; read, never run")
-    config.add_argument("source", type=user_path, metavar="FILE.py", help="a job's file; base.py beside it is read too")
-    config.add_argument("--out", type=user_path, required=True, metavar="OUR.yaml", help="a new file")
-    config.add_argument("--gpus", type=int, default=8, metavar="N", help="batch_size is of each of them (default 8)")
-    config.set_defaults(bring=_bring_config)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Import what ``arguments`` name and return the exit code."""
-    arguments.bring(arguments)
+    {"training": _bring_training, "config": _bring_config}[arguments.kind](arguments)
     return 0
 
 

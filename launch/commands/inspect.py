@@ -16,8 +16,7 @@ from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.folders.folder import FolderSource
 from data_pipeline.source import Source
 from launch.assembly.run_folder import refuse_inside_set
-from launch.commands.arguments import add_column_arguments, columns_of
-from launch.config.section import user_path
+from launch.command_line.columns import columns_of
 from launch.pages.inspection import all_bytes_text, histogram, sizes_text, write_inspection
 from launch.writing import naming
 
@@ -29,17 +28,6 @@ FORMATS = {
     "TableSource": "Parquet or Arrow",
     "BinSource": "a verification set of pairs (InsightFace's .bin)",
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The set, how many images to look at, and where page and picture go."""
-    parser.add_argument("data", type=user_path, metavar="PATH", help="a set of images, as training takes it")
-    parser.add_argument(
-        "--out", type=user_path, metavar="FOLDER", help="write inspection.html and contact_sheet.png there"
-    )
-    parser.add_argument("--images", type=int, default=4000, metavar="N", help="images to look at, drawn by rule (4000)")
-    add_column_arguments(parser)
-    parser.add_argument("--seed", type=int, default=0, help="which images and identities are drawn")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from pathlib import Path
 
 from data_pipeline.checking.checksums import stored_checksums
 from data_pipeline.checking.problems import problems
 from data_pipeline.checking.quarantine import QuarantineWriter
 from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.folders.folder import FolderSource
-from data_pipeline.images.checks import LARGEST_PIXELS, kind_of
+from data_pipeline.images.checks import kind_of
 from data_pipeline.sets.joined import joined_sets
 from launch.assembly.run_folder import refuse_inside_set
-from launch.commands.arguments import add_column_arguments, columns_of
-from launch.config.section import user_path
+from launch.command_line.columns import columns_of
 from launch.errors import ExitCode
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The set, how closely to look, and where the list goes."""
-    parser.add_argument(
-        "data", type=user_path, nargs="+", metavar="DATA", help="a set as training takes it, or its parts"
-    )
-    parser.add_argument(
-        "--fast",
-        action="store_true",
-        help="read all, decode nothing: finds what is cut short, foreign, a bomb, or fails its checksum",
-    )
-    add_column_arguments(parser)
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode; threads with --fast")
-    parser.add_argument(
-        "--out", type=user_path, default=Path("quarantine.tsv"), metavar="FILE", help="the list (./quarantine.tsv)"
-    )
-    parser.add_argument(
-        "--largest-pixels",
-        type=int,
-        default=LARGEST_PIXELS,
-        metavar="N",
-        help=f"width x height above which an image counts as a bomb ({LARGEST_PIXELS:,})",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:

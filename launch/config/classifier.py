@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import Field, model_validator
 
 from launch.config.schedule import DecayConfig
 from launch.config.section import Section
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class ClassifierConfig(Section):

@@ -6,14 +6,18 @@ import codecs
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from launch.config.run import Config
+from launch.config.plain import PlainConfig
 from launch.config.section import LARGEST, Section
-from partial_fc.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from launch.config.run import Config
+
+Model = TypeVar("Model", bound=PlainConfig)
 
 _STRAY_BYTES = re.compile("[\udc80-\udcff]")  # as Python has them in the names of files
 
@@ -40,8 +44,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: expected sections (key: value), got {type(tree).__name__}")
     for override in overrides:
         _apply_override(tree, override)
+    _validated(PlainConfig, path, tree)  # most mistakes are found here, and said without waiting for torch
+    from launch.config.run import Config
+
+    return _validated(Config, path, tree)
+
+
+def _validated(model: type[Model], path: Path, tree: dict[str, Any]) -> Model:
     try:
-        return Config.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{path}: " + "; ".join(_explained(error))) from error
 
@@ -136,7 +147,8 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 def _explained(error: ValidationError) -> Iterable[str]:
     for problem in error.errors():
         # Between "objective" and its keys pydantic puts the objective's name, which is no part of the key.
-        key = ".".join(str(part) for part in problem["loc"] if part not in OBJECTIVES)
+        section, *rest = problem["loc"] or ("",)
+        key = ".".join(map(str, (section, *(rest[1:] if section == "objective" else rest))))
         if problem["type"] == "missing":
             yield f"{key!r} is missing"
         elif problem["type"] == "value_error":

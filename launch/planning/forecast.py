@@ -10,7 +10,7 @@ import torch
 
 from launch import assembly
 from launch.assembly.data import LEAST_IMAGES_OF_RANK
-from launch.config.classifier import DTYPES
+from launch.assembly.model import DTYPES
 from launch.config.run import Config
 from partial_fc.planning.backbone_cost import BackboneCost
 from partial_fc.planning.collectives import Collective, backbone_collectives

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from launch import cli, processes, train
+from launch.command_line import training
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def leave_file(folder: str) -> Path:
 
 
 if __name__ == "__main__":
-    known_arguments, train.add_arguments = train.add_arguments, add_arguments
+    known_arguments, training.add_arguments = training.add_arguments, add_arguments
     train.run = lambda config: None
     vars(cli)["run_ranks"] = lambda module, words, nproc: processes.run_ranks("added_option", words, nproc)
     sys.exit(train.main() if "RANK" in os.environ else cli.main())

@@ -132,6 +132,41 @@ def test_an_option_added_to_the_arguments_of_a_run_reaches_its_ranks_by_itself(t
     assert {file.name for file in tmp_path.glob("rank-*")} == {"rank-0", "rank-1"}
 
 
+WITHOUT_TORCH = """
+import sys
+from launch import cli
+try:
+    code = cli.main(sys.argv[1:])
+except SystemExit as ended:
+    code = ended.code
+slow = [name for name in ("torch", "nvidia.dali", "matplotlib", "pyarrow", "rich") if name in sys.modules]
+sys.exit(f"imported: {slow}" if slow else code)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["train", "--help"], 0),
+        (["plan", "--help"], 0),
+        (["verify", "--help"], 0),
+        (["trian"], 2),
+        (["train", "c.yaml", "--nproc", "0"], 2),
+        (["train", "none.yaml"], 2),
+        (["train", "CONFIG", "--set", "backbone.widht=3"], 2),
+        (["train", "CONFIG", "--set", "backbone.name=r19"], 2),
+        (["train", "CONFIG", "--nproc", "2", "--set", "schedule.batch_size=many"], 2),
+        (["plan", "CONFIG", "--gpu-memory", "80 giga"], 2),
+    ],
+)
+def test_help_and_what_is_refused_wait_for_no_library(config: Path, words: list[str], code: int) -> None:
+    words = [str(config) if word == "CONFIG" else word for word in words]
+    ended = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True, check=False)
+    assert (ended.returncode, "imported" in ended.stderr) == (code, False), ended.stderr
+
+
 # Exit codes of one process
 
 

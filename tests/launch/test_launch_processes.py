@@ -37,7 +37,7 @@ def test_blocks_of_some_mebibytes_are_not_mapped_anew_at_each_step() -> None:
 
 def test_ranks_of_one_machine_meet_by_address_whatever_its_name_resolves_to(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[argparse.Namespace] = []
-    monkeypatch.setattr(processes, "run_agent", asked.append)
+    monkeypatch.setattr("torch.distributed.run.run", asked.append)
     monkeypatch.setattr("logging.disable", lambda level: None)  # it would last for the tests that follow
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for _ in range(2):

@@ -14,8 +14,10 @@ import yaml
 from launch import assembly
 from launch.config.loading import ConfigError, absolute, load_config, resolved_yaml
 from launch.config.objectives import SECTIONS
+from launch.config.plain import NETWORKS
 from launch.config.run import Config
 from partial_fc import RowAdamW, RowSGD
+from partial_fc.backbones import BACKBONES
 from partial_fc.objectives import OBJECTIVES
 
 LEAST = {"data": {"train": "train.rec"}}
@@ -248,6 +250,10 @@ def test_a_section_left_empty_is_a_section_of_defaults(tmp_path: Path) -> None:
     assert config.backbone.width == 8
     assert config.objective == SECTIONS["adacos"].model_validate({"max_scale": 30.0})
     assert loaded(tmp_path, text).backbone == loaded(tmp_path, LEAST).backbone
+
+
+def test_the_names_of_networks_are_those_of_the_library() -> None:
+    assert set(NETWORKS) == set(BACKBONES)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
