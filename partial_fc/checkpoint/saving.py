@@ -32,7 +32,7 @@ from partial_fc.checkpoint.layout import Manifest
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved, Tensors, Writing
 
-_SPARE_BYTES = 1 << 20  # of the disk, for manifests and the file system itself
+_SPARE_BYTES = 1 << 16  # of the disk, for manifests and the file system itself
 
 
 class Saver:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import re
 import shutil
 import threading
 import time
@@ -22,7 +22,7 @@ from partial_fc.checkpoint import layout
 from partial_fc.checkpoint.layout import CheckpointFolder, FileFacts, Manifest
 
 _POLL_SECONDS = 0.02
-_FULL_BYTES = 1 << 20  # with less than this free a failed write is taken for a full disk
+_FULL = re.compile("No space left|unexpected pos|file write failed|failed writing|quota exceeded")
 
 
 @dataclass(frozen=True)
@@ -120,27 +120,30 @@ class Writing:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> tuple[str, FileFacts]:
     """Write a safetensors file to the disk; its name, and what the manifest says of it. OSError where it is full."""
-    with _full_disk_named(path):
+    with _full_disk_named(path, tensors):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
         return _noted(path)
 
 
 def write_backbone(path: Path, state: dict[str, Tensor]) -> tuple[str, FileFacts]:
     """Write a state dict as arcface_torch's tools read it; its name, and what the manifest says of it."""
-    with _full_disk_named(path):
+    with _full_disk_named(path, state):
         torch.save(state, path)
         return _noted(path)
 
 
 @contextmanager
-def _full_disk_named(path: Path) -> Iterator[None]:
-    """OSError with the file's name where a disk is full; torch and safetensors say so in words of their own."""
+def _full_disk_named(path: Path, tensors: dict[str, Tensor]) -> Iterator[None]:
+    """OSError with the file and the bytes where a disk is full; torch and safetensors say so in words of their own."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        if shutil.disk_usage(path.parent).free < _FULL_BYTES or "No space left" in str(error):
-            raise OSError(errno.ENOSPC, "no space", str(path)) from error
-        raise
+        if not _FULL.search(str(error)):
+            raise
+        needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(path.parent).free
+        raise OSError(
+            f"no space for {path}: it needs {needed:,} bytes, and {free:,} are free. What was saved before is whole"
+        ) from error
 
 
 def _noted(path: Path) -> tuple[str, FileFacts]:

@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from launch import cli, evaluate, train
 from launch.config.loading import load_config
+from partial_fc.checkpoint.layout import whole_checkpoints
 
 PATIENCE_SECONDS = 90.0
 
@@ -335,10 +336,12 @@ def test_metrics_are_written_once_for_both_ranks(watched: Watched) -> None:
 
 @pytest.mark.processes
 def test_each_rank_leaves_its_part_of_the_head(watched: Watched) -> None:
-    folders = sorted((watched.run_dir / "checkpoints").iterdir())
-    assert [folder.name for folder in folders] == ["step-00000025", "step-00000050", "step-00000060"]
-    whole = {"backbone.pt", "manifest.json", "head-00000-of-00002.pt", "head-00001-of-00002.pt"}
-    assert all({file.name for file in folder.iterdir()} == whole for folder in folders)
+    folders = whole_checkpoints(watched.run_dir / "checkpoints")
+    assert [folder.path.name for folder in folders] == ["step-00000025", "step-00000050", "step-00000060"]
+    whole = {"backbone.pt", "manifest.json", "shared.safetensors"}
+    whole |= {f"rank-0000{rank}-of-00002.safetensors" for rank in range(2)}
+    assert all({file.name for file in folder.path.iterdir()} == whole for folder in folders)
+    assert all(folder.problems() == [] for folder in folders)
 
 
 @pytest.mark.processes

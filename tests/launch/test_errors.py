@@ -104,12 +104,12 @@ def test_a_checkpoint_without_space_names_its_file_and_its_bytes(
     def full(content: object, file: Path) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 105600 vs 105488")
 
-    monkeypatch.setattr("partial_fc.checkpoint.saving.torch.save", full)
+    monkeypatch.setattr("partial_fc.checkpoint.writing.torch.save", full)
     config = tiny.write_config(tmp_path / "config.yaml", tiny.tree(data, tmp_path / "run", schedule={"epochs": 0.1}))
     assert train.main([str(config)]) == 3
     line = capsys.readouterr().err.splitlines()[-1]
     assert "no space for" in line
-    assert "step-00000001.partial/head-00000-of-00001.pt: it needs 7" in line
+    assert "step-00000001.partial/backbone.pt: it needs " in line
     assert "are free. What was saved before is whole" in line
 
 
@@ -124,7 +124,7 @@ def test_checkpoints_that_will_not_fit_are_refused_before_the_first_step(
     config = tiny.write_config(tmp_path / "config.yaml", tiny.tree(data, tmp_path / "run"))
     assert train.main([str(config), "--set", "save_every_steps=1"]) == 3
     printed = capsys.readouterr()
-    assert "6 checkpoints of " in printed.err
-    assert "292.97 KiB are free: make room, choose another run_dir, or save less often" in printed.err
+    assert "4 checkpoints of " in printed.err
+    assert "292.97 KiB are free: make room, choose another run_dir, or keep fewer" in printed.err
     assert not (tmp_path / "run").exists()
     assert train.main([str(config)]) == 0
