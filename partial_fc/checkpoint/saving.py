@@ -17,7 +17,6 @@ A save, on every rank::
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 from collections.abc import Callable
@@ -108,7 +107,7 @@ class Saver:
 
     def size_bytes(self) -> int:
         """The bytes of a checkpoint, of all ranks together. One all-gather, and one all-reduce of the buffers."""
-        return sum(size for *_, size in self._of_ranks(self._tensors()))
+        return sum(size for *_, size in self._of_ranks(self._tensors())) + self.state.bytes_to_come()
 
     def _of_ranks(self, tensors: Tensors) -> list[tuple[int, int, int]]:
         """First and last class id, exclusive, and the bytes that each rank writes."""
@@ -136,9 +135,8 @@ class Saver:
         free = int(self.state.world.all_sum(room))
         if free < size_bytes + _SPARE_BYTES:
             raise OSError(
-                errno.ENOSPC,
                 f"no space for {layout.step_folder(self.folder, step)}: {size_bytes:,} bytes are needed and {free:,} "
-                "are free. The checkpoints before it are whole: make room, or keep fewer, and give the command again",
+                "are free. The checkpoints before it are whole: make room, or keep fewer, and give the command again"
             )
 
 

@@ -42,6 +42,13 @@ class TrainingState:
                     tensors[f"optimizer.{name}.{key}"] = value
         return tensors
 
+    def bytes_to_come(self) -> int:
+        """What the first step will add to :meth:`shared`: torch's optimizers make their state in it."""
+        parameters = [each for each in self.backbone.parameters() if each not in self.optimizer.state]
+        first = self.optimizer.param_groups[0]
+        moments = 2 if "betas" in first else 1 if first.get("momentum") else 0
+        return moments * sum(each.nbytes for each in parameters if each.requires_grad)
+
     def averaged_buffers(self) -> dict[str, Tensor]:
         """The backbone's floating-point buffers, their mean over the ranks. One all-reduce of them all.
 
