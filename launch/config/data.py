@@ -26,7 +26,7 @@ class DataConfig(Section):
     root: Path | None = Field(None, description="of lists: where their paths begin; left out: in the list's folder")
     num_classes: int | None = Field(None, ge=2, description="checked against the data; taken from it when left out")
     num_images: int | None = Field(None, ge=1, description="likewise")
-    image_size: int = Field(112, ge=8, description="side in pixels")
+    image_size: int = Field(112, ge=8, le=16384, description="side in pixels")
     fill: int = Field(0, ge=0, le=255, description="what lies outside a warped image")
     label_noise: float = Field(0.0, ge=0, le=1, description="share of training labels replaced by wrong ones")
     least_images_per_identity: int = Field(1, ge=1, description="identities with fewer are left out, labels renumbered")
@@ -41,7 +41,7 @@ class DataConfig(Section):
     most_bad_images: float = Field(
         0.01, ge=0, le=1, description="share of the images seen above which a run ends; ten are allowed, with 0 none"
     )
-    decode_threads: int = Field(1, ge=1, description="per rank")
+    decode_threads: int = Field(1, ge=1, le=1024, description="per rank")
     augmentation: AugmentationConfig = AugmentationConfig(mirror=0.5)
 
     @field_validator("quarantine", mode="before")

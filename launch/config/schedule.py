@@ -21,5 +21,5 @@ class DecayConfig(Section):
 class ScheduleConfig(DecayConfig):
     """How long to train and how the learning rates of backbone and rows change."""
 
-    epochs: float = Field(20.0, gt=0)
+    epochs: float = Field(20.0, gt=0, le=1e6)
     batch_size: int = Field(512, ge=1, description="of all ranks together")

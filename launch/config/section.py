@@ -20,7 +20,7 @@ def user_path(text: str | Path) -> Path:
         raise ValueError(f"{text}: there is no such user") from error
 
 
-LARGEST = 2**63 - 1
+LARGEST, LARGEST_FLOAT32 = 2**63 - 1, 3.4e38
 UserPath = Annotated[Path, AfterValidator(user_path)]
 
 
@@ -34,6 +34,8 @@ class Section(BaseModel):
     def _refuse_what_no_tensor_counts(cls, value: Any) -> Any:
         if isinstance(value, int) and value > LARGEST:
             raise ValueError(f"expected a number of at most {LARGEST:,}")
+        if isinstance(value, float) and abs(value) > LARGEST_FLOAT32:
+            raise ValueError(f"expected a number of at most {LARGEST_FLOAT32:g}, the largest in 32 bits")
         return value
 
     @model_validator(mode="before")
