@@ -72,6 +72,8 @@ def _launcher() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     help_text = "ranks on this machine; auto: one per GPU, or two on CPUs"
     parser.add_argument("--nproc", type=_processes, default="auto", help=help_text)
+    help_text = "when a rank fails, start all again so often; they go on from the last checkpoint (0)"
+    parser.add_argument("--max-restarts", type=int, default=0, metavar="N", help=help_text)
     return parser
 
 
@@ -82,8 +84,8 @@ def _words_for_ranks(arguments: argparse.Namespace) -> list[str]:
 
 def _train(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)  # refuse a bad one before any process starts
-    if (ranks := arguments.nproc or _ranks()) > 1:
-        return run_ranks("launch.train", _words_for_ranks(arguments), ranks)
+    if (ranks := arguments.nproc or _ranks()) > 1 or arguments.max_restarts:
+        return run_ranks("launch.train", _words_for_ranks(arguments), ranks, arguments.max_restarts)
     from launch import train
 
     train.run(config)
@@ -92,7 +94,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     if (ranks := arguments.nproc or _ranks()) > 1:
-        return run_ranks("launch.evaluate", _words_for_ranks(arguments), ranks)
+        return run_ranks("launch.evaluate", _words_for_ranks(arguments), ranks, arguments.max_restarts)
     from launch import evaluate
 
     evaluate.run(arguments)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 
-def run_ranks(module: str, words: Sequence[str], nproc: int) -> int:
+def run_ranks(module: str, words: Sequence[str], nproc: int, max_restarts: int = 0) -> int:
     """The exit code of ``nproc`` ranks of ``module`` under torchrun, in sessions of their own, on this machine.
 
+    When one of them fails all are started again, up to ``max_restarts`` times, and go on from the last checkpoint.
     That of the first rank that failed; 128 + the signal's number where a signal ended this process and so its ranks.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -24,7 +25,10 @@ def run_ranks(module: str, words: Sequence[str], nproc: int) -> int:
     logging.disable(logging.CRITICAL)  # of torchrun's, in this process: the rank that failed has said why
     # What --standalone does, but by address: the ranks meet though nothing resolves this machine's name.
     meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", f"--rdzv-id={uuid4()}", "--local-addr=127.0.0.1"]
-    command = [*meeting, f"--nproc-per-node={nproc}", "--module", module, *words]
+    if max_restarts:  # torch 2.13 would let the new ranks read the addresses of the dead ones
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    ranks = [f"--nproc-per-node={nproc}", f"--max-restarts={max_restarts}"]
+    command = [*meeting, *ranks, "--module", module, *words]
     try:
         run_agent(get_args_parser().parse_args(command))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:

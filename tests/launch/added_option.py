@@ -25,5 +25,5 @@ def leave_file(folder: str) -> Path:
 if __name__ == "__main__":
     known_arguments, training.add_arguments = training.add_arguments, add_arguments
     train.run = lambda config: None
-    vars(cli)["run_ranks"] = lambda module, words, nproc: processes.run_ranks("added_option", words, nproc)
+    vars(cli)["run_ranks"] = lambda module, *rest: processes.run_ranks("added_option", *rest)
     sys.exit(train.main() if "RANK" in os.environ else cli.main())

@@ -112,7 +112,7 @@ def test_ranks_are_given_the_words_of_the_command_but_the_launchers_own(
 ) -> None:
     ranks_words: list[list[str]] = []
 
-    def run_ranks(module: str, given: list[str], number: int) -> int:
+    def run_ranks(module: str, given: list[str], number: int, restarts: int) -> int:
         ranks_words.append([module, *given])
         return number
 

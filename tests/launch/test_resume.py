@@ -44,8 +44,8 @@ def config_at(folder: Path, data: Path) -> Path:
     return tiny.write_config(folder / "config.yaml", content)
 
 
-def started(config: Path, nproc: int) -> subprocess.Popen[str]:
-    command = tiny.command("train", config, "--nproc", nproc)
+def started(config: Path, nproc: int, *words: str) -> subprocess.Popen[str]:
+    command = tiny.command("train", config, "--nproc", nproc, *words)
     return subprocess.Popen(
         command,
         env=tiny.environment(),
@@ -158,6 +158,22 @@ def test_a_run_whose_rank_is_killed_loses_no_more_than_an_interval(
     before = whole_checkpoints(checkpoints)[-1].manifest().step
     assert f"going on after step {before:,}" in finished(config, nproc)
     assert_same(state_at_end(tmp_path / "run"), undisturbed(nproc))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(
+    data: Path, tmp_path: Path, rank: int, undisturbed: Callable[[int], dict[str, Tensor]]
+) -> None:
+    config = config_at(tmp_path, data)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    process = started(config, 2, "--max-restarts", "2")
+    for kills in range(1, 3):
+        until(lambda kills=kills: len(whole_checkpoints(checkpoints)) > kills, process)  # type: ignore[misc]
+        os.kill(sorted(ranks_of(process))[rank], signal.SIGKILL)
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, said
+    assert said.count("going on after step") == 2
+    assert_same(state_at_end(tmp_path / "run"), undisturbed(2))
 
 
 def test_a_finished_run_given_again_trains_nothing(data: Path, tmp_path: Path) -> None:
