@@ -27,7 +27,7 @@ from launch.evaluation.tables import print_places, print_results
 from launch.planning.shortage import memory_shortage
 from launch.processes import keep_freed_memory
 from launch.resilience.resume import checkpoint_to_resume, run_facts
-from launch.resilience.stopping import StopRequest
+from launch.resilience.stopping import StopRequest, leave_on_sigterm
 from launch.writing import write_text
 from partial_fc import World
 from partial_fc.loop import train
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m launch.train", description=__doc__)
     training.add_arguments(parser)
     arguments = parser.parse_args(argv)
+    leave_on_sigterm()
     with reported() as outcome:
         run(load_config(arguments.config, arguments.set))
     return outcome.exit_code

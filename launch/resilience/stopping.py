@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,3 +47,17 @@ class StopRequest:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._is_told = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def leave_on_sigterm() -> None:
+    """From now on SIGTERM unwinds this process, so that a start which is ended early leaves nothing behind.
+
+    Without it the signal ends the process on the spot: a rank that waits for a lost partner is ended so by its
+    launcher, and its lock would stay in the run's folder. The second signal ends the process at once.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
