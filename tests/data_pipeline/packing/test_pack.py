@@ -268,10 +268,11 @@ def test_the_command_packs_and_says_in_one_line_why_it_does_not(
 
 
 PACK = """
-import sys
+import signal, sys
 from pathlib import Path
 from data_pipeline.packing.synthetic import pack_synthetic
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     pack_synthetic(Path(sys.argv[1]), identities=100000, images=20, size=40, workers=1)
 """
 
