@@ -46,9 +46,14 @@ def backbone(section: BackboneConfig, image_size: int, weights: Path | None = No
     """
     made = network(section, image_size)
     if weights is not None:
-        checkpoints = RunFolder(weights).checkpoints
-        load_backbone(latest_checkpoint(checkpoints) if checkpoints.is_dir() else weights, made)
+        load_backbone(checkpoint_of(weights), made)
     return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The last checkpoint where ``path`` is a run's folder; ``path`` itself where it is a checkpoint's, or a file."""
+    checkpoints = RunFolder(path).checkpoints
+    return latest_checkpoint(checkpoints) if checkpoints.is_dir() else path
 
 
 def objective(section: ObjectiveConfig, num_classes: int) -> Objective:

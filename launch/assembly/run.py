@@ -16,13 +16,13 @@ from data_pipeline.loader.image_loader import ImageLoader
 from data_pipeline.source import Source
 from launch.assembly.bad_images import agreed_bad_images
 from launch.assembly.data import batch_shares, loader
-from launch.assembly.model import autocast, compiled, head, objective, replicated, settle_buckets
+from launch.assembly.model import autocast, checkpoint_of, compiled, head, objective, replicated, settle_buckets
 from launch.assembly.optimizer import optimizer, rate_setter
 from launch.assembly.run_folder import RunFolder
 from launch.config.run import Config
 from launch.units import bytes_text
 from partial_fc import ShardedClassifier, World
-from partial_fc.checkpoint.loading import load_training_state
+from partial_fc.checkpoint.loading import load_training_state, start_rows
 from partial_fc.checkpoint.saving import Saver
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved
@@ -81,6 +81,8 @@ def run(
     with casts():
         settle_buckets(model, _blank_images(counts[world.rank], config.data.image_size, device))
     state = TrainingState(backbone, shard, steps, world)
+    if resumed is None and config.classifier.rows is not None:
+        start_rows(checkpoint_of(config.classifier.rows), shard)
     start = 0 if resumed is None else load_training_state(resumed, state, config.seed).step
     batches = loader(
         *(config.data, source),

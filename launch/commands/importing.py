@@ -36,7 +36,8 @@ def _bring_training(arguments: argparse.Namespace) -> None:
     partial.config.write_text(_config(training.network, out, arguments.source))
     partial.path.rename(out)
     print(f"{arguments.source}  {training}")
-    print(f"{out}  partial-fc evaluate {out} --data HELD_OUT, or training with backbone.weights={out}")
+    rows = f" and, on the same identities, classifier.rows={out}" if training.shards else ""
+    print(f"{out}  partial-fc evaluate {out} --data HELD_OUT, or training with backbone.weights={out}{rows}")
 
 
 def _bring_config(arguments: argparse.Namespace) -> None:

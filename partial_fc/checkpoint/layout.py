@@ -79,7 +79,9 @@ class CheckpointFolder:
         return self.path / f"rank-{rank:05d}-of-{size:05d}.safetensors"
 
     def manifest(self) -> Manifest:
-        """What the checkpoint says of itself. ValueError for what is no manifest, or one of another version."""
+        """What the checkpoint says of itself. ValueError for what is no checkpoint, or one of another version."""
+        if not self.manifest_file.is_file():
+            raise ValueError(f"{self.path} is no checkpoint: expected a folder with manifest.json, or a run's folder")
         try:
             tree = json.loads(self.manifest_file.read_text(encoding="utf-8"))
             version = tree["version"]

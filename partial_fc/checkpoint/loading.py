@@ -14,6 +14,8 @@ from partial_fc.checkpoint.state_dicts import behind_prefix, weights_in
 from partial_fc.checkpoint.training_state import TrainingState, rows_of
 from partial_fc.classifier import ShardedClassifier
 
+_LEAST_NORM = 1e-12  # of a row that is brought to unit length
+
 
 def load_backbone(path: Path, backbone: nn.Module) -> None:
     """Load a file of weights, in any of its wrappings, or a checkpoint's folder into ``backbone``.
@@ -39,8 +41,7 @@ def load_training_state(folder: Path, state: TrainingState, seed: int) -> Manife
     manifest = checkpoint.manifest()
     _refuse_other_sizes(folder, manifest, state.head)
     world, files = state.world, [checkpoint.backbone, checkpoint.shared]
-    parts = [range(first, stop) for first, stop in manifest.classes]
-    files += [checkpoint.rank(rank, len(parts)) for rank, part in enumerate(parts) if _overlap(part, state.head.shard)]
+    files += _files_of_rows(checkpoint, manifest, state.head.shard)
     for path in files:
         if (problem := checkpoint.problem(path, manifest.files[path.name])) is not None:
             raise ValueError(f"{problem}: take an earlier checkpoint")
@@ -65,10 +66,29 @@ def load_head(folder: Path, head: ShardedClassifier) -> None:
     Row state that only one of both has is left out, or left at zero. ValueError for other numbers of classes or
     dimensions.
     """
-    checkpoint, shard = CheckpointFolder(folder), head.shard
+    _copy_rows(CheckpointFolder(folder), head, {f"row.{key}": tensor for key, tensor in rows_of(head).items()})
+
+
+@torch.no_grad()
+def start_rows(folder: Path, head: ShardedClassifier) -> None:
+    """Begin with the class rows of a checkpoint, brought to unit length; the state of their optimizer stays new.
+
+    ValueError for a file that is damaged, and for other numbers of classes or dimensions.
+    """
+    checkpoint = CheckpointFolder(folder)
     manifest = checkpoint.manifest()
-    _refuse_other_sizes(folder, manifest, head)
-    targets = {f"row.{key}": tensor for key, tensor in rows_of(head).items()}
+    _refuse_other_sizes(folder, manifest, head)  # before its files are looked at
+    for path in _files_of_rows(checkpoint, manifest, head.shard):
+        if (problem := checkpoint.problem(path, manifest.files[path.name])) is not None:
+            raise ValueError(problem)
+    _copy_rows(checkpoint, head, {"row.weight": head.weight})
+    head.weight.div_(head.weight.norm(dim=1, keepdim=True).clamp_min(_LEAST_NORM))
+
+
+def _copy_rows(checkpoint: CheckpointFolder, head: ShardedClassifier, targets: dict[str, Tensor]) -> None:
+    """Fill each target ``(c, ...)`` with this rank's part of the tensor of that name, where a file has it."""
+    manifest, shard = checkpoint.manifest(), head.shard
+    _refuse_other_sizes(checkpoint.path, manifest, head)
     for rank, (first, stop) in enumerate(manifest.classes):
         both = _overlap(range(first, stop), shard)
         if not both:
@@ -77,6 +97,12 @@ def load_head(folder: Path, head: ShardedClassifier) -> None:
             for name in targets.keys() & set(file.keys()):
                 rows = file.get_slice(name)[both.start - first : both.stop - first]
                 targets[name][both.start - shard.start : both.stop - shard.start].copy_(rows)
+
+
+def _files_of_rows(checkpoint: CheckpointFolder, manifest: Manifest, shard: range) -> list[Path]:
+    """The files that hold rows of these classes."""
+    parts = [range(first, stop) for first, stop in manifest.classes]
+    return [checkpoint.rank(rank, len(parts)) for rank, part in enumerate(parts) if _overlap(part, shard)]
 
 
 def _overlap(saved: range, wanted: range) -> range:

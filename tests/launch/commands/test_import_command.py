@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
+from torch.nn.functional import cosine_similarity
 
 from launch import cli
 from launch.config.loading import load_config
@@ -49,12 +51,19 @@ def test_an_imported_training_is_a_run_that_evaluate_and_train_take(
     assert (run / "evaluation.json").exists()
 
     config = tiny.write_config(tmp_path / "config.yaml", tiny.tree(data, tmp_path / "on", data={"evaluate": None}))
-    words = ["--set", f"backbone.weights={run}", "--set", "schedule.epochs=0.5", "--nproc", "1"]
-    assert cli.main(["train", str(config), *words]) == 0
-    trained = torch.load(latest_checkpoint(tmp_path / "on" / "checkpoints") / "backbone.pt", weights_only=True)
+    started = ("--set", f"backbone.weights={run}", "--set", f"classifier.rows={run}")
+    assert cli.main(["train", str(config), *started, "--set", "schedule.epochs=0.5", "--nproc", "1"]) == 0
+    checkpoint = latest_checkpoint(tmp_path / "on" / "checkpoints")
+    trained = torch.load(checkpoint / "backbone.pt", weights_only=True)
     theirs = torch.load(training / "checkpoint_gpu_0.pt", weights_only=True)["state_dict_backbone"]
     moved = (trained["conv1.weight"] - theirs["conv1.weight"]).norm() / theirs["conv1.weight"].norm()
     assert 0 < moved < 0.5, "the training began with those weights"
+    rows_CD = load_file(checkpoint / "rank-00000-of-00001.safetensors")["row.weight"]
+    parts = [torch.load(training / f"checkpoint_gpu_{rank}.pt", weights_only=True) for rank in range(2)]
+    theirs_CD = torch.cat([part["state_dict_softmax_fc"]["weight"] for part in parts])
+    cosines_C = cosine_similarity(rows_CD, theirs_CD)
+    assert cosines_C.min() > 0.9, "and with those rows"
+    assert cosines_C.max() < 1 - 1e-6
 
 
 def test_a_folder_that_is_in_use_is_left_alone(

@@ -16,7 +16,7 @@ from partial_fc import CosFace, ShardedClassifier, World
 from partial_fc.backbones import backbone
 from partial_fc.checkpoint.arcface_torch import Training, training_at, write_checkpoint
 from partial_fc.checkpoint.layout import CheckpointFolder
-from partial_fc.checkpoint.loading import load_backbone, load_head
+from partial_fc.checkpoint.loading import load_backbone, load_head, start_rows
 
 C, D = 11, 16
 
@@ -104,6 +104,40 @@ def test_the_moments_of_an_adamw_head_are_left_out(tmp_path: Path) -> None:
     head = ShardedClassifier(C, D, CosFace(), world=World())
     load_head(folder, head)
     assert torch.equal(head.weight, weight)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_training_starts_from_the_rows_at_unit_length(tmp_path: Path, size: int) -> None:
+    write(tmp_path, 2)
+    _, folder = imported(tmp_path, tmp_path / "out")
+    contents = [torch.load(tmp_path / f"checkpoint_gpu_{rank}.pt", weights_only=True) for rank in range(2)]
+    rows_CD = torch.cat([part["state_dict_softmax_fc"]["weight"] for part in contents])
+
+    def started(world: World) -> Tensor:
+        head = ShardedClassifier(C, D, CosFace(), world=world)
+        start_rows(folder, head)
+        return head.weight.detach()
+
+    torch.testing.assert_close(torch.cat(on_ranks(size, started)), functional.normalize(rows_CD))
+
+
+def test_rows_of_a_damaged_file_or_of_other_classes_are_not_started_from(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    _, folder = imported(tmp_path, tmp_path / "out")
+    head = ShardedClassifier(C, D, CosFace(), world=World())
+    before = head.weight.detach().clone()
+    damaged = folder / "rank-00001-of-00002.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(ValueError, match=r"rank-00001-of-00002\.safetensors is damaged: its CRC-32"):
+        start_rows(folder, head)
+    assert torch.equal(head.weight, before)
+    with pytest.raises(ValueError, match="holds a head of 11 classes x 16 dimensions: expected 12 x 16"):
+        start_rows(folder, ShardedClassifier(C + 1, D, CosFace(), world=World()))
+    for path in (tmp_path / "none", folder / "backbone.pt"):
+        with pytest.raises(ValueError, match="is no checkpoint: expected a folder with manifest"):
+            start_rows(path, head)
 
 
 @pytest.mark.parametrize("name", ["model.pt", "backbone.pth", "any.pth"])
