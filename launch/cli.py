@@ -1,4 +1,4 @@
-"""The command ``partial-fc``: train, evaluate, plan, pack, inspect, verify, import."""
+"""The command ``partial-fc``: train, evaluate, plan, pack, inspect, verify, import, checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from launch import errors
-from launch.command_line import evaluating, importing, inspecting, packing, planning, training, verifying
+from launch.command_line import checkpoints, evaluating, importing, inspecting, packing, planning, training, verifying
 from launch.config.loading import load_config
 from launch.processes import run_ranks
 
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add("inspect", inspecting, _run("inspect"), "say what a set of images is, with pictures, and what is wrong")
     add("verify", verifying, _run("verify"), "look at every image of a set and list what cannot be used")
     add("import", importing, _run("importing"), "bring checkpoints and configs of arcface_torch along")
+    add("checkpoint", checkpoints, _run("checkpoint"), "list, show and verify the checkpoints of a run")
     return parser
 
 
