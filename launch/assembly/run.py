@@ -136,8 +136,9 @@ def _save(saver: Saver, step: int) -> None:
 
 
 def _say(saved: Saved) -> None:
+    path = saved.path.relative_to(Path.cwd()) if saved.path.is_relative_to(Path.cwd()) else saved.path
     print(
-        f"{saved.path}  {bytes_text(saved.size_bytes)}: training paused {saved.pause_seconds:.2g} s, "
+        f"{path}  {bytes_text(saved.size_bytes)}: training paused {saved.pause_seconds:.2g} s, "
         f"written in {saved.writing_seconds:.2g} s",
         flush=True,
     )
