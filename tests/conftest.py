@@ -11,19 +11,38 @@ install_import_hook("partial_fc", "beartype.beartype")
 
 torch.set_num_threads(1)
 
-SLOW = (  # seconds each: `make quick` leaves them and the tests of real processes out
-    "data_pipeline/loader/test_memory.py",
+SLOW = (  # a second or more each: `make quick` leaves them and the tests of real processes out
+    "benchmarks/",
+    "data_pipeline/loader/",
+    "data_pipeline/order/",
     "data_pipeline/test_fuzz.py",
-    "launch/commands/test_plan.py",
-    "launch/evaluation/test_lfw_pairs.py",
+    "launch/assembly/test_build.py",
+    "launch/commands/",
+    "launch/evaluation/",
+    "launch/config/test_config.py",
     "launch/pages/test_report_page.py",
+    "launch/planning/",
     "launch/test_evaluate.py",
     "launch/test_launch_processes.py",
     "launch/test_train.py",
+    "partial_fc/checkpoint/",
     "partial_fc/planning/",
+    "partial_fc/reports/test_prometheus.py",
+    "partial_fc/test_backbones.py",
+    "partial_fc/test_classifier.py",
+    "partial_fc/test_evaluation.py",
     "partial_fc/test_fused.py",
     "partial_fc/test_gram_sweep.py",
+    "partial_fc/test_host_reads.py",
     "partial_fc/test_objectives.py::test_128_ranks",
+    "partial_fc/test_objectives.py::test_a_collapsed",
+    "partial_fc/test_objectives.py::test_a_share",
+    "partial_fc/test_objectives.py::test_enough",
+    "partial_fc/test_objectives.py::test_loss_and_both",
+    "partial_fc/test_objectives.py::test_no_less",
+    "partial_fc/test_objectives.py::test_sampling",
+    "partial_fc/test_objectives.py::test_targets_listed",
+    "partial_fc/test_objectives.py::test_too_few",
     "partial_fc/test_scratch.py",
 )
 
