@@ -42,9 +42,8 @@ def load_training_state(folder: Path, state: TrainingState, seed: int) -> Manife
     _refuse_other_sizes(folder, manifest, state.head)
     world, files = state.world, [checkpoint.backbone, checkpoint.shared]
     files += _files_of_rows(checkpoint, manifest, state.head.shard)
-    for path in files:
-        if (problem := checkpoint.problem(path, manifest.files[path.name])) is not None:
-            raise ValueError(f"{problem}: take an earlier checkpoint")
+    if (problem := _first_problem(checkpoint, manifest, files)) is not None:
+        raise ValueError(f"{problem}: take an earlier checkpoint")
     load_backbone(folder, state.backbone)
     load_head(folder, state.head)
     try:
@@ -78,9 +77,8 @@ def start_rows(folder: Path, head: ShardedClassifier) -> None:
     checkpoint = CheckpointFolder(folder)
     manifest = checkpoint.manifest()
     _refuse_other_sizes(folder, manifest, head)  # before its files are looked at
-    for path in _files_of_rows(checkpoint, manifest, head.shard):
-        if (problem := checkpoint.problem(path, manifest.files[path.name])) is not None:
-            raise ValueError(problem)
+    if (problem := _first_problem(checkpoint, manifest, _files_of_rows(checkpoint, manifest, head.shard))) is not None:
+        raise ValueError(problem)
     _copy_rows(checkpoint, head, {"row.weight": head.weight})
     head.weight.div_(head.weight.norm(dim=1, keepdim=True).clamp_min(_LEAST_NORM))
 
@@ -97,6 +95,12 @@ def _copy_rows(checkpoint: CheckpointFolder, head: ShardedClassifier, targets: d
             for name in targets.keys() & set(file.keys()):
                 rows = file.get_slice(name)[both.start - first : both.stop - first]
                 targets[name][both.start - shard.start : both.stop - shard.start].copy_(rows)
+
+
+def _first_problem(checkpoint: CheckpointFolder, manifest: Manifest, files: list[Path]) -> str | None:
+    """What is wrong with the first of ``files`` that is missing or damaged, or None. Reads them up to there."""
+    found = (checkpoint.problem(path, manifest.files[path.name]) for path in files)
+    return next((problem for problem in found if problem is not None), None)
 
 
 def _files_of_rows(checkpoint: CheckpointFolder, manifest: Manifest, shard: range) -> list[Path]:
