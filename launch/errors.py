@@ -23,7 +23,7 @@ exit codes:
   1    an error nobody foresaw, or a rank that was killed: the traceback says where
   2    the command line or the configuration cannot be used, or asks for more memory than there is
   3    the data or a file cannot be used: missing, damaged, in the way, or the disk is full
-  4    training diverged: the loss was not finite, and no weight was updated by it
+  4    training diverged: too many losses were not finite or jumped; no weight was updated by them
   130  interrupted
   143  told to end by SIGTERM: a training has saved its last step, and the same command goes on from there
 PARTIAL_FC_TRACEBACK=1 in the environment shows the traceback of any error."""
@@ -33,7 +33,7 @@ PARTIAL_FC_TRACEBACK=1 in the environment shows the traceback of any error."""
 _ADVICE = {
     "TrainingDiverged": (
         "The run's metrics.jsonl has the reports. The keys: optimizer.learning_rate and classifier.learning_rate, "
-        "schedule.warmup_epochs, objective.max_scale, optimizer.clip_norm"
+        "schedule.warmup_epochs, objective.max_scale, optimizer.clip_norm; divergence.most_skipped and divergence.spike"
     ),
     "EndpointError": (
         "Set report.port, to which each rank of a host adds its local rank, to the first of a range of free ports, or "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 
@@ -30,7 +31,10 @@ from launch.resilience.resume import checkpoint_to_resume, run_facts
 from launch.resilience.stopping import StopRequest, leave_on_sigterm
 from launch.writing import write_text
 from partial_fc import World
+from partial_fc.checkpoint.layout import latest_checkpoint
+from partial_fc.divergence import Tolerance, TrainingDiverged
 from partial_fc.loop import train
+from partial_fc.reports.step_report import Sink
 from partial_fc.world import global_rank, local_device, process_group
 
 
@@ -85,30 +89,52 @@ def _run(config: Config, folder: RunFolder) -> None:
                 print(*source.left_out, _summary(config, source, parts, world, device), sep="\n", flush=True)
                 if assembly.is_compiled(config.backbone.compile):
                     print("the network is compiled first, which takes about a minute", flush=True)
-            done = train(
-                range(parts.start_step, parts.total_steps),
-                batches=parts.batches,
-                counts=parts.counts,
-                backbone=parts.model,
-                head=parts.head,
-                optimizer=parts.optimizer,
-                set_rates=parts.set_rates,
-                autocast=parts.autocast,
-                clip_norm=config.optimizer.clip_norm,
-                meter=parts.meter,
-                sinks=sinks,
-                report_every=config.report.every_steps,
-                save=parts.save,
-                save_every=config.save_every_steps,
-                stops=stop.is_agreed,
-            )
-            if done > parts.start_step:
-                parts.save(done)
-            parts.saver.wait()
+            done = _trained(config, parts, folder, sinks, stop.is_agreed, world)
         if done < parts.total_steps:
             raise Stopped(f"SIGTERM: stopped after step {done:,}, which is saved; the same command goes on from there")
         parts.state.average_buffers_()
         _measure(config, parts, held_out, world, device, folder)
+
+
+def _trained(
+    config: Config, parts: Run, folder: RunFolder, sinks: Sequence[Sink], stops: Callable[[int], bool], world: World
+) -> int:
+    """How many steps of the run are done, when the last of them is saved."""
+    try:
+        done = train(
+            range(parts.start_step, parts.total_steps),
+            batches=parts.batches,
+            counts=parts.counts,
+            backbone=parts.model,
+            head=parts.head,
+            optimizer=parts.optimizer,
+            set_rates=parts.set_rates,
+            autocast=parts.autocast,
+            clip_norm=config.optimizer.clip_norm,
+            meter=parts.meter,
+            sinks=sinks,
+            report_every=config.report.every_steps,
+            save=parts.save,
+            save_every=config.save_every_steps,
+            stops=stops,
+            course=parts.state.course,
+            tolerance=Tolerance(**config.divergence.model_dump()),
+            told=partial(print, flush=True) if world.rank == 0 else lambda text: None,
+        )
+        if done > parts.start_step:
+            parts.save(done)
+    except TrainingDiverged as error:
+        parts.saver.wait()
+        raise TrainingDiverged(f"{error}. {_last_good(folder)}") from error
+    parts.saver.wait()
+    return done
+
+
+def _last_good(folder: RunFolder) -> str:
+    try:
+        return f"The last good checkpoint is {latest_checkpoint(folder.checkpoints)}"
+    except FileNotFoundError:
+        return "There is no checkpoint yet: save_every_steps writes them on the way"
 
 
 def _measure(

@@ -68,7 +68,7 @@ class CosineLoss(torch.autograd.Function):
             raise RuntimeError("the row optimizer has moved the class rows since this forward: backward runs once")
         (weight_cD,) = ctx.saved_tensors  # torch refuses rows that anything else changed since forward
         with torch.autocast(weight_cD.device.type, enabled=False):
-            applies = step.rows.applies if isinstance(step.rows, Moved) else None
+            applies = step.rows.applies_to(grad_outputs[0]) if isinstance(step.rows, Moved) else None
             gradients = step.sweep.row_gradients(step.slopes, grad_outputs[0], applies)
             grad_cD = step.rows(weight_cD, gradients, step.sweep)
         grad_nD = cosine.tangent_gradient(step.sweep.embedding_gradient(), step.unit_nD, step.norm_n1)
@@ -94,14 +94,24 @@ def kept(weight_cD: Tensor, gradients: RowGradients, sweep: Sweep) -> Tensor:
 class Moved:
     """Rows that the row optimizer moves, block by block, as their gradients are made: no gradient is kept.
 
-    Where ``is_finite``, ``()`` bool, is False, rows and optimizer state stay as they are.
+    Where ``is_finite``, ``()`` bool, is False, rows and optimizer state stay as they are; on a GPU also where the
+    loss is masked (:meth:`applies_to`).
     """
 
     def __init__(self, optimizer: RowOptimizer, known_rows: KnownRows, step: int, is_finite: Tensor) -> None:
         self.optimizer, self.known_rows, self.step = optimizer, known_rows, step
         self.is_finite = is_finite
-        self.applies = is_finite if late_answer.is_known_late(is_finite) else None
+        self.applies: Tensor | None = None
         self._moves_before = known_rows.moves
+
+    def applies_to(self, gain: Tensor) -> Tensor | None:
+        """Where only a device knows: whether the rows are moved by a loss whose own gradient is ``gain``, ``()``.
+
+        They are not where the loss is not finite, and not where ``gain`` is 0: what made it 0 has masked the step.
+        """
+        if late_answer.is_known_late(self.is_finite):
+            self.applies = self.is_finite & (gain != 0)
+        return self.applies
 
     def were_moved(self) -> bool:
         """Whether another backward pass has moved the rows since this object was made, in the forward pass.

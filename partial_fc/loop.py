@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from partial_fc.classifier import ShardedClassifier
-from partial_fc.divergence import LossCheck
+from partial_fc.divergence import STRICT, LossCheck, LossCourse, Tolerance
 from partial_fc.reports.meter import Meter
 from partial_fc.reports.step_report import Sink
 
@@ -46,19 +46,24 @@ def train(
     save: Callable[[int], None],
     save_every: int | None,
     stops: Callable[[int], bool] = lambda done: False,
+    course: LossCourse | None = None,
+    tolerance: Tolerance = STRICT,
+    told: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Train for ``steps`` and return how many steps of the run are done.
 
     ``set_rates(step)`` sets and returns the learning rates of backbone and rows.
     ``counts`` are the ranks' shares of every global batch: known beforehand, so that no step asks for them.
 
-    A loss that is not finite updates no weight and raises TrainingDiverged on every rank alike: at once on a CPU, a
-    step later on a GPU, for which no step waits before its update (:class:`partial_fc.divergence.LossCheck`).
+    A loss that is not finite, or that jumped, updates no weight. Its step is skipped and ``told``; more of them than
+    ``tolerance`` allows raise TrainingDiverged, on every rank alike: at once on a CPU, a step later on a GPU, for which
+    no step waits before its update (:class:`partial_fc.divergence.LossCheck`). ``course`` is what the losses before
+    were like; it goes on here.
     A report is written every ``report_every`` steps and after the last one. ``save(done)`` is called every
     ``save_every`` steps, but never after the last one: that is the caller's. ``stops(done)`` is asked after each step,
     and ends the training where it answers True, on all ranks alike.
     """
-    loss_check = LossCheck(head, optimizer)
+    loss_check = LossCheck(backbone, head, optimizer, course, tolerance, told)
     meter.start()
     for step in steps:
         rates = set_rates(step)
@@ -68,12 +73,12 @@ def train(
         with autocast():
             embeddings = backbone(batch.images)
         loss = head(embeddings.float(), batch.labels, counts)
-        loss_check.check(loss, step)
-        loss.backward()
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(backbone.parameters(), clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+        if (minimised := loss_check.to_minimise(loss, step)) is not None:
+            minimised.backward()  # type: ignore[no-untyped-call]
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_(backbone.parameters(), clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
         figures = dict(head.statistics)
         meter.observe(
             images=sum(counts),
@@ -86,7 +91,9 @@ def train(
         done = step + 1
         if done % report_every == 0 or done == steps.stop:
             loss_check.settle()
-            report = meter.report(learning_rate=rates[0], row_learning_rate=rates[1])
+            report = meter.report(
+                learning_rate=rates[0], row_learning_rate=rates[1], skipped_steps=loss_check.skipped_steps
+            )
             for sink in sinks:
                 sink.write(report)
         if save_every is not None and done % save_every == 0 and done < steps.stop:

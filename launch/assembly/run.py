@@ -26,7 +26,7 @@ from partial_fc.checkpoint.loading import load_training_state, start_rows
 from partial_fc.checkpoint.saving import Saver
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved
-from partial_fc.divergence import refuse_spoilt_weights
+from partial_fc.divergence import LossCourse, refuse_spoilt_weights
 from partial_fc.reports.meter import Meter
 
 
@@ -84,6 +84,8 @@ def run(
     if resumed is None and config.classifier.rows is not None:
         start_rows(checkpoint_of(config.classifier.rows), shard)
     start = 0 if resumed is None else load_training_state(resumed, state, config.seed).step
+    if config.resume == "changed":
+        state.course.take_up(LossCourse().numbers())  # the losses to come may be others
     batches = loader(
         *(config.data, source),
         batch_size=schedule.batch_size,

@@ -77,6 +77,15 @@ class CheckpointConfig(Section):
     in_background: bool = Field(True, description="training goes on beside the writing, for a second copy in memory")
 
 
+class DivergenceConfig(Section):
+    """Which steps update no weight, and how many of them end the run; a loss that is not finite is always skipped."""
+
+    most_skipped: int = Field(10, ge=0, description="of the last 1,000 steps; one more ends the run")
+    spike: float | None = Field(
+        20.0, gt=0, description="skip a loss so many mean deviations above the running mean; null: only if not finite"
+    )
+
+
 class PlainConfig(Section):
     """A whole run, but for the objective, whose keys are the arguments of a loss."""
 
@@ -93,4 +102,5 @@ class PlainConfig(Section):
     classifier: ClassifierConfig = ClassifierConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    divergence: DivergenceConfig = DivergenceConfig()
     report: ReportConfig = ReportConfig()

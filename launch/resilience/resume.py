@@ -22,6 +22,7 @@ _FREE = {  # keys that may change between the starts of one run: none of them ch
     "save_every_steps",
     "checkpoint",
     "report",
+    "divergence",
     "data.train",  # where the images lie: what they are is compared by their fingerprint
     "data.evaluate",
     "data.quarantine",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from partial_fc.classifier import ShardedClassifier
+from partial_fc.divergence import LossCourse
 from partial_fc.rows.optimizers import RowAdamW, RowSGD
 from partial_fc.world import World
 
 ROW_KEYS = ("weight", *(f"row_optimizer.{name}" for kind in (RowSGD, RowAdamW) for name in kind.state_names))
-_CPU_RNG, _GPU_RNG = "rng.cpu", "rng.cuda"
+_CPU_RNG, _GPU_RNG, _COURSE = "rng.cpu", "rng.cuda", "loss_course"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class TrainingState:
     head: ShardedClassifier
     optimizer: torch.optim.Optimizer
     world: World
+    course: LossCourse = field(default_factory=LossCourse)
 
     def of_rank(self) -> dict[str, Tensor]:
         """This rank's own: class rows and their optimizer's state, BatchNorm's statistics, random generators."""
@@ -34,8 +36,9 @@ class TrainingState:
         return tensors
 
     def shared(self) -> dict[str, Tensor]:
-        """What is equal on all ranks, the backbone aside: its optimizer's state by parameter, the objective's."""
+        """What is one for all ranks, the backbone aside: its optimizer's state by parameter, objective, losses."""
         tensors = {f"objective.{name}": buffer for name, buffer in self.head.objective.named_buffers()}
+        tensors[_COURSE] = self.course.numbers()
         for name, parameter in self.backbone.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
@@ -77,6 +80,8 @@ class TrainingState:
             raise ValueError("it was trained with another objective")
         for name, buffer in objective.items():
             buffer.copy_(tensors[f"objective.{name}"])
+        if _COURSE in tensors:
+            self.course.take_up(tensors[_COURSE])
         for name, parameter in self.backbone.named_parameters():
             prefix = f"optimizer.{name}."
             state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -64,7 +64,7 @@ class Meter:
             if value is not None:
                 self._sums.add(name, value)
 
-    def report(self, *, learning_rate: float, row_learning_rate: float) -> StepReport:
+    def report(self, *, learning_rate: float, row_learning_rate: float, skipped_steps: int = 0) -> StepReport:
         """The report of the steps observed since the last one, which is then forgotten; waits for the device.
 
         ValueError if there was no step; passes on what ``bad_images`` raises.
@@ -99,6 +99,7 @@ class Meter:
             row_learning_rate=row_learning_rate,
             seconds_left=(self._total_steps - self._step) * sum(usual) / len(usual),
             timestamp_seconds=time.time(),
+            skipped_steps=skipped_steps,
             bad_images=bad_images,
             interval_bad_images_of_rank=self._bad_images_of_rank - earlier,
             extra=means,

@@ -81,6 +81,10 @@ class PrometheusSink:
         self._bad_images = self._counter(
             "bad_images", "Images that this rank could not use and replaced by others, each time one came up."
         )
+        self._skipped_steps = self._counter(
+            "skipped_steps", "Steps whose loss was no good, so that no weight was updated; the same on every rank."
+        )
+        self._skipped_before = 0
         self._steps = self._counter("steps", "Steps since the process started; the same on every rank.")
         self._step_seconds = self._histogram(
             "step_seconds", "Duration of a step, the wait for its data included.", STEP_BUCKETS_SECONDS
@@ -98,6 +102,8 @@ class PrometheusSink:
         self._images.inc(report.interval_images / self._world_size)
         self._bad_images.inc(report.interval_bad_images_of_rank)
         self._steps.inc(report.interval_steps)
+        self._skipped_steps.inc(report.skipped_steps - self._skipped_before)
+        self._skipped_before = report.skipped_steps
         for seconds in report.step_seconds_of_steps or (report.step_seconds,) * report.interval_steps:
             self._step_seconds.observe(seconds)
         for seconds in report.data_wait_seconds_of_steps or (report.data_wait_seconds,) * report.interval_steps:

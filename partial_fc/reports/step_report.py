@@ -19,9 +19,11 @@ class StepReport:
     ``step`` and ``images`` are the whole run's so far, resumed parts included; ``images`` and ``images_per_second``
     count all ranks. ``step_seconds`` is from the end of one step to the end of the next and holds the
     ``data_wait_seconds``; ``seconds_left`` goes on at that pace, the process's first step left out of it. ``scale`` and
-    the target angle are None for objectives without them. ``bad_images`` is how many of the images that all ranks saw
-    since their processes started had to be replaced by others, ``interval_bad_images_of_rank`` how many of this rank's
-    in the interval. ``extra`` holds what only some objective has (``scale_capped``): snake_case names, none of a field.
+    the target angle are None for objectives without them. ``skipped_steps`` is how many updated no weight since the
+    process started, as their loss was no good; ``loss`` is their mean too. ``bad_images`` is how many of the images of
+    all ranks had to be replaced by others since their processes started, ``interval_bad_images_of_rank`` how many of
+    this rank's in the interval. ``extra`` holds what only some objective has (``scale_capped``): snake_case names, none
+    of a field.
     ``*_of_steps`` are the single steps' durations, oldest first, or empty where only the mean is known.
     """
 
@@ -41,6 +43,7 @@ class StepReport:
     row_learning_rate: float
     seconds_left: float
     timestamp_seconds: float
+    skipped_steps: int = 0
     bad_images: int = 0
     interval_bad_images_of_rank: int = 0
     extra: Mapping[str, float] = field(default_factory=dict)

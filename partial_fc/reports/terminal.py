@@ -39,7 +39,7 @@ class TerminalSink:
 
 
 def figures_line(report: StepReport) -> str:
-    """The figures a person watches, in one line: images per second, loss, scale, angle, bad images, time left.
+    """The figures a person watches, in one line: images per second, loss, scale, angle, time left.
 
     A scale that was cut off at its cap is said to be: training diverges then, though its loss stays finite.
     """
@@ -48,6 +48,8 @@ def figures_line(report: StepReport) -> str:
         figures.append(f"scale {report.scale:.2f}{' (at its cap)' if report.extra.get('scale_capped') else ''}")
     if report.median_target_angle_radians is not None:
         figures.append(f"angle {math.degrees(report.median_target_angle_radians):.1f} deg")  # not every log takes "°"
+    if report.skipped_steps:
+        figures.append(f"{report.skipped_steps:,} skipped steps")
     if report.bad_images:
         figures.append(f"{report.bad_images:,} bad images")
     left = timedelta(seconds=round(report.seconds_left)) if math.isfinite(report.seconds_left) else "unknown"

@@ -124,12 +124,13 @@ class Training:
         head = ShardedClassifier(C, D, OBJECTIVES[objective](), world=World(), row_optimizer=row_optimizer, **options)
         self.head = head.to("cuda")
         self.optimizer = torch.optim.SGD(self.layer.parameters(), 0.1, momentum=0.9, fused=True)
-        self.check = LossCheck(self.head, self.optimizer)
+        self.check = LossCheck(self.layer, self.head, self.optimizer)
 
     def step(self, number: int, images_ND: Tensor, labels_N: Tensor) -> None:
         loss = self.head(self.layer(images_ND), labels_N, [N])
-        self.check.check(loss, number)
-        loss.backward()
+        minimised = self.check.to_minimise(loss, number)
+        assert minimised is not None
+        minimised.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.layer.parameters(), 5.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
