@@ -62,7 +62,7 @@ def tree(data: Path, run_dir: Path, /, **sections: Tree | str | int) -> Tree:
             "image_size": SIZE,
             "augmentation": {"mirror": 0.0},
         },
-        "backbone": {"name": "r18", "width": 4, "embedding_dim": 16, "compile": False, "autocast": "float32"},
+        "backbone": {"name": "r18", "width": 8, "embedding_dim": 16, "compile": False, "autocast": "float32"},
         "optimizer": {"learning_rate": 0.05},
         "schedule": {"epochs": 1, "batch_size": 16, "warmup_epochs": 0.2},
         "report": {"every_steps": 2, "prometheus": False},
