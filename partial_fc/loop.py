@@ -67,9 +67,11 @@ def train(
         waited_seconds = time.perf_counter() - waiting
         with autocast():
             embeddings = backbone(batch.images)
+        meter.arrive()
         loss = head(embeddings.float(), batch.labels, counts)
         loss_check.check(loss, step)
         loss.backward()
+        meter.leave()
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(backbone.parameters(), clip_norm)
         optimizer.step()

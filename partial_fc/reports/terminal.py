@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from partial_fc.reports.step_report import StepReport
 
+_CLEAR_LAG = 0.1  # of a step: less is the noise of an interval, and not worth a person's time
+
 
 class TerminalSink:
     """A live progress line where ``console`` (standard output unless given) is a terminal, else a line per report.
@@ -41,7 +43,8 @@ class TerminalSink:
 def figures_line(report: StepReport) -> str:
     """The figures a person watches, in one line: images per second, loss, scale, angle, bad images, time left.
 
-    A scale that was cut off at its cap is said to be: training diverges then, though its loss stays finite.
+    A rank that holds the others up for more than a tenth of each step is named. A scale that was cut off at its cap is
+    said to be: training diverges then, though its loss stays finite.
     """
     figures = [f"{report.images_per_second:,.0f} images/s", f"loss {report.loss:.4f}"]
     if report.scale is not None:
@@ -50,6 +53,8 @@ def figures_line(report: StepReport) -> str:
         figures.append(f"angle {math.degrees(report.median_target_angle_radians):.1f} deg")  # not every log takes "°"
     if report.bad_images:
         figures.append(f"{report.bad_images:,} bad images")
+    if report.slowest_rank_lag_seconds > _CLEAR_LAG * report.step_seconds:
+        figures.append(f"rank {report.slowest_rank} is slow by {report.slowest_rank_lag_seconds:.2g} s a step")
     left = timedelta(seconds=round(report.seconds_left)) if math.isfinite(report.seconds_left) else "unknown"
     return "  ".join([*figures, f"left {left}"])
 

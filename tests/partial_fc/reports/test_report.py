@@ -64,6 +64,15 @@ def test_bad_images_are_told_once_there_are_some() -> None:
     assert "interval_bad_images_of_rank" not in record
 
 
+def test_a_rank_that_holds_the_others_up_is_named_where_it_costs_a_tenth_of_a_step() -> None:
+    slow = report(slowest_rank=3, slowest_rank_lag_seconds=0.0213, own_step_seconds=0.1)
+    assert "angle 60.0 deg  rank 3 is slow by 0.021 s a step  left 1:02:03" in figures_line(slow)
+    assert "slow" not in figures_line(report(slowest_rank=3, slowest_rank_lag_seconds=0.0199))
+    record = json_record(slow)
+    assert (record["slowest_rank"], record["slowest_rank_lag_seconds"]) == (3, 0.0213)
+    assert "own_step_seconds" not in record, "that of rank 0 alone"
+
+
 def test_extra_figures_may_not_hide_a_field_nor_be_no_name() -> None:
     assert report(extra={"scale_capped": 1.0}).extra["scale_capped"] == 1.0
     for name in ("loss", "Scale", "a-b", ""):
