@@ -38,7 +38,7 @@ def main() -> int:
         return given(loader)
 
     if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == rank:
-        ImageLoader.__next__ = hanging  # type: ignore[method-assign]
+        ImageLoader.__next__ = hanging  # type: ignore[method-assign, assignment]
     return train.main([config])
 
 
