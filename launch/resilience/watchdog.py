@@ -2,7 +2,7 @@
 
 A thread looks at the clock: where a phase of the run takes longer than its limit, it says so on standard error, writes
 the stacks of all threads to a file and ends the process. A step that ends in time only moves the moment at which the
-next one is late: less than a microsecond.
+next one is late, which takes some microseconds.
 
 Code that hangs and keeps the interpreter's lock stops that thread too. So the thread arms, every few seconds, a timer
 of ``faulthandler``, which needs no lock: it writes the stacks to standard error and ends the process. (Arming starts a

@@ -22,8 +22,8 @@ def hang_here() -> None:
 def main() -> int:
     if "RANK" not in os.environ:
         return run_ranks("hanging", sys.argv[1:], 2, max_restarts=1)
-    from launch import train  # isort: skip  # torch first: after DALI it does not run
     from data_pipeline.loader.image_loader import Batch, ImageLoader
+    from launch import train
 
     if os.environ["TORCHELASTIC_RESTART_COUNT"] == "1" and os.environ["RANK"] == "0":
         print(f"again at {time.time()}", flush=True)
