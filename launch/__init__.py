@@ -9,6 +9,7 @@ The way of a configuration, from the command line to the folder of its run::
         python -m launch.train CONFIG --set a.b=c         train.py: each rank gets the words of the command line
           load_config                                     the same Config on every rank
           RunFolder.refuse_unfit, .locked                 no run among images, and one at a time in a folder
+          Watchdog.watching                               from here on a rank that hangs ends itself
           assembly.open_training_data                     the sets of images: what cannot be used is refused here,
           evaluation.open_identities                      damage and what is trained on as well is named,
           assembly.backbone                               and the weights to start from, before any rank waits

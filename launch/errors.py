@@ -20,7 +20,7 @@ from launch.config.loading import ConfigError
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    an error nobody foresaw, or a rank that was killed: the traceback says where
+  1    an error nobody foresaw, or a rank that was killed or hung: the output says where
   2    the command line or the configuration cannot be used, or asks for more memory than there is
   3    the data or a file cannot be used: missing, damaged, in the way, or the disk is full
   4    training diverged: too many losses were not finite or jumped; no weight was updated by them

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -29,6 +29,7 @@ from launch.planning.shortage import memory_shortage
 from launch.processes import keep_freed_memory
 from launch.resilience.resume import checkpoint_to_resume, run_facts
 from launch.resilience.stopping import StopRequest, leave_on_sigterm
+from launch.resilience.watchdog import Watchdog
 from launch.writing import write_text
 from partial_fc import World
 from partial_fc.checkpoint.layout import latest_checkpoint
@@ -58,16 +59,20 @@ def run(config: Config) -> None:
     torch.manual_seed(config.seed)
     folder = RunFolder(config.run_dir)
     folder.refuse_unfit(set_paths(config.data))
-    with folder.locked() if global_rank() == 0 else nullcontext():
-        _run(absolute(config), folder)  # which can then be evaluated from any folder
+    rank = global_rank()
+    with (
+        folder.locked() if rank == 0 else nullcontext(),
+        Watchdog(config.watchdog, folder.stacks_of(rank), rank).watching() as watchdog,
+    ):
+        _run(absolute(config), folder, watchdog)  # which can then be evaluated from any folder
 
 
-def _run(config: Config, folder: RunFolder) -> None:
+def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
     device, data = local_device(), config.data
     source = assembly.open_training_data(data, config.seed)
     held_out = _held_out(data, source)
     backbone = assembly.backbone(config.backbone, data.image_size, config.backbone.weights)
-    with process_group() as world:
+    with process_group(watchdog.collective_seconds) as world:
         ranks = world.size, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if world.rank == 0 and (said := memory_shortage(config, source.num_classes, device, *ranks)) is not None:
             print(said, flush=True)
@@ -89,17 +94,19 @@ def _run(config: Config, folder: RunFolder) -> None:
                 print(*source.left_out, _summary(config, source, parts, world, device), sep="\n", flush=True)
                 if assembly.is_compiled(config.backbone.compile):
                     print("the network is compiled first, which takes about a minute", flush=True)
-            done = _trained(config, parts, folder, sinks, stop.is_agreed, world)
+            done = _trained(config, parts, folder, sinks, stop, watchdog)
         if done < parts.total_steps:
             raise Stopped(f"SIGTERM: stopped after step {done:,}, which is saved; the same command goes on from there")
+        watchdog.begin("evaluation")
         parts.state.average_buffers_()
         _measure(config, parts, held_out, world, device, folder)
 
 
 def _trained(
-    config: Config, parts: Run, folder: RunFolder, sinks: Sequence[Sink], stops: Callable[[int], bool], world: World
+    config: Config, parts: Run, folder: RunFolder, sinks: Sequence[Sink], stop: StopRequest, watchdog: Watchdog
 ) -> int:
     """How many steps of the run are done, when the last of them is saved."""
+    save = watchdog.save(parts.save)
     try:
         done = train(
             range(parts.start_step, parts.total_steps),
@@ -114,15 +121,15 @@ def _trained(
             meter=parts.meter,
             sinks=sinks,
             report_every=config.report.every_steps,
-            save=parts.save,
+            save=save,
             save_every=config.save_every_steps,
-            stops=stops,
+            stops=watchdog.stops(stop.is_agreed),
             course=parts.state.course,
             tolerance=Tolerance(**config.divergence.model_dump()),
-            told=partial(print, flush=True) if world.rank == 0 else lambda text: None,
+            told=partial(print, flush=True) if global_rank() == 0 else lambda text: None,
         )
         if done > parts.start_step:
-            parts.save(done)
+            save(done)
     except TrainingDiverged as error:
         parts.saver.wait()
         raise TrainingDiverged(f"{error}. {_last_good(folder)}") from error

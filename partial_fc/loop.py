@@ -72,9 +72,11 @@ def train(
         waited_seconds = time.perf_counter() - waiting
         with autocast():
             embeddings = backbone(batch.images)
+        meter.arrive()
         loss = head(embeddings.float(), batch.labels, counts)
         if (minimised := loss_check.to_minimise(loss, step)) is not None:
             minimised.backward()  # type: ignore[no-untyped-call]
+            meter.leave()
             if clip_norm is not None:
                 nn.utils.clip_grad_norm_(backbone.parameters(), clip_norm)
             optimizer.step()

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from data_pipeline.loader.image_loader import ImageLoader
 from data_pipeline.source import Source
-from launch.assembly.bad_images import agreed_bad_images
 from launch.assembly.data import batch_shares, loader
 from launch.assembly.model import autocast, checkpoint_of, compiled, head, objective, replicated, settle_buckets
 from launch.assembly.optimizer import optimizer, rate_setter
+from launch.assembly.rank_figures import gathered_figures
 from launch.assembly.run_folder import RunFolder
 from launch.config.run import Config
 from launch.units import bytes_text
@@ -94,7 +94,8 @@ def run(
         device=device,
         start_step=start,
     )
-    bad_images = partial(agreed_bad_images, batches, config.data.most_bad_images, world, device)
+    most_bad = config.data.most_bad_images
+    gather = partial(gathered_figures, counted=batches, most_share=most_bad, world=world, device=device)
     saver = Saver(RunFolder(config.run_dir).checkpoints, state, facts, on_saved=_say, **config.checkpoint.model_dump())
     return Run(
         start_step=start,
@@ -120,7 +121,7 @@ def run(
             step=start,
             images=start * schedule.batch_size,
             device=device,
-            bad_images=bad_images,
+            gather=gather,
         ),
         state=state,
         saver=saver,

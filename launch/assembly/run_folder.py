@@ -31,6 +31,10 @@ class RunFolder:
         self.report = path / "report.html"
         self.lock = path / ".lock"  # there while a run writes here
 
+    def stacks_of(self, rank: int) -> Path:
+        """What the threads of ``rank`` were doing when it hung, a paragraph each time: ``stacks/rank-00003.txt``."""
+        return self.path / "stacks" / f"rank-{rank:05d}.txt"
+
     def evaluation_of(self, pairs: Path) -> Path:
         """The evaluation on a set of pairs with images of its own: ``evaluation-lfw.json`` for ``lfw.bin``."""
         return self.path / f"evaluation-{pairs.stem}.json"

@@ -86,6 +86,15 @@ class DivergenceConfig(Section):
     )
 
 
+class WatchdogConfig(Section):
+    """How long each part of a run may take before its process is taken to hang and ended; null: for ever."""
+
+    start_seconds: float | None = Field(1800.0, gt=0, le=1e7, description="up to the first step's end: it compiles")
+    step_seconds: float | None = Field(600.0, gt=0, le=1e7, description="the wait for its images and a report included")
+    save_seconds: float | None = Field(1800.0, gt=0, le=1e7, description="the wait for the save before included")
+    evaluation_seconds: float | None = Field(14400.0, gt=0, le=1e7, description="of all held-out images, at the end")
+
+
 class PlainConfig(Section):
     """A whole run, but for the objective, whose keys are the arguments of a loss."""
 
@@ -96,6 +105,7 @@ class PlainConfig(Section):
     )
     save_every_steps: int | None = Field(None, ge=1, description="also save on the way; the end is always saved")
     checkpoint: CheckpointConfig = CheckpointConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
     data: DataConfig
     backbone: BackboneConfig = BackboneConfig()
     objective: Any = None

@@ -21,6 +21,7 @@ _FREE = {  # keys that may change between the starts of one run: none of them ch
     "resume",
     "save_every_steps",
     "checkpoint",
+    "watchdog",
     "report",
     "divergence",
     "data.train",  # where the images lie: what they are is compared by their fingerprint

@@ -47,7 +47,8 @@ def json_record(report: StepReport) -> dict[str, int | float | None]:
 
     The single steps' durations are left out: they would be nearly all of the file. So is what is one rank's alone.
     """
-    left_out = {"extra", "step_seconds_of_steps", "data_wait_seconds_of_steps", "interval_bad_images_of_rank"}
+    of_rank = {"interval_bad_images_of_rank", "own_step_seconds"}
+    left_out = {"extra", "step_seconds_of_steps", "data_wait_seconds_of_steps", *of_rank}
     flat = {f.name: getattr(report, f.name) for f in fields(report) if f.name not in left_out} | dict(report.extra)
     return {name: value if value is not None and math.isfinite(value) else None for name, value in flat.items()}
 

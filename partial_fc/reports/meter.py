@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from statistics import median_low
 
 import torch
 from torch import Tensor
 
-from partial_fc.reports.step_report import StepReport
+from partial_fc.reports.step_report import RankFigures, StepReport
 
 
 class Meter:
@@ -17,8 +18,10 @@ class Meter:
     ``observe`` once per step, ``report`` once per interval, ``start`` before the first step and after every pause
     that is not training (evaluation, a checkpoint). Figures may be tensors on any device: they are added up there,
     and only ``report`` reads them. On a CUDA device steps are timed by events in the stream, as the host is ahead.
-    ``bad_images()`` tells how many images were replaced by others since the process started, on this rank and on all;
-    ``report`` asks on every rank at the same step, so it may talk.
+    ``arrive`` before the first collective of a step and ``leave`` after its last: what lies between a step's ``leave``
+    and the next one's ``arrive``, a rank does by itself. All ranks take as long for a step as the slowest of them, so
+    this part alone tells which rank that is. ``gather(own_step_seconds)`` gives the figures of all ranks; ``report``
+    calls it on every rank at the same step, so it may talk.
     """
 
     def __init__(
@@ -29,11 +32,11 @@ class Meter:
         step: int = 0,
         images: int = 0,
         device: torch.device | None = None,
-        bad_images: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        gather: Callable[[float], RankFigures] = lambda own_step_seconds: RankFigures((own_step_seconds,), 0, 0),
     ) -> None:
         self._total_steps, self._images_per_epoch = total_steps, images_per_epoch
         self._step, self._images = step, images
-        self._bad_images, self._bad_images_of_rank = bad_images, 0
+        self._gather, self._bad_images_of_rank = gather, 0
         self._device = device or torch.device("cpu")
         self._slow_steps = 1  # at the start: the first compiles, and finds every cache cold
         self._forget()
@@ -42,6 +45,17 @@ class Meter:
     def start(self) -> None:
         """Time the next step from now."""
         self._mark = _now(self._device)
+        self._left: _Instant | None = self._mark
+
+    def arrive(self) -> None:
+        """The first collective of a step comes next."""
+        if self._left is not None:
+            self._own_spans.append((self._left, _now(self._device)))
+        self._left = None
+
+    def leave(self) -> None:
+        """The last collective of a step has ended."""
+        self._left = _now(self._device)
 
     def observe(
         self,
@@ -67,7 +81,7 @@ class Meter:
     def report(self, *, learning_rate: float, row_learning_rate: float, skipped_steps: int = 0) -> StepReport:
         """The report of the steps observed since the last one, which is then forgotten; waits for the device.
 
-        ValueError if there was no step; passes on what ``bad_images`` raises.
+        ValueError if there was no step; passes on what ``gather`` raises.
         """
         steps = len(self._spans)
         if not steps:
@@ -77,11 +91,13 @@ class Meter:
         step_seconds = max(sum(durations) / steps, 1e-9)  # a fake or coarse clock may stand still
         # What is left is timed by the steps that are like it, where there are such.
         usual = durations[self._slow_steps :] or durations
+        own = [_seconds(*span) for span in self._own_spans[self._slow_steps :]]
         self._slow_steps = 0
         self._step += steps
         self._images += self._interval_images
-        earlier = self._bad_images_of_rank
-        self._bad_images_of_rank, bad_images = self._bad_images()
+        own_step_seconds = sum(own) / max(len(own), 1)
+        ranks, earlier = self._gather(own_step_seconds), self._bad_images_of_rank
+        self._bad_images_of_rank, slowest = ranks.bad_images_of_rank, max(ranks.own_step_seconds)
         report = StepReport(
             step=self._step,
             total_steps=self._total_steps,
@@ -100,8 +116,11 @@ class Meter:
             seconds_left=(self._total_steps - self._step) * sum(usual) / len(usual),
             timestamp_seconds=time.time(),
             skipped_steps=skipped_steps,
-            bad_images=bad_images,
+            bad_images=ranks.bad_images,
             interval_bad_images_of_rank=self._bad_images_of_rank - earlier,
+            own_step_seconds=own_step_seconds,
+            slowest_rank=ranks.own_step_seconds.index(slowest),
+            slowest_rank_lag_seconds=slowest - median_low(ranks.own_step_seconds),
             extra=means,
             step_seconds_of_steps=durations,
             data_wait_seconds_of_steps=tuple(self._waits_seconds),
@@ -111,6 +130,7 @@ class Meter:
 
     def _forget(self) -> None:
         self._spans: list[tuple[_Instant, _Instant]] = []
+        self._own_spans: list[tuple[_Instant, _Instant]] = []
         self._waits_seconds: list[float] = []
         self._interval_images = 0
         self._sums = _Sums()

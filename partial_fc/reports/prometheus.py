@@ -39,6 +39,15 @@ _GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
     ),
     "learning_rate": ("Learning rate of the backbone.", lambda r: r.learning_rate),
     "row_learning_rate": ("Learning rate of the class rows.", lambda r: r.row_learning_rate),
+    "own_step_seconds": (
+        "Part of a step that this rank needs by itself, held up by no other, mean over the last interval.",
+        lambda r: r.own_step_seconds,
+    ),
+    "slowest_rank": ("Rank that needs most time by itself; the same on every rank.", lambda r: r.slowest_rank),
+    "slowest_rank_lag_seconds": (
+        "What the slowest rank needs more than the median of all ranks: about what the others wait for it in a step.",
+        lambda r: r.slowest_rank_lag_seconds,
+    ),
     "remaining_seconds": ("Time the remaining steps will take at the last interval's pace.", lambda r: r.seconds_left),
     "last_step_timestamp_seconds": ("When the last interval ended, since 1970.", lambda r: r.timestamp_seconds),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,11 @@ class StepReport:
     the target angle are None for objectives without them. ``skipped_steps`` is how many updated no weight since the
     process started, as their loss was no good; ``loss`` is their mean too. ``bad_images`` is how many of the images of
     all ranks had to be replaced by others since their processes started, ``interval_bad_images_of_rank`` how many of
-    this rank's in the interval. ``extra`` holds what only some objective has (``scale_capped``): snake_case names, none
-    of a field.
-    ``*_of_steps`` are the single steps' durations, oldest first, or empty where only the mean is known.
+    this rank's in the interval. ``own_step_seconds`` is the part of a step that this rank needs by itself, when no other
+    rank can hold it up; ``slowest_rank`` needs most of all ranks, ``slowest_rank_lag_seconds`` more than their median
+    does: about what the others wait for it in each step. ``extra`` holds what only some objective has
+    (``scale_capped``): snake_case names, none of a field. ``*_of_steps`` are the single steps' durations, oldest first,
+    or empty where only the mean is known.
     """
 
     step: int
@@ -46,6 +48,9 @@ class StepReport:
     skipped_steps: int = 0
     bad_images: int = 0
     interval_bad_images_of_rank: int = 0
+    own_step_seconds: float = 0.0
+    slowest_rank: int = 0
+    slowest_rank_lag_seconds: float = 0.0
     extra: Mapping[str, float] = field(default_factory=dict)
     step_seconds_of_steps: tuple[float, ...] = ()
     data_wait_seconds_of_steps: tuple[float, ...] = ()
@@ -55,6 +60,14 @@ class StepReport:
         for name in self.extra:
             if name in taken or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(f"extra figures have snake_case names that no field of StepReport has, got {name!r}")
+
+
+class RankFigures(NamedTuple):
+    """What the ranks tell each other for a report: each one's own seconds, images replaced here and on all of them."""
+
+    own_step_seconds: tuple[float, ...]
+    bad_images_of_rank: int
+    bad_images: int
 
 
 @runtime_checkable

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from partial_fc.reports.step_report import StepReport
 
+_CLEAR_LAG = 0.1  # of a step: less is not worth a person's time
+
 
 class TerminalSink:
     """A live progress line where ``console`` (standard output unless given) is a terminal, else a line per report.
@@ -20,16 +22,18 @@ class TerminalSink:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
         self._progress: Progress | None = None
+        self._earlier: StepReport | None = None
 
     def write(self, report: StepReport) -> None:
         """Show the report."""
+        figures, self._earlier = figures_line(report, self._earlier), report
         if not self._console.is_terminal:
-            line = f"step {report.step}/{report.total_steps}  {figures_line(report)}"
+            line = f"step {report.step}/{report.total_steps}  {figures}"
             print(line, file=self._console.file, flush=True)
             return
         if self._progress is None:
             self._progress = _progress(self._console, report.total_steps)
-        self._progress.update(self._progress.task_ids[0], completed=report.step, figures=figures_line(report))
+        self._progress.update(self._progress.task_ids[0], completed=report.step, figures=figures)
         self._progress.refresh()
 
     def close(self) -> None:
@@ -38,10 +42,12 @@ class TerminalSink:
             self._progress.stop()
 
 
-def figures_line(report: StepReport) -> str:
+def figures_line(report: StepReport, earlier: StepReport | None = None) -> str:
     """The figures a person watches, in one line: images per second, loss, scale, angle, time left.
 
-    A scale that was cut off at its cap is said to be: training diverges then, though its loss stays finite.
+    A rank that holds the others up for more than a tenth of each step is named, where it did so in the ``earlier``
+    report too: in a single interval it may be chance. A scale that was cut off at its cap is said to be: training
+    diverges then, though its loss stays finite.
     """
     figures = [f"{report.images_per_second:,.0f} images/s", f"loss {report.loss:.4f}"]
     if report.scale is not None:
@@ -52,8 +58,15 @@ def figures_line(report: StepReport) -> str:
         figures.append(f"{report.skipped_steps:,} skipped steps")
     if report.bad_images:
         figures.append(f"{report.bad_images:,} bad images")
+    if (slow := _slow_rank(report)) is not None and earlier is not None and slow == _slow_rank(earlier):
+        figures.append(f"rank {slow} is slow by {report.slowest_rank_lag_seconds:.2g} s a step")
     left = timedelta(seconds=round(report.seconds_left)) if math.isfinite(report.seconds_left) else "unknown"
     return "  ".join([*figures, f"left {left}"])
+
+
+def _slow_rank(report: StepReport) -> int | None:
+    is_clear = report.slowest_rank_lag_seconds > _CLEAR_LAG * report.step_seconds
+    return report.slowest_rank if is_clear else None
 
 
 def _progress(console: Console, total_steps: int) -> Progress:

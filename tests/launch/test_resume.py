@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +176,32 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(
     assert process.returncode == 0, said
     assert said.count("going on after step") == 2
     assert_same(state_at_end(tmp_path / "run"), undisturbed(2))
+
+
+def test_a_rank_that_hangs_is_ended_and_started_again_and_the_run_ends_as_if_nothing_had_been(
+    data: Path, tmp_path: Path, undisturbed: Callable[[int], dict[str, Tensor]]
+) -> None:
+    config = config_at(tmp_path, data)
+    limit_seconds, hung_step = 5.0, 2 * SAVE_EVERY + 3
+    config.write_text(f"{config.read_text()}\nwatchdog: {{step_seconds: {limit_seconds}}}\n")
+    words = [sys.executable, "-m", "hanging", "1", str(hung_step), str(config)]
+    places = os.pathsep.join(map(str, (Path.cwd(), Path(__file__).parent)))
+    environment = {**tiny.environment(), "PYTHONPATH": places}
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=3 * PATIENCE_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"going on after step {2 * SAVE_EVERY:,}" in done.stdout
+    assert_same(state_at_end(tmp_path / "run"), undisturbed(2))
+    stacks = {file.name: file.read_text() for file in (tmp_path / "run" / "stacks").iterdir()}
+    for rank, where in enumerate(("all_gather", "in hang_here")):
+        said = f"partial-fc: rank {rank}: step {hung_step} takes longer than 5 s (watchdog.step_seconds)"
+        assert said in done.stderr
+        assert said in stacks[f"rank-{rank:05d}.txt"]
+        assert where in stacks[f"rank-{rank:05d}.txt"], "the rank that waits for the other says so"
+    hangs, again = (float(found) for found in re.findall(r"^(?:hangs|again) at (\S+)$", done.stdout, re.MULTILINE))
+    assert limit_seconds < again - hangs < limit_seconds + PATIENCE_SECONDS
+    print(f"{again - hangs:.1f} s from the hang to the next start, {limit_seconds:g} s of them the limit")
 
 
 def test_a_finished_run_given_again_trains_nothing(data: Path, tmp_path: Path) -> None:

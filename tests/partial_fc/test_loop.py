@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from partial_fc import AdaCos, CosineSoftmax, Objective, RowSGD, ShardedClassifi
 from partial_fc.divergence import TrainingDiverged, refuse_spoilt_weights
 from partial_fc.loop import train
 from partial_fc.reports.meter import Meter
-from partial_fc.reports.step_report import StepReport
+from partial_fc.reports.step_report import RankFigures, StepReport
 
 C, D, SIDE, BATCH = 7, 6, 4, 12
 
@@ -71,11 +72,12 @@ def network() -> nn.Module:
     return made
 
 
-def batches(world: World, stretch: float = 1.0) -> Iterator[Batch]:
-    """This rank's part of global batches of pictures that lie about their class' own."""
+def batches(world: World, stretch: float = 1.0, wait_seconds: float = 0.0) -> Iterator[Batch]:
+    """This rank's part of global batches of pictures that lie about their class' own; each comes after a wait."""
     generator = torch.Generator().manual_seed(6)
     centres = torch.randn(C, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
     while True:
+        time.sleep(wait_seconds)
         labels_N = torch.randint(C, (BATCH,), generator=generator)
         noise = torch.randn(BATCH, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
         images_N = stretch * (centres[labels_N] + 0.3 * noise)
@@ -93,6 +95,7 @@ def run(
     save_every: int | None = None,
     momentum: float = 0.9,
     stretch: float = 1.0,
+    wait_seconds: float = 0.0,
     into: list[Run] | None = None,
 ) -> Run:
     """Train; gradients are summed over the ranks as they appear, as DDP's hook does. ``into`` outlives an error."""
@@ -102,6 +105,11 @@ def run(
     head = ShardedClassifier(C, D, objective(), world=world, row_optimizer=RowSGD(0.02, momentum)).double()
     optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
     made = Run(backbone, head)
+
+    def gather(own_step_seconds: float) -> RankFigures:
+        seconds = world.all_gather(torch.tensor(own_step_seconds, dtype=torch.float64))
+        return RankFigures(tuple(seconds.tolist()), 0, 0)
+
     if into is not None:
         into.append(made)
 
@@ -115,7 +123,7 @@ def run(
 
     train(
         range(steps),
-        batches=batches(world, stretch),
+        batches=batches(world, stretch, wait_seconds),
         counts=[len(part) for part in torch.arange(BATCH).tensor_split(world.size)],
         backbone=wrap(backbone),
         head=head,
@@ -123,7 +131,7 @@ def run(
         set_rates=set_rates,
         autocast=nullcontext,
         clip_norm=clip_norm,
-        meter=Meter(total_steps=steps, images_per_epoch=4 * BATCH),
+        meter=Meter(total_steps=steps, images_per_epoch=4 * BATCH, gather=gather),
         sinks=[made.sink],
         report_every=report_every,
         save=made.saved.append,
@@ -238,3 +246,15 @@ def test_a_weight_that_is_not_finite_on_one_rank_stops_all_of_them_before_a_save
         return str(stopped.value)
 
     assert all(message.startswith("1 weights are not finite after step 7") for message in on_ranks(3, refused))
+
+
+def test_the_rank_that_holds_the_others_up_is_named_with_what_they_wait_for_it() -> None:
+    wait_seconds = 0.2
+    ranks = on_ranks(3, lambda world: run(world, 4, report_every=2, wait_seconds=wait_seconds * (world.rank == 1)))
+    for interval in range(2):
+        reports = [rank.sink.reports[interval] for rank in ranks]
+        assert [report.slowest_rank for report in reports] == [1, 1, 1]
+        assert reports[1].own_step_seconds >= wait_seconds
+        for other in (reports[0], reports[2]):
+            assert other.own_step_seconds < 0.5 * wait_seconds < other.step_seconds, "it waits, which is not its own"
+            assert 0.5 * wait_seconds < other.slowest_rank_lag_seconds < other.step_seconds

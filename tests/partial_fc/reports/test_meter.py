@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from partial_fc.reports.meter import Meter
-from partial_fc.reports.step_report import StepReport
+from partial_fc.reports.step_report import RankFigures, StepReport
 
 
 def meter(**options: Any) -> Meter:
@@ -139,7 +139,7 @@ def test_half_precision_figures_add_up_without_loss() -> None:
 
 def test_bad_images_are_asked_for_once_a_report_and_parted_into_intervals() -> None:
     told = iter([(2, 5), (2, 9), (6, 20)])
-    gathered = meter(bad_images=lambda: next(told))
+    gathered = meter(gather=lambda own_step_seconds: RankFigures((own_step_seconds,), *next(told)))
     found = []
     for _ in range(3):
         gathered.observe(images=8, loss=0.0, data_wait_seconds=0.0)
@@ -147,6 +147,37 @@ def test_bad_images_are_asked_for_once_a_report_and_parted_into_intervals() -> N
         report = reported(gathered)
         found.append((report.interval_bad_images_of_rank, report.bad_images))
     assert found == [(2, 5), (0, 9), (4, 20)]
+
+
+def test_what_a_rank_does_by_itself_is_timed_apart_and_the_first_step_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    gathered = meter()
+
+    def own_step_seconds(*parts: tuple[float, float]) -> float:
+        """Of steps that take so long by themselves, and so long with the other ranks."""
+        for alone, together in parts:
+            clock[0] += alone
+            gathered.arrive()
+            clock[0] += together
+            gathered.leave()
+            gathered.observe(images=8, loss=0.0, data_wait_seconds=0.0)
+        return reported(gathered).own_step_seconds
+
+    assert own_step_seconds((64.0, 1.0)) == 0, "the first step compiles, each rank as fast as it can"
+    assert own_step_seconds((2.0, 8.0), (4.0, 16.0)) == 3
+    clock[0] += 100.0  # a pause
+    gathered.start()
+    assert own_step_seconds((5.0, 1.0)) == 5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "slowest", "lag"),
+    [((1.0,), 0, 0.0), ((1.0, 3.0), 1, 2.0), ((1.0, 1.5, 4.0, 1.25), 2, 2.75), ((2.0, 2.0, 2.0), 0, 0.0)],
+)
+def test_the_slowest_rank_is_compared_with_the_median(seconds: tuple[float, ...], slowest: int, lag: float) -> None:
+    report = timed(meter(gather=lambda own_step_seconds: RankFigures(seconds, 0, 0)), 0.0)
+    assert (report.slowest_rank, report.slowest_rank_lag_seconds) == (slowest, lag)
 
 
 def test_a_report_without_a_step_is_refused() -> None:
@@ -164,10 +195,14 @@ def test_on_a_device_the_host_does_not_wait_and_steps_have_the_devices_durations
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(4):
+            gathered.arrive()
             torch.cuda._sleep(50_000_000)  # type: ignore[no-untyped-call]  # cycles: tens of milliseconds
+            gathered.leave()
             gathered.observe(images=8, loss=loss, data_wait_seconds=0.0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    durations = reported(gathered).step_seconds_of_steps
+    report = reported(gathered)
+    durations = report.step_seconds_of_steps
     assert max(durations) < 2 * min(durations)
     assert min(durations) > 0.01
+    assert report.own_step_seconds < 0.001

@@ -31,6 +31,9 @@ def report(**figures: Any) -> StepReport:
         "median_target_angle_radians": 1.25,
         "learning_rate": 0.1,
         "row_learning_rate": 0.05,
+        "own_step_seconds": 0.05,
+        "slowest_rank": 3,
+        "slowest_rank_lag_seconds": 0.125,
         "seconds_left": 600.0,
         "timestamp_seconds": 1.75e9,
     }
@@ -86,6 +89,9 @@ def test_names_and_types_are_those_of_the_dashboards(sink: PrometheusSink) -> No
         "median_target_angle_radians": "gauge",
         "learning_rate": "gauge",
         "row_learning_rate": "gauge",
+        "own_step_seconds": "gauge",
+        "slowest_rank": "gauge",
+        "slowest_rank_lag_seconds": "gauge",
         "remaining_seconds": "gauge",
         "last_step_timestamp_seconds": "gauge",
     }
@@ -113,6 +119,9 @@ def test_gauges_show_the_last_report_in_base_units(sink: PrometheusSink) -> None
         "step": 1010,
         "run_steps": 4000,
         "epoch": 2.5,
+        "own_step_seconds": 0.05,
+        "slowest_rank": 3,
+        "slowest_rank_lag_seconds": 0.125,
         "remaining_seconds": 600,
     }
     assert {name: value(sink, name) for name in shown} == shown

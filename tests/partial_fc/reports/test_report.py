@@ -64,6 +64,22 @@ def test_bad_images_are_told_once_there_are_some() -> None:
     assert "interval_bad_images_of_rank" not in record
 
 
+def test_a_rank_that_costs_a_tenth_of_each_step_is_named_where_it_did_so_before() -> None:
+    slow, other = (report(slowest_rank=rank, slowest_rank_lag_seconds=0.0213, own_step_seconds=0.1) for rank in (3, 2))
+    hardly = report(slowest_rank=3, slowest_rank_lag_seconds=0.0199)
+    assert "angle 60.0 deg  rank 3 is slow by 0.021 s a step  left 1:02:03" in figures_line(slow, slow)
+    for now, earlier in ((slow, None), (slow, other), (slow, hardly), (hardly, slow)):
+        assert "slow" not in figures_line(now, earlier)
+    stream = io.StringIO()
+    sink = TerminalSink(Console(file=stream))
+    for each in (slow, slow, other):
+        sink.write(each)
+    assert ["slow" in line for line in stream.getvalue().splitlines()] == [False, True, False]
+    record = json_record(slow)
+    assert (record["slowest_rank"], record["slowest_rank_lag_seconds"]) == (3, 0.0213)
+    assert "own_step_seconds" not in record, "that of rank 0 alone"
+
+
 def test_extra_figures_may_not_hide_a_field_nor_be_no_name() -> None:
     assert report(extra={"scale_capped": 1.0}).extra["scale_capped"] == 1.0
     for name in ("loss", "Scale", "a-b", ""):
