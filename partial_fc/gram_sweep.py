@@ -71,7 +71,7 @@ class GramSweep(Sweep):
         for block in self._blocks():
             grad_bD = self._product("push", block.factor_bD, batch_DD)
             here = block.targets
-            grad_bD.index_add_(0, here.places, pulled_mD[here.rows] * here.is_here.unsqueeze(1))
+            _add_at(grad_bD, here.places, pulled_mD[here.rows] * here.is_here.unsqueeze(1))
             yield block.columns, self._tangent(grad_bD, block, applies)
             if self.carries_gram:
                 add_centred_gram(upper_DD, self._in_product_dtype("rows", self._units(block.columns)[0]))
@@ -89,3 +89,14 @@ class GramSweep(Sweep):
         if self.block_classes is not None or self.unit_ND.is_cuda:
             return super().block_width()
         return max(ROWS_ELEMENTS // self.unit_ND.shape[1], 64)
+
+
+def _add_at(grad_bD: Tensor, places_m: Tensor, added_mD: Tensor) -> None:
+    """Add rows at places, of which one may occur several times, in the same order each time.
+
+    On a GPU ``index_add_`` adds in whatever order its threads come; ``index_put_`` sorts the places first.
+    """
+    if grad_bD.is_cuda:
+        grad_bD.index_put_((places_m,), added_mD, accumulate=True)
+    else:
+        grad_bD.index_add_(0, places_m, added_mD)

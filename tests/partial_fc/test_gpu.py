@@ -166,6 +166,19 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_is_named_a_step_later(o
         training.step(2, *batch(2, "cuda", torch.float32))
 
 
+def test_two_runs_in_the_gram_form_are_bitwise_equal_with_classes_many_times_in_a_batch() -> None:
+    given = [(torch.randn(2048, 256, device="cuda"), torch.randint(64, (2048,), device="cuda")) for _ in range(5)]
+    runs = []
+    for _ in range(2):
+        head = ShardedClassifier(
+            64, 256, P2SGrad(), world=World(), row_optimizer=RowSGD(0.05, 0.9), gram="always"
+        ).cuda()
+        for embeddings_ND, labels_N in given:
+            head(embeddings_ND.requires_grad_(), labels_N, [2048]).backward()
+        runs.append(head.weight.detach())
+    assert torch.equal(*runs)
+
+
 def test_a_gpu_draws_the_classes_that_a_cpu_draws() -> None:
     labels_N = torch.randint(C, (N,)).repeat(2)  # classes twice: the draw is of any of them
     drawn = []
