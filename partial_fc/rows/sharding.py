@@ -39,7 +39,9 @@ class Targets(NamedTuple):
         """The targets in ``start .. stop``, placed from ``start`` on."""
         is_here = self.is_here & (self.places >= start) & (self.places < stop)
         if _lists_all(is_here):
-            return Targets(self.rows, torch.where(is_here, self.places - start, self.rows % max(stop - start, 1)), is_here)
+            return Targets(
+                self.rows, torch.where(is_here, self.places - start, self.rows % max(stop - start, 1)), is_here
+            )
         kept = torch.nonzero(is_here).squeeze(1)
         return Targets(self.rows[kept], self.places[kept] - start, is_here[kept])
 

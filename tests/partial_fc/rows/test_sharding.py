@@ -48,7 +48,7 @@ def test_rows_of_other_shards_listed_in_full_as_on_a_gpu_have_places_spread_over
     """All at one place, a sum over them would be one place's, one after the other."""
     monkeypatch.setattr("partial_fc.rows.sharding._lists_all", lambda rows: True)
     labels_N = torch.tensor([1, 2, 50, 51, 52, 53, 54, 55])
-    rows, places, is_here = owned_targets(labels_N, range(3))
+    _, places, is_here = owned_targets(labels_N, range(3))
     assert is_here.tolist() == [True, True] + 6 * [False]
     assert places[:2].tolist() == [1, 2]
     assert torch.bincount(places[2:], minlength=3).tolist() == [2, 2, 2]
