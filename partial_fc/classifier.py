@@ -22,7 +22,7 @@ from partial_fc.labels import LabelCheck, agreed_counts, checked_counts
 from partial_fc.objectives import Objective
 from partial_fc.rows.known_rows import KnownRows
 from partial_fc.rows.optimizers import RowOptimizer
-from partial_fc.rows.sampling import drawn_columns, initial_rows
+from partial_fc.rows.sampling import drawn_columns, initial_rows, padded_columns
 from partial_fc.rows.sharding import class_range, owned_targets
 from partial_fc.scratch import Scratch
 from partial_fc.sweep import Sweep
@@ -126,9 +126,9 @@ class ShardedClassifier(nn.Module):
         """The mean loss of the global batch. In training mode a step is counted; in evaluation no state changes.
 
         ``counts``: every rank's ``n``, where the caller knows them. Without them the ranks ask each other, and the host
-        waits for the answer. With them nothing of a step on a GPU waits for the device (but the draw of classes): a
-        label out of range then makes this loss NaN, and :meth:`refuse_bad_labels`, which the next forward calls, names
-        the label. A loss that is not finite moves no row, and changes no state of the row optimizer.
+        waits for the answer. With them nothing of a step on a GPU waits for the device: a label out of range then makes
+        this loss NaN, and :meth:`refuse_bad_labels`, which the next forward calls, names the label. A loss that is not
+        finite moves no row, and changes no state of the row optimizer.
         """
         if embeddings.dim() != 2 or embeddings.shape[1] != self.embedding_dim or labels.shape != embeddings.shape[:1]:
             raise ValueError(
@@ -192,7 +192,7 @@ class ShardedClassifier(nn.Module):
     def _sweep(self, unit_ND: Tensor, labels_N: Tensor, counts: Sequence[int], product_dtype: torch.dtype) -> Sweep:
         """The way through this shard's classes that costs least."""
         are_unit, gram_DD = self._known_rows.known(self.weight, may_retract=self._updates_rows())
-        columns = self._columns(labels_N)
+        columns, takes_part = self._columns(labels_N)
         common: dict[str, Any] = {
             "world": self.world,
             "num_classes": self.num_classes,
@@ -204,6 +204,7 @@ class ShardedClassifier(nn.Module):
             "counts": counts,
             "product_dtype": product_dtype,
             "columns": columns,
+            "takes_part": takes_part,
             "block_classes": self.block_classes,
             "scratch": self._scratch,
         }
@@ -213,11 +214,14 @@ class ShardedClassifier(nn.Module):
             gram_DD = None
         return GramSweep(**common, gram_DD=gram_DD, carries_gram=self._updates_rows() and columns is None)
 
-    def _columns(self, labels_N: Tensor) -> Tensor | None:
-        """The columns that take part in this step, or None for all."""
+    def _columns(self, labels_N: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The columns that are looked at in this step, and which of them take part; None for all."""
         if self.sample_rate == 1.0 or not self.training:
-            return None
-        return drawn_columns(owned_targets(labels_N, self.shard), self.shard, self.sample_rate, self.seed, self.steps)
+            return None, None
+        draw = owned_targets(labels_N, self.shard), self.shard, self.sample_rate, self.seed, self.steps
+        if late_answer.is_known_late(labels_N):
+            return padded_columns(*draw, batch=len(labels_N))
+        return drawn_columns(*draw), None
 
     def _goes_by_gram(self, batch: int, dim: int) -> bool:
         if self.gram == "auto":

@@ -15,15 +15,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from partial_fc import late_answer
+from partial_fc.block import RowGradient
 from partial_fc.functional import cosine
 from partial_fc.rows.known_rows import KnownRows
 from partial_fc.rows.optimizers import RowOptimizer
-from partial_fc.rows.sharding import Columns
 from partial_fc.slopes import Slopes
 from partial_fc.sweep import Sweep
-
-RowGradients = Iterator[tuple[Columns, Tensor]]
-"""Columns of this shard, and the gradient of their rows, ``(b, D)``, of the SUM over the global batch."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +74,16 @@ class CosineLoss(torch.autograd.Function):
         return grad_nD.to(ctx.dtype), grad_cD, None
 
 
-def frozen(weight_cD: Tensor, gradients: RowGradients, sweep: Sweep) -> None:
+def frozen(weight_cD: Tensor, gradients: Iterator[RowGradient], sweep: Sweep) -> None:
     """Rows that do not change: frozen ones, or those of an evaluation. Their gradients are made and dropped."""
     for _ in gradients:
         pass
 
 
-def kept(weight_cD: Tensor, gradients: RowGradients, sweep: Sweep) -> Tensor:
+def kept(weight_cD: Tensor, gradients: Iterator[RowGradient], sweep: Sweep) -> Tensor:
     """``(c, D)``: the gradient of the MEAN over the global batch, for any optimizer of torch's."""
     grad_cD = torch.zeros_like(weight_cD)
-    for columns, grad_bD in gradients:
+    for columns, grad_bD, _ in gradients:
         grad_cD[columns] = (grad_bD / len(sweep.unit_ND)).to(grad_cD.dtype)
     return grad_cD
 
@@ -121,17 +118,17 @@ class Moved:
         """
         return self.known_rows.moves != self._moves_before
 
-    def __call__(self, weight_cD: Tensor, gradients: RowGradients, sweep: Sweep) -> None:
+    def __call__(self, weight_cD: Tensor, gradients: Iterator[RowGradient], sweep: Sweep) -> None:
         """Move the rows, and remember that they have unit length and their Gram matrix where the sweep carried one."""
         self.known_rows.moves += 1
         if self.applies is None and not self.is_finite:
             frozen(weight_cD, gradients, sweep)
             return
         rows_cD = weight_cD.detach()
-        for columns, grad_bD in gradients:
-            self.optimizer.update(rows_cD, columns, grad_bD, self.step, self.applies)
-            del grad_bD  # it would live while the next block's is made
+        for gradient in gradients:
+            self.optimizer.update(rows_cD, gradient.columns, gradient.grad_bD, self.step, gradient.applies)
+            del gradient  # it would live while the next block's is made
         self.known_rows.remember(weight_cD, sweep.next_gram_DD)
 
 
-Rows = Callable[[Tensor, RowGradients, Sweep], Tensor | None]
+Rows = Callable[[Tensor, Iterator[RowGradient], Sweep], Tensor | None]

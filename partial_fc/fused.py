@@ -33,12 +33,13 @@ def fused_on_gpus(function: Function) -> Function:
 
 @functools.cache
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``function`` through torch.compile, with sizes left open: blocks differ in width, the last one always.
+    """``function`` through torch.compile. A size that changes, as the last block's width, is left open from then on.
 
-    Where the compiler fails, as on a GPU's machine without a C compiler, ``function`` itself.
+    The others stay numbers: with D known, a row that is read twice is kept in registers in between. Where the compiler
+    fails, as on a GPU's machine without a C compiler, ``function`` itself.
     """
     # Unwrapped: the tests' checks of shapes wrap each function, and a compiler cannot see through the wrapper.
-    fused = torch.compile(inspect.unwrap(function), dynamic=True)
+    fused = torch.compile(inspect.unwrap(function))
     return unless_it_fails(fused, function, function.__name__)
 
 

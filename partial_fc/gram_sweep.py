@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from partial_fc.block import RowGradient
 from partial_fc.functional.gram import add_centred_gram, centred_gram, symmetric
-from partial_fc.rows.sharding import Columns
 from partial_fc.slopes import Slopes
 from partial_fc.sweep import Sweep
 
@@ -52,9 +52,7 @@ class GramSweep(Sweep):
         squares_N: Tensor = torch.linalg.vecdot(self.unit_ND, self.pushed_ND + centre * self.unit_ND)
         return squares_N - self.own_target_N.square()
 
-    def row_gradients(
-        self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None
-    ) -> Iterator[tuple[Columns, Tensor]]:
+    def row_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None) -> Iterator[RowGradient]:
         """See :meth:`Sweep.row_gradients`; the embeddings' gradient is sent before the rows' sweep, which hides it."""
         weight = slopes.linear_weight
         assert weight is not None, "the classifier takes the Gram form for quadratic objectives only"
@@ -71,8 +69,8 @@ class GramSweep(Sweep):
         for block in self._blocks():
             grad_bD = self._product("push", block.factor_bD, batch_DD)
             here = block.targets
-            grad_bD.index_add_(0, here.places, pulled_mD[here.rows] * here.is_here.unsqueeze(1))
-            yield block.columns, self._tangent(grad_bD, block, applies)
+            _add_at(grad_bD, here.places, pulled_mD[here.rows] * here.is_here.unsqueeze(1))
+            yield block.row_gradient(grad_bD, applies, self.scratch)
             if self.carries_gram:
                 add_centred_gram(upper_DD, self._in_product_dtype("rows", self._units(block.columns)[0]))
         if self.carries_gram:
@@ -89,3 +87,14 @@ class GramSweep(Sweep):
         if self.block_classes is not None or self.unit_ND.is_cuda:
             return super().block_width()
         return max(ROWS_ELEMENTS // self.unit_ND.shape[1], 64)
+
+
+def _add_at(grad_bD: Tensor, places_m: Tensor, added_mD: Tensor) -> None:
+    """Add rows at places, of which one may occur several times, in the same order each time.
+
+    On a GPU ``index_add_`` adds in whatever order its threads come; ``index_put_`` sorts the places first.
+    """
+    if grad_bD.is_cuda:
+        grad_bD.index_put_((places_m,), added_mD, accumulate=True)
+    else:
+        grad_bD.index_add_(0, places_m, added_mD)

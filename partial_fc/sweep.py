@@ -8,44 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from partial_fc.block import Block, RowGradient
 from partial_fc.functional import cosine
 from partial_fc.functional.gram import sums_in_float32
-from partial_fc.fused import fused_on_gpus
-from partial_fc.rows.sharding import Columns, Targets, owned_targets
+from partial_fc.rows.sharding import Columns, owned_targets
 from partial_fc.scratch import Scratch
 from partial_fc.slopes import Cosines, Slopes
 from partial_fc.world import World
 
-_tangent_gradient = fused_on_gpus(cosine.tangent_gradient)
-
-
-@fused_on_gpus
-def _tangent_gradient_or_zero(grad_bD: Tensor, unit_bD: Tensor, norm_b1: Tensor | None, applies: Tensor) -> Tensor:
-    return torch.where(applies, cosine.tangent_gradient(grad_bD, unit_bD, norm_b1), 0.0)
-
-
 CPU_BLOCK_ELEMENTS = 1 << 20  # of a block's cosines, or of its rows if they are more: 4 MiB, to stay in cache
 GPU_BLOCK_ELEMENTS = 1 << 26  # 256 MiB: large enough to fill the machine, small beside the weights
-
-
-class Block(NamedTuple):
-    """Some classes of the shard: where they lie, their unit rows, those rows as products take them, their targets.
-
-    ``norm_b1`` are the lengths of the stored rows, None where it is 1.
-    """
-
-    start: int
-    columns: Columns
-    unit_bD: Tensor
-    factor_bD: Tensor
-    norm_b1: Tensor | None
-    targets: Targets
 
 
 @dataclass
@@ -53,11 +31,12 @@ class Sweep:
     """One step on one shard: what the sweeps before the gradient's and the gradient's own have in common.
 
     ``rows_cD`` are this shard's rows, ``are_unit`` whether their length is known to be 1; ``unit_ND`` the global
-    batch's unit embeddings, of which rank r has ``counts[r]``; ``columns`` the columns that take part in rising order,
-    or None for all. The products with the rows run in ``product_dtype``; sums, targets and gradients are float32 at
-    least. ``block_classes`` None means what stays in the cache. Of the first sweep's cosines as many are kept for the
-    others as ``kept_bytes`` hold, as the product gave them: results are bitwise equal. All are N·c numbers and save
-    2·N·c·D operations a sweep. ``next_gram_DD`` is the Gram matrix of the rows after the step, where one was made.
+    batch's unit embeddings, of which rank r has ``counts[r]``. ``columns`` are those that are looked at, in rising
+    order, and ``takes_part``, bool, which of them take part; None stands for all. The products with the rows run in
+    ``product_dtype``; sums, targets and gradients are float32 at least. ``block_classes`` None means what stays in the
+    cache. Of the first sweep's cosines as many are kept for the others as ``kept_bytes`` hold, as the product gave
+    them: results are bitwise equal. All are N·c numbers and save 2·N·c·D operations a sweep. ``next_gram_DD`` is the
+    Gram matrix of the rows after the step, where one was made.
     """
 
     world: World
@@ -70,6 +49,7 @@ class Sweep:
     counts: Sequence[int]
     product_dtype: torch.dtype
     columns: Tensor | None = None
+    takes_part: Tensor | None = None
     block_classes: int | None = None
     kept_bytes: int = 0
     scratch: Scratch = field(default_factory=Scratch)
@@ -85,7 +65,7 @@ class Sweep:
 
     @property
     def num_columns(self) -> int:
-        """How many classes of this shard take part."""
+        """How many classes of this shard are looked at."""
         return len(self.rows_cD) if self.columns is None else len(self.columns)
 
     def cosines(self) -> Cosines:
@@ -114,18 +94,16 @@ class Sweep:
         nothing_N = torch.zeros_like(total_N)
         for block in self._blocks():
             terms_Nb = term(self._cosines(block))
-            _place_targets(terms_Nb, block.targets, nothing_N)
-            total_N += terms_Nb.sum(dim=1)
+            block.place_targets(terms_Nb, nothing_N)
+            total_N += block.sum_over_classes(terms_Nb)
         return total_N
 
     def own_squares(self) -> Float[Tensor, " N"]:
         """``(N,)``: this shard's sum of squared cosines over all classes but the targets."""
         return self.own_sum_over_negatives(Tensor.square_)
 
-    def row_gradients(
-        self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None
-    ) -> Iterator[tuple[Columns, Tensor]]:
-        """Block by block, columns and their rows' gradient ``(b, D)``, of the SUM over the batch times ``gain``.
+    def row_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None) -> Iterator[RowGradient]:
+        """Block by block, the rows' gradient, times ``gain``.
 
         It is 0 where ``applies``, ``()`` bool, is False, even if the loss is not finite.
         A block's gradient may be overwritten, and its rows too: nothing needs them any more. All blocks are to be
@@ -134,11 +112,11 @@ class Sweep:
         grad_ND = torch.zeros_like(self.unit_ND)
         for block in self._blocks():
             slopes_Nb = slopes.negatives(self._cosines(block))
-            _place_targets(slopes_Nb, block.targets, slopes.target_N)
+            block.place_targets(slopes_Nb, slopes.target_N)
             slopes_Nb = self._in_product_dtype("slopes", slopes_Nb)
             grad_ND += self._product("pull", slopes_Nb, block.factor_bD)
             grad_bD = self._product("push", slopes_Nb.T, self.factor_ND).mul_(gain)
-            yield block.columns, self._tangent(grad_bD, block, applies)
+            yield block.row_gradient(grad_bD, applies, self.scratch)
         self._send(grad_ND.mul_(gain))
 
     def embedding_gradient(self) -> Float[Tensor, "n D"]:
@@ -156,6 +134,8 @@ class Sweep:
         """How many classes stand against a target: counted over the ranks where they are drawn. One all-reduce then."""
         if self.columns is None:
             return self.num_classes - 1
+        if self.takes_part is not None:
+            return self.world.all_sum(self.takes_part.sum()) - 1
         return self.world.all_sum(torch.full((), self.num_columns, device=self.unit_ND.device)) - 1
 
     def _target_units(self, places: Tensor) -> Tensor:
@@ -173,13 +153,17 @@ class Sweep:
 
     def _block(self, drawn: slice) -> Block:
         columns = self._columns(drawn)
-        unit_bD, norm_b1 = self._units(columns)
+        takes_part_b1 = None if self.takes_part is None else self.takes_part[drawn].unsqueeze(1)
+        unit_bD, norm_b1 = self._units(columns, takes_part_b1)
+        factor_bD = self._in_product_dtype("rows", unit_bD)
         targets = self.targets.within(drawn.start, drawn.stop)
-        return Block(drawn.start, columns, unit_bD, self._in_product_dtype("rows", unit_bD), norm_b1, targets)
+        return Block(drawn.start, columns, unit_bD, factor_bD, norm_b1, targets, takes_part_b1)
 
-    def _units(self, columns: Columns) -> tuple[Tensor, Tensor | None]:
-        """Rows at unit length, and their norms where they were of another before."""
+    def _units(self, columns: Columns, takes_part_b1: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Rows at unit length, or 0 where they take no part, and their norms where they were of another before."""
         rows_bD = self.rows_cD[columns] if isinstance(columns, slice) else self._gathered(columns)
+        if takes_part_b1 is not None:
+            rows_bD.masked_fill_(~takes_part_b1, 0.0)
         if self.are_unit:
             return rows_bD, None
         unit_bD, norm_b1 = cosine.unit_rows(rows_bD.to(self.unit_ND.dtype))
@@ -221,24 +205,6 @@ class Sweep:
             return torch.mm(left, right, out_dtype=wide.dtype, out=wide)
         return wide.copy_(torch.mm(left, right, out=self.scratch(name, shape, left)))
 
-    def _tangent(self, grad_bD: Tensor, block: Block, applies: Tensor | None) -> Tensor:
-        """:func:`cosine.tangent_gradient` of a block; on a CPU in place, with the buffers of every block."""
-        if grad_bD.is_cuda:
-            if applies is None:
-                return _tangent_gradient(grad_bD, block.unit_bD, block.norm_b1)
-            return _tangent_gradient_or_zero(grad_bD, block.unit_bD, block.norm_b1, applies)
-        products_bD = torch.mul(grad_bD, block.unit_bD, out=self.scratch("products", grad_bD.shape, grad_bD))
-        grad_bD.addcmul_(products_bD.sum(dim=1, keepdim=True), block.unit_bD, value=-1)
-        if applies is not None:
-            grad_bD.masked_fill_(~applies, 0.0)
-        return grad_bD if block.norm_b1 is None else grad_bD.div_(block.norm_b1)
-
     def _columns(self, drawn: Any) -> Any:
         """Columns of the shard from columns among the drawn."""
         return drawn if self.columns is None else self.columns[drawn]
-
-
-def _place_targets(matrix_Nb: Tensor, targets: Targets, values_N: Tensor) -> None:
-    """Write the targets' own values into a block's matrix."""
-    rows, places, is_here = targets
-    matrix_Nb[rows, places] = torch.where(is_here, values_N[rows].to(matrix_Nb.dtype), matrix_Nb[rows, places])

@@ -44,6 +44,7 @@ SLOW = (  # a second or more each: `make quick` leaves them and the tests of rea
     "partial_fc/test_objectives.py::test_sampling",
     "partial_fc/test_objectives.py::test_targets_listed",
     "partial_fc/test_objectives.py::test_too_few",
+    "partial_fc/test_padded_step.py",
     "partial_fc/test_scratch.py",
 )
 

@@ -57,7 +57,7 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
         *("files", "read_ahead"),
     ),
     "data_pipeline": rooms("data_pipeline", "source"),  # source, complaints, hashing, workers, read_ahead: the ground
-    "launch.config": {"launch.config", "partial_fc", "data_pipeline.augment"},
+    "launch.config": {"launch.config", "data_pipeline.augment"},  # and no torch: a refusal is said at once
     "launch.command_line": rooms("launch", "command_line", "config", "units")
     | rooms("data_pipeline", "images", "formats"),
     "launch.assembly": {"launch.assembly", "launch.config", "launch.units", *LIBRARIES},

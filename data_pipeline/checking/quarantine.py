@@ -17,13 +17,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.files.whole_file import WholeFile
+from data_pipeline.files.whole_file import WholeFile, WholeOrNothing
 from data_pipeline.sets.fingerprint import fingerprint
 from data_pipeline.source import Source
 
@@ -80,7 +79,7 @@ def quarantined(path: Path, source: Source) -> Iterator[Quarantined]:
             raise ValueError(f"{path} has no last line `# {count} listed`: it was cut short; verify the set again")
 
 
-class QuarantineWriter:
+class QuarantineWriter(WholeOrNothing):
     """A new list, which appears under its name when the `with` block ends, or not at all.
 
     An earlier list of that name is replaced; any other file is not: FileExistsError.
@@ -105,17 +104,14 @@ class QuarantineWriter:
         self._write("\t".join(cell.translate(CONTROLS) for cell in cells))
         self._count, self._last = self._count + 1, sample
 
-    def __enter__(self) -> QuarantineWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._list.discard()
-            return
+    def close(self) -> None:
+        """Completes the list and gives it its name; on any error removes it."""
         with self._list:
             self._write(f"# {self._count} listed")
+
+    def discard(self) -> None:
+        """Removes what was written so far."""
+        self._list.discard()
 
     def _write(self, line: str) -> None:
         self._list.file.write(f"{line}\n".encode(errors="surrogateescape"))

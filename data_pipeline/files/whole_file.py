@@ -8,7 +8,30 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
+
+
+class WholeOrNothing:
+    """A `with` block around what is written: completed where the block ends, removed where it ends with an error."""
+
+    def close(self) -> None:
+        """Completes what was written; on any error removes it."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Removes what was written so far."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
 
 
 class WholeFile:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from launch.assembly.run_folder import RunFolder
+from launch.config.backbone import BackboneConfig
 from launch.config.classifier import ClassifierConfig
 from launch.config.objectives import ObjectiveConfig
-from launch.config.plain import BackboneConfig
 from partial_fc import Objective, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World, backbones, sum_gradients
 from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.checkpoint.loading import load_backbone

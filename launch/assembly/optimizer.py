@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from launch.config.plain import OptimizerConfig
+from launch.config.run import OptimizerConfig
 from launch.config.schedule import DecayConfig
 from partial_fc import ShardedClassifier
 from partial_fc.schedule import learning_rate_factor

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 import partial_fc
 from launch.assembly.run_folder import RunFolder
-from launch.config.plain import ReportConfig
+from launch.config.run import ReportConfig
 from partial_fc import World
 from partial_fc.reports.json_lines import JsonLinesSink
 from partial_fc.reports.prometheus import PrometheusSink

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from launch.assembly.run_folder import RunFolder
 from launch.config.arcface_torch import translated_config
+from launch.config.backbone import BackboneConfig
 from launch.config.data import DataConfig
 from launch.config.loading import ConfigError, load_config, resolved_yaml
-from launch.config.plain import BackboneConfig
 from launch.config.run import Config
 from partial_fc.checkpoint.arcface_torch import training_at, write_checkpoint
 from partial_fc.checkpoint.networks import Network

@@ -6,18 +6,13 @@ import codecs
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from launch.config.plain import PlainConfig
+from launch.config.run import Config
 from launch.config.section import LARGEST, Section
-
-if TYPE_CHECKING:
-    from launch.config.run import Config
-
-Model = TypeVar("Model", bound=PlainConfig)
 
 _STRAY_BYTES = re.compile("[\udc80-\udcff]")  # as Python has them in the names of files
 
@@ -44,15 +39,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: expected sections (key: value), got {type(tree).__name__}")
     for override in overrides:
         _apply_override(tree, override)
-    _validated(PlainConfig, path, tree)  # most mistakes are found here, and said without waiting for torch
-    from launch.config.run import Config
-
-    return _validated(Config, path, tree)
-
-
-def _validated(model: type[Model], path: Path, tree: dict[str, Any]) -> Model:
     try:
-        return model.model_validate(tree)
+        return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{path}: " + "; ".join(_explained(error))) from error
 

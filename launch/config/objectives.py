@@ -1,19 +1,21 @@
-"""The section ``objective``: the name of a loss, and the arguments of its constructor as keys."""
+"""The section ``objective``: the name of a loss, and the arguments of its constructor as keys.
+
+They stand here a second time, since the losses themselves come with torch, whose import takes seconds that nobody
+waits for to learn of a wrong word. A test holds the two against each other: names, defaults, and what is refused.
+"""
 
 from __future__ import annotations
 
-import inspect
-from functools import reduce
-from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+import math
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from launch.config.section import Section
-from partial_fc.objectives import OBJECTIVES, Objective
 
-DEFAULT = "adacos"
-_SOME_CLASSES = 1000  # for a trial: no bound on an argument depends on the number of classes
+DEFAULT: Final = "adacos"
+Scale = Annotated[float, Field(gt=0, le=80)]  # what float32 carries
+NumberOrWord = Annotated[float | str, Field(union_mode="left_to_right")]  # such as the text 3e-4, which is a number
 
 
 class ObjectiveSection(Section):
@@ -22,39 +24,76 @@ class ObjectiveSection(Section):
     name: str
 
     def arguments(self, num_classes: int) -> dict[str, Any]:
-        """The arguments of the loss's constructor. AdaCos alone takes ``num_classes``, for its first scale."""
-        of_classes = {"num_classes": num_classes} if "num_classes" in _parameters(OBJECTIVES[self.name]) else {}
-        return {**self.model_dump(exclude={"name"}), **of_classes}
-
-    @model_validator(mode="after")
-    def _refuse_what_the_loss_refuses(self) -> ObjectiveSection:
-        OBJECTIVES[self.name](**self.arguments(_SOME_CLASSES))
-        return self
+        """The arguments of the loss's constructor."""
+        return self.model_dump(exclude={"name"})
 
 
-def _parameters(loss: type[Objective]) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(loss).parameters)
+class CosineSoftmaxSection(ObjectiveSection):
+    """See :class:`partial_fc.CosineSoftmax`."""
+
+    name: Literal["cosine_softmax"]
+    scale: Scale
 
 
-def _section(name: str, loss: type[Objective]) -> type[ObjectiveSection]:
-    """The section of one loss, from the signature of its constructor."""
-    hints = get_type_hints(loss.__init__)
-    fields: dict[str, Any] = {
-        key: (_read_as(hints[key]), ... if parameter.default is parameter.empty else parameter.default)
-        for key, parameter in _parameters(loss).items()
-        if key != "num_classes"
-    }
-    fields["name"] = (Literal[name], name if name == DEFAULT else ...)
-    return create_model(f"{loss.__name__}Section", __base__=ObjectiveSection, **fields)
+class CosFaceSection(ObjectiveSection):
+    """See :class:`partial_fc.CosFace`."""
+
+    name: Literal["cosface"]
+    scale: Scale = 64.0
+    margin: float = Field(0.4, ge=0, lt=1)
 
 
-def _read_as(hint: Any) -> Any:
-    """``hint``; of a number or a word a number where it is one, such as the text 3e-4."""
-    return Annotated[hint, Field(union_mode="left_to_right")] if hint == float | str else hint
+class ArcFaceSection(ObjectiveSection):
+    """See :class:`partial_fc.ArcFace`."""
+
+    name: Literal["arcface"]
+    scale: Scale = 64.0
+    margin: float = Field(0.5, ge=0, lt=math.pi / 2)
+    straight_through: bool = False
 
 
-SECTIONS = {name: _section(name, loss) for name, loss in OBJECTIVES.items()}
-if TYPE_CHECKING:
-    ObjectiveConfig = ObjectiveSection
-else:
-    ObjectiveConfig = reduce(or_, SECTIONS.values())
+class CombinedMarginSection(ObjectiveSection):
+    """See :class:`partial_fc.CombinedMargin`."""
+
+    name: Literal["combined_margin"]
+    scale: Scale = 64.0
+    m1: float = Field(1.0, ge=1, le=2)
+    m2: float = Field(0.0, ge=0, lt=math.pi / 2)
+    m3: float = Field(0.4, ge=0, lt=1)
+    filter_above: float | None = Field(None, ge=0, lt=1)
+
+
+class AdaCosSection(ObjectiveSection):
+    """See :class:`partial_fc.AdaCos`."""
+
+    name: Literal["adacos"] = DEFAULT
+    dynamic: bool = True
+    statistics: Literal["current", "previous"] = "current"
+    max_scale: Scale = 64.0
+
+    def arguments(self, num_classes: int) -> dict[str, Any]:
+        """With the number of classes, from which the first scale follows."""
+        return {"num_classes": num_classes, **super().arguments(num_classes)}
+
+
+class P2SGradSection(ObjectiveSection):
+    """See :class:`partial_fc.P2SGrad`."""
+
+    name: Literal["p2sgrad"]
+    inter_class_weight: NumberOrWord = "balanced"
+    kappa: float = Field(0.1, gt=0)
+    slope_scale: NumberOrWord = "adacos"
+
+    @field_validator("inter_class_weight", "slope_scale")
+    @classmethod
+    def _refuse_another_word(cls, given: float | str, info: ValidationInfo) -> float | str:
+        word = cls.model_fields[str(info.field_name)].default
+        if given != word and (isinstance(given, str) or given <= 0):
+            raise ValueError(f"expected {word!r} or a number above 0, got {given!r}")
+        return given
+
+
+ObjectiveConfig = Annotated[
+    CosineSoftmaxSection | CosFaceSection | ArcFaceSection | CombinedMarginSection | AdaCosSection | P2SGradSection,
+    Field(discriminator="name"),
+]

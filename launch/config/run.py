@@ -1,30 +1,89 @@
 """The run's configuration: YAML over typed models, one per component, that refuse what they do not know.
 
 A file holds only what differs from the defaults. ``--set a.b=c`` overrides one value. The resolved whole is written
-beside the run and reads back as the same configuration.
+beside the run and reads back as the same configuration. Nothing here imports torch: a refusal is said at once.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from launch.config.objectives import DEFAULT, SECTIONS, ObjectiveConfig
-from launch.config.plain import BackboneConfig, PlainConfig
-from partial_fc.backbones import refuse_unknown_options
+from launch.config.backbone import BackboneConfig
+from launch.config.classifier import ClassifierConfig
+from launch.config.data import DataConfig
+from launch.config.objectives import DEFAULT, AdaCosSection, ObjectiveConfig
+from launch.config.schedule import ScheduleConfig
+from launch.config.section import Section, UserPath
 
 
-class Config(PlainConfig):
-    """A whole run: what losses and networks say of their own arguments is asked here."""
+class OptimizerConfig(Section):
+    """The backbone's optimizer. Biases, BatchNorm and PReLU weights are not decayed."""
 
-    objective: ObjectiveConfig = Field(SECTIONS[DEFAULT](name=DEFAULT), discriminator="name")
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's; beta 1 of AdamW")
+    weight_decay: float = Field(5e-4, ge=0)
+    clip_norm: float | None = Field(5.0, gt=0, description="of the backbone's whole gradient, over all ranks")
 
-    @field_validator("backbone")
-    @classmethod
-    def _refuse_what_the_network_lacks(cls, given: BackboneConfig) -> BackboneConfig:
-        refuse_unknown_options(given.name, given.options())
-        return given
+
+class ReportConfig(Section):
+    """What the run tells about itself, and when."""
+
+    every_steps: int = Field(20, ge=1)
+    prometheus: bool = True
+    tensorboard: bool = Field(False, description="event files in run_dir/tensorboard; needs the package tensorboard")
+    address: str = "127.0.0.1"
+    port: int = Field(9410, ge=0, le=65535, description="of local rank 0; each further rank adds one; 0: any free one")
+
+
+class CheckpointConfig(Section):
+    """How checkpoints are written, and which are kept."""
+
+    keep_last: int = Field(3, ge=1)
+    keep_every_steps: int | None = Field(None, ge=1, description="besides, those of every so many steps")
+    in_background: bool = Field(True, description="training goes on beside the writing, for a second copy in memory")
+
+
+class DivergenceConfig(Section):
+    """Which steps update no weight, and how many of them end the run; a loss that is not finite is always skipped."""
+
+    most_skipped: int = Field(10, ge=0, description="of the last 1,000 steps; one more ends the run")
+    spike: float | None = Field(
+        20.0, gt=0, description="skip a loss so many mean deviations above the running mean; null: only if not finite"
+    )
+
+
+class WatchdogConfig(Section):
+    """How long each part of a run may take before its process is taken to hang and ended; null: for ever."""
+
+    start_seconds: float | None = Field(1800.0, gt=0, le=1e7, description="up to the first step's end: it compiles")
+    step_seconds: float | None = Field(600.0, gt=0, le=1e7, description="the wait for its images and a report included")
+    save_seconds: float | None = Field(1800.0, gt=0, le=1e7, description="the wait for the save before included")
+    evaluation_seconds: float | None = Field(14400.0, gt=0, le=1e7, description="of all held-out images, at the end")
+
+
+class Config(Section):
+    """A whole run."""
+
+    run_dir: UserPath = Path("runs/partial_fc")
+    seed: int = Field(0, ge=0)
+    resume: Literal["auto", "never", "changed"] = Field(
+        "auto", description="go on with the run in run_dir; never: begin anew; changed: go on though the config differs"
+    )
+    save_every_steps: int | None = Field(None, ge=1, description="also save on the way; the end is always saved")
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    data: DataConfig
+    backbone: BackboneConfig = BackboneConfig()
+    objective: ObjectiveConfig = AdaCosSection()
+    classifier: ClassifierConfig = ClassifierConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    divergence: DivergenceConfig = DivergenceConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
+    report: ReportConfig = ReportConfig()
 
     @field_validator("objective", mode="before")
     @classmethod

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from launch.config.plain import WatchdogConfig
+from launch.config.run import WatchdogConfig
 
 Phase = Literal["start", "step", "save", "evaluation"]
 

@@ -17,15 +17,7 @@ from partial_fc.backbones.iresnet import DEEPEST, DEPTHS, IResNet
 from partial_fc.backbones.mobilefacenet import MobileFaceNet
 from partial_fc.backbones.vision_transformer import VisionTransformer
 
-__all__ = [
-    "BACKBONES",
-    "IResNet",
-    "MobileFaceNet",
-    "VisionTransformer",
-    "backbone",
-    "known_name",
-    "refuse_unknown_options",
-]
+__all__ = ["BACKBONES", "IResNet", "MobileFaceNet", "VisionTransformer", "backbone"]
 
 # Each takes the keywords of `backbone`, and options of its own family beside them.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -39,22 +31,6 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "vit_h": partial(VisionTransformer, 16, 48, mask_ratio=0.0),
     "r2060": partial(IResNet, DEEPEST),
 }
-
-
-def known_name(name: str) -> str:
-    """``name``; ValueError for a name that is not in ``BACKBONES``, with the nearest that is."""
-    if name not in BACKBONES:
-        nearest = get_close_matches(name, BACKBONES, n=1, cutoff=0.0)[0]
-        raise ValueError(f"no backbone is called {name!r}; the nearest is {nearest!r} of {', '.join(BACKBONES)}")
-    return name
-
-
-def refuse_unknown_options(name: str, options: Iterable[str]) -> None:
-    """ValueError for an option that the networks of the family of ``name`` do not have."""
-    known = inspect.signature(BACKBONES[known_name(name)]).parameters
-    for option in options:
-        if option not in known:
-            raise ValueError(f"{name} has no {option}: leave {option} out, or choose a network that has it")
 
 
 def backbone(
@@ -73,7 +49,7 @@ def backbone(
     are those that a family has of its own. ValueError for a name that is not in ``BACKBONES``, naming the nearest that
     is, for an option that its family does not have, and for sizes below 1.
     """
-    refuse_unknown_options(name, options)
+    _refuse_unknown(name, options)
     for what, size in (("embedding_dim", embedding_dim), ("input_size", input_size), ("width", width)):
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"{what} is a whole number, at least 1 (a width of 64 is the published one), got {size}")
@@ -87,3 +63,13 @@ def backbone(
         checkpoint_activations=checkpoint_activations,
         **options,
     )
+
+
+def _refuse_unknown(name: str, options: Iterable[str]) -> None:
+    if name not in BACKBONES:
+        nearest = get_close_matches(name, BACKBONES, n=1, cutoff=0.0)[0]
+        raise ValueError(f"no backbone is called {name!r}; the nearest is {nearest!r} of {', '.join(BACKBONES)}")
+    known = inspect.signature(BACKBONES[name]).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no {option}: leave {option} out, or choose a network that has it")

@@ -12,6 +12,7 @@ from torch import Tensor
 from partial_fc.planning.collectives import Collective, PlannedWorld
 from partial_fc.planning.planned_head import ExpectedAnswers, HeadSpec, PlannedHead, fake_tensors
 from partial_fc.planning.tensor_costs import TensorCosts
+from partial_fc.rows.sampling import most_columns
 from partial_fc.rows.sharding import class_range
 from partial_fc.world import World
 
@@ -59,7 +60,7 @@ def planned_step(spec: HeadSpec, batch: int, ranks: int, classes: int, drawn: in
     sweep, slopes = step.sweep, step.slopes
     kept_cosines = kept_bytes - sweep.kept_bytes if head.makes_cosines else 0
     embeddings = _bytes(embeddings_nD, embeddings_nD.grad, step.unit_nD, sweep.unit_ND, sweep.factor_ND)
-    statistics = _bytes(labels_N, slopes.loss_N, slopes.target_N, sweep.columns, sweep.next_gram_DD)
+    statistics = _bytes(labels_N, slopes.loss_N, slopes.target_N, sweep.columns, sweep.takes_part, sweep.next_gram_DD)
     others = head.weight.nbytes + head.row_state_bytes + kept_cosines + embeddings + statistics
     return HeadStep(
         blocks=costs.peak_bytes - others,
@@ -109,7 +110,7 @@ class HeadCost:
     def step(self, num_classes: int, batch: int, ranks: int) -> HeadStep:
         """One training step of ``batch`` images on all ``ranks``."""
         classes, sizes = -(-num_classes // ranks), self._sizes(batch)
-        drawn_share = 1.0 - (1.0 - self.spec.sample_rate) * (1.0 - 1.0 / num_classes) ** batch
+        drawn_share = self._drawn_share(num_classes, classes, batch)
         blocks = classes * drawn_share / sizes.block_width
         kept_of_block = batch * sizes.block_width * (2 if self.spec.products == "bfloat16" else 4)
         kept = min(sizes.kept * classes // kept_of_block, math.ceil(blocks))
@@ -126,6 +127,13 @@ class HeadCost:
         if kept_of_few < kept < blocks:
             step = step.plus(float(kept - 1), planned(few, 2), planned(few, 1))
         return step
+
+    def _drawn_share(self, num_classes: int, classes: int, batch: int) -> float:
+        """Of a rank's ``classes``, how many a step looks at: on a CPU those drawn, on a GPU what is enough for them."""
+        rate = self.spec.sample_rate
+        if self.spec.on_gpu and rate < 1.0:
+            return most_columns(classes, rate, batch) / classes
+        return 1.0 - (1.0 - rate) * (1.0 - 1.0 / num_classes) ** batch
 
 
 def _sizes(spec: HeadSpec, batch: int) -> _Sizes:

@@ -95,7 +95,8 @@ class PlannedHead(ShardedClassifier):
 class ExpectedAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Answers what fake tensors do not know: a truth value with True, and how many places of a mask are true.
 
-    Of a mask of all ``classes`` they are the ``drawn`` ones; of a batch's targets, which CPUs list, a rank's share.
+    Of a mask of all ``classes`` they are the ``drawn`` ones, among which are those that fill up on a GPU; of a batch's
+    targets, which CPUs list, a rank's share.
     """
 
     def __init__(self, classes: int, drawn: int, ranks: int) -> None:
@@ -108,7 +109,7 @@ class ExpectedAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run one operator, or answer in its place."""
         if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:
             return True  # the loss is finite
-        if func is not torch.ops.aten.nonzero.default:
+        if func not in (torch.ops.aten.nonzero.default, torch.ops.aten.nonzero_static.default):
             return func(*args, **(kwargs or {}))
         places = len(args[0])
         count = self.drawn if places == self.classes else -(-places // self.ranks)

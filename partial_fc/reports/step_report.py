@@ -22,7 +22,7 @@ class StepReport:
     the target angle are None for objectives without them. ``skipped_steps`` is how many updated no weight since the
     process started, as their loss was no good; ``loss`` is their mean too. ``bad_images`` is how many of the images of
     all ranks had to be replaced by others since their processes started, ``interval_bad_images_of_rank`` how many of
-    this rank's in the interval. ``own_step_seconds`` is the part of a step that this rank needs by itself, when no other
+    this rank's in the interval. ``own_step_seconds`` is the part of a step that this rank needs alone, when no other
     rank can hold it up; ``slowest_rank`` needs most of all ranks, ``slowest_rank_lag_seconds`` more than their median
     does: about what the others wait for it in each step. ``extra`` holds what only some objective has
     (``scale_capped``): snake_case names, none of a field. ``*_of_steps`` are the single steps' durations, oldest first,

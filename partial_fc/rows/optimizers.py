@@ -25,7 +25,7 @@ _ROWS, _FIRST_MOMENT, _SECOND_MOMENT = range(3)  # streams of chances
 
 
 class _Update(NamedTuple):
-    """The columns of one block, the step, and, where the device alone knows, whether the update applies."""
+    """The columns of one block, the step, and, where the device alone knows, whether the update applies to them."""
 
     columns: Columns
     step: int
@@ -81,12 +81,12 @@ class RowOptimizer(nn.Module):
         columns: Columns,
         grad_bD: Float[Tensor, "b D"],
         step: int = 0,
-        applies: Bool[Tensor, ""] | None = None,
+        applies: Bool[Tensor, ""] | Bool[Tensor, "b 1"] | None = None,
     ) -> None:
         """Move the rows at ``columns`` against the summed gradient ``grad_bD`` and back to unit length.
 
-        Where ``applies`` is False on the device, ``grad_bD`` is to be 0 there; then rows and state stay bitwise equal,
-        by rates of 0 and decays of 1, and the host does not wait to learn of it.
+        Where ``applies``, of all rows or of each, is False on the device, ``grad_bD`` is to be 0 there; then rows and
+        state stay bitwise equal, by rates of 0 and decays of 1, and the host does not wait to learn of it.
         """
         update = _Update(columns, step, applies)
         moved_bD = self._read("rows", rows_cD, columns, grad_bD)
@@ -220,7 +220,7 @@ class RowAdamW(RowOptimizer):
         (beta_1, beta_2), square_bD = self.betas, grad_bD.square()
         first_bD = self._moment(first_cD, update, beta_1, grad_bD, 1.0 - beta_1, _FIRST_MOMENT)
         second_bD = self._moment(second_cD, update, beta_2, square_bD, 1.0 - beta_2, _SECOND_MOMENT)
-        updates_c[update.columns] += 1 if update.applies is None else update.applies
+        updates_c[update.columns] += 1 if update.applies is None else update.applies.flatten()
         updates_b1 = updates_c[update.columns].clamp(min=1).to(grad_bD.dtype).unsqueeze(1)
         root_bD = (second_bD / (1.0 - beta_2**updates_b1)).sqrt_().add_(self.eps)
         return (first_bD / (1.0 - beta_1**updates_b1)).div_(root_bD)

@@ -28,7 +28,7 @@ class Targets(NamedTuple):
     """Rows of the batch, the place of each one's class in some stretch of classes, and which of them lie in it.
 
     On a CPU only those that do are listed. On a GPU their number is not known without waiting for it, so all rows
-    are: those that lie elsewhere have ``is_here`` False and some valid place.
+    are: those that lie elsewhere have ``is_here`` False and valid places, spread out so that no place is that of all.
     """
 
     rows: Int[Tensor, " m"]
@@ -39,7 +39,9 @@ class Targets(NamedTuple):
         """The targets in ``start .. stop``, placed from ``start`` on."""
         is_here = self.is_here & (self.places >= start) & (self.places < stop)
         if _lists_all(is_here):
-            return Targets(self.rows, (self.places - start).clamp(0, max(stop - start - 1, 0)), is_here)
+            return Targets(
+                self.rows, torch.where(is_here, self.places - start, self.rows % max(stop - start, 1)), is_here
+            )
         kept = torch.nonzero(is_here).squeeze(1)
         return Targets(self.rows[kept], self.places[kept] - start, is_here[kept])
 

@@ -15,8 +15,8 @@ _RETRACTED_AT_ONCE = 4096  # rows
 def step_on_sphere_(
     rows_bD: Float[Tensor, "b D"],
     direction_bD: Float[Tensor, "b D"],
-    learning_rate: Float[Tensor, ""],
-    applies: Bool[Tensor, ""] | None = None,
+    learning_rate: Float[Tensor, ""] | Float[Tensor, "b 1"],
+    applies: Bool[Tensor, ""] | Bool[Tensor, "b 1"] | None = None,
 ) -> Float[Tensor, "b D"]:
     """``(w - η u) / |w - η u|``, in place; where ``applies`` is False, with η = 0, ``w`` as it is.
 

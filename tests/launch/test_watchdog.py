@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 import tiny
 
-from launch.config.plain import WatchdogConfig
+from launch.config.run import WatchdogConfig
 from launch.resilience.watchdog import Watchdog
 
 PHASES = ("start", "step", "save", "evaluation")
@@ -21,7 +21,7 @@ FAR, NEAR = 1e6, 0.75
 PROGRAM = """
 import ctypes, json, os, sys, time
 from pathlib import Path
-from launch.config.plain import WatchdogConfig
+from launch.config.run import WatchdogConfig
 from launch.resilience.watchdog import Watchdog
 
 PHASES = ("start", "step", "save", "evaluation")

@@ -34,7 +34,7 @@ from partial_fc.checkpoint.saving import Saver
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.divergence import LossCheck, TrainingDiverged
 from partial_fc.evaluation import evaluate
-from partial_fc.rows.sampling import drawn_columns
+from partial_fc.rows.sampling import drawn_columns, most_columns, padded_columns
 from partial_fc.rows.sharding import owned_targets
 from partial_fc.world import ProcessGroupWorld
 
@@ -140,9 +140,11 @@ class Training:
         return [tensor.detach().clone() for tensor in (*self.layer.parameters(), *state)]
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("rows", ["sgd", "adamw"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_no_step_waits_for_the_device(objective: str) -> None:
-    training = Training(objective, "sgd", product_dtype=torch.bfloat16)
+def test_no_step_waits_for_the_device(objective: str, rows: str, options: str) -> None:
+    training = Training(objective, rows, product_dtype=torch.bfloat16, **OPTIONS[options])
     batches = [batch(step, "cuda", torch.float32) for step in range(6)]
     for step in range(3):  # compiles
         training.step(step, *batches[step])
@@ -167,13 +169,28 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_is_named_a_step_later(o
         training.step(2, *batch(2, "cuda", torch.float32))
 
 
+def test_two_runs_in_the_gram_form_are_bitwise_equal_with_classes_many_times_in_a_batch() -> None:
+    given = [(torch.randn(2048, 256, device="cuda"), torch.randint(64, (2048,), device="cuda")) for _ in range(5)]
+    runs = []
+    for _ in range(2):
+        head = ShardedClassifier(
+            64, 256, P2SGrad(), world=World(), row_optimizer=RowSGD(0.05, 0.9), gram="always"
+        ).cuda()
+        for embeddings_ND, labels_N in given:
+            head(embeddings_ND.requires_grad_(), labels_N, [2048]).backward()
+        runs.append(head.weight.detach())
+    assert torch.equal(*runs)
+
+
 def test_a_gpu_draws_the_classes_that_a_cpu_draws() -> None:
-    labels_N = torch.randint(C, (N,)).repeat(2)  # classes twice: the draw is of any of them
-    drawn = []
-    for device in ("cpu", "cuda"):
-        targets = owned_targets(labels_N.to(device), range(7, C))
-        drawn.append(drawn_columns(targets, range(7, C), 0.2, 5, 3).cpu())
-    assert torch.equal(*drawn)
+    labels_N, shard = torch.randint(5000, (N,)).repeat(2), range(7, 5000)  # classes twice: the draw is of any of them
+    expected = drawn_columns(owned_targets(labels_N, shard), shard, 0.2, 5, 3)
+    targets = owned_targets(labels_N.cuda(), shard)
+    assert torch.equal(drawn_columns(targets, shard, 0.2, 5, 3).cpu(), expected)
+    columns, take_part = padded_columns(targets, shard, 0.2, 5, 3, batch=len(labels_N))
+    assert len(columns) == most_columns(len(shard), 0.2, len(labels_N)) < len(shard)
+    assert torch.equal(columns[take_part].cpu(), expected)
+    assert (columns.diff() > 0).all()
 
 
 def test_a_head_saved_on_a_gpu_goes_on_on_a_cpu(tmp_path: Path) -> None:

@@ -65,10 +65,12 @@ def _late(monkeypatch: pytest.MonkeyPatch) -> None:
 class Training:
     """A network of one layer, its head, and the steps of the loop that concern them."""
 
-    def __init__(self, objective: Objective, rows: RowOptimizer) -> None:
+    def __init__(self, objective: Objective, rows: RowOptimizer, sample_rate: float = 1.0) -> None:
         generator = torch.Generator().manual_seed(3)
         self.layer = nn.Parameter(torch.randn(D, D, generator=generator))
-        self.head = ShardedClassifier(C, D, objective, world=World(), row_optimizer=rows)
+        self.head = ShardedClassifier(
+            C, D, objective, world=World(), row_optimizer=rows, sample_rate=sample_rate, seed=5
+        )
         self.optimizer = torch.optim.SGD([self.layer], 0.1, momentum=0.9, weight_decay=0.1, fused=True)
         self.check = LossCheck(nn.Module(), self.head, self.optimizer)
 
@@ -102,13 +104,14 @@ def batch(seed: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.usefixtures("_late")
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("sample_rate", [1.0, 0.3])
 def test_the_host_reads_nothing_of_a_step_before_its_update(
-    objective: str, rows: str, monkeypatch: pytest.MonkeyPatch
+    sample_rate: float, objective: str, rows: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(late_answer, "LateAnswer", Unread)
     monkeypatch.setattr(known_rows, "_state", lambda weight: (0, 0))  # fake tensors have no address
     with FakeTensorMode(allow_non_fake_inputs=True):
-        training = Training(OBJECTIVES[objective](), ROWS[rows]())
+        training = Training(OBJECTIVES[objective](), ROWS[rows](), sample_rate)
         loss = training.step(0, *batch(0))
         with pytest.raises(HOST_READS):
             loss.item()  # what a host read would meet
@@ -119,11 +122,11 @@ def test_the_host_reads_nothing_of_a_step_before_its_update(
 @pytest.mark.usefixtures("_late")
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("bad", ["image", "label"])
+@pytest.mark.parametrize(("bad", "sample_rate"), [("image", 1.0), ("label", 1.0), ("image", 0.3)])
 def test_a_step_without_a_finite_loss_changes_no_state_and_is_named_a_step_later(
-    objective: str, rows: str, bad: str
+    objective: str, rows: str, bad: str, sample_rate: float
 ) -> None:
-    training = Training(OBJECTIVES[objective](), ROWS[rows]())
+    training = Training(OBJECTIVES[objective](), ROWS[rows](), sample_rate)
     training.step(0, *batch(0))
     training.step(1, *batch(1))
     before = training.state()

@@ -2,9 +2,8 @@
 
 from array import array
 from pathlib import Path
-from types import TracebackType
 
-from data_pipeline.files.whole_file import WholeFile, refuse_existing
+from data_pipeline.files.whole_file import WholeFile, WholeOrNothing, refuse_existing
 from data_pipeline.formats.recordio.layout import (
     fits_insightface,
     identity_records,
@@ -13,7 +12,7 @@ from data_pipeline.formats.recordio.layout import (
 )
 
 
-class RecordWriter:
+class RecordWriter(WholeOrNothing):
     """A new `.rec` and the `.idx` beside it; both appear under their names when the `with` block ends, or not at all.
 
     Labels that come grouped (all images of a class in a row) give the InsightFace layout. Labels that do not, or more
@@ -50,17 +49,6 @@ class RecordWriter:
         """Removes what was written so far."""
         self._rec.discard()
         self._idx.discard()
-
-    def __enter__(self) -> "RecordWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
 
     def _write_identities(self) -> bool:
         """Writes what the InsightFace layout adds to the images; False, and nothing, where it could not be true."""

@@ -3,9 +3,8 @@
 import operator
 import tarfile
 from pathlib import Path
-from types import TracebackType
 
-from data_pipeline.files.whole_file import WholeFile, refuse_existing
+from data_pipeline.files.whole_file import WholeFile, WholeOrNothing, refuse_existing
 from data_pipeline.formats.tar.index import LARGEST_IMAGE_BYTES, MOST_LABEL_DIGITS
 from data_pipeline.formats.tar.members import BLOCK_BYTES
 
@@ -13,7 +12,7 @@ END = bytes(2 * BLOCK_BYTES)
 MAGICS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"BM": "bmp"}
 
 
-class TarWriter:
+class TarWriter(WholeOrNothing):
     """New shards `shard-000000.tar`, ... in a folder, each under its name from when it is whole on.
 
     A shard holds at most `images_per_shard` images and `bytes_per_shard` bytes. The members of an image are its bytes,
@@ -86,17 +85,6 @@ class TarWriter:
             self._shard = None
         while self.shards:
             self.shards.pop().unlink(missing_ok=True)
-
-    def __enter__(self) -> "TarWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
 
     def _next_path(self) -> Path:
         return self._folder / f"shard-{self._first_shard + len(self.shards):06d}.tar"

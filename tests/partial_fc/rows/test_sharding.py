@@ -40,3 +40,16 @@ def test_every_row_of_the_batch_has_one_owner_who_knows_its_column() -> None:
 def test_an_empty_shard_owns_no_row() -> None:
     rows, columns, _ = owned_targets(torch.tensor([1, 2]), range(2, 2))
     assert len(rows) == len(columns) == 0
+
+
+def test_rows_of_other_shards_listed_in_full_as_on_a_gpu_have_places_spread_over_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All at one place, a sum over them would be one place's, one after the other."""
+    monkeypatch.setattr("partial_fc.rows.sharding._lists_all", lambda rows: True)
+    labels_N = torch.tensor([1, 2, 50, 51, 52, 53, 54, 55])
+    _, places, is_here = owned_targets(labels_N, range(3))
+    assert is_here.tolist() == [True, True] + 6 * [False]
+    assert places[:2].tolist() == [1, 2]
+    assert torch.bincount(places[2:], minlength=3).tolist() == [2, 2, 2]
+    assert owned_targets(labels_N, range(2, 2)).places.tolist() == 8 * [0]

@@ -1,0 +1,80 @@
+"""A block of a shard's classes: rows and targets, sums over the classes, and the gradient of the rows.
+
+Legend: ``N`` rows of the global batch; ``b`` classes of the block; ``D`` dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from partial_fc.functional import cosine
+from partial_fc.fused import fused_on_gpus
+from partial_fc.rows.sharding import Columns, Targets
+from partial_fc.scratch import Scratch
+
+_tangent_gradient = fused_on_gpus(cosine.tangent_gradient)
+
+
+@fused_on_gpus
+def _tangent_gradient_or_zero(grad_bD: Tensor, unit_bD: Tensor, norm_b1: Tensor | None, applies: Tensor) -> Tensor:
+    return torch.where(applies, cosine.tangent_gradient(grad_bD, unit_bD, norm_b1), 0.0)
+
+
+class RowGradient(NamedTuple):
+    """The gradient of a block's rows, ``(b, D)``, of the SUM over the global batch.
+
+    ``applies``, ``()`` or ``(b, 1)`` bool, says where it does, as far as the device alone knows: it is 0 elsewhere.
+    """
+
+    columns: Columns
+    grad_bD: Tensor
+    applies: Tensor | None
+
+
+class Block(NamedTuple):
+    """Some classes of the shard: where they lie, their unit rows, those rows as products take them, their targets.
+
+    ``norm_b1`` are the lengths of the stored rows, None where it is 1. ``takes_part_b1``, bool, says which classes do,
+    None for all; the unit rows of the others are 0.
+    """
+
+    start: int
+    columns: Columns
+    unit_bD: Tensor
+    factor_bD: Tensor
+    norm_b1: Tensor | None
+    targets: Targets
+    takes_part_b1: Tensor | None
+
+    def place_targets(self, matrix_Nb: Float[Tensor, "N b"], values_N: Float[Tensor, " N"]) -> None:
+        """Write the targets' own values into the block's matrix."""
+        rows, places, is_here = self.targets
+        matrix_Nb[rows, places] = torch.where(is_here, values_N[rows].to(matrix_Nb.dtype), matrix_Nb[rows, places])
+
+    def sum_over_classes(self, terms_Nb: Float[Tensor, "N b"]) -> Float[Tensor, " N"]:
+        """``(N,)``: the sum over the classes that take part, in one reading of the matrix."""
+        if self.takes_part_b1 is None:
+            return terms_Nb.sum(dim=1)
+        return terms_Nb @ self.takes_part_b1.squeeze(1).to(terms_Nb.dtype)
+
+    def row_gradient(self, grad_bD: Float[Tensor, "b D"], applies: Tensor | None, scratch: Scratch) -> RowGradient:
+        """What the unit rows' gradient, which is overwritten, is to the rows: 0 where ``applies``, ``()``, is False."""
+        if self.takes_part_b1 is not None:
+            applies = self.takes_part_b1 if applies is None else self.takes_part_b1 & applies
+        return RowGradient(self.columns, self._tangent(grad_bD, applies, scratch), applies)
+
+    def _tangent(self, grad_bD: Tensor, applies: Tensor | None, scratch: Scratch) -> Tensor:
+        """:func:`cosine.tangent_gradient`; on a CPU in place, with the buffers of every block."""
+        if grad_bD.is_cuda:
+            if applies is None:
+                return _tangent_gradient(grad_bD, self.unit_bD, self.norm_b1)
+            return _tangent_gradient_or_zero(grad_bD, self.unit_bD, self.norm_b1, applies)
+        products_bD = torch.mul(grad_bD, self.unit_bD, out=scratch("products", grad_bD.shape, grad_bD))
+        grad_bD.addcmul_(products_bD.sum(dim=1, keepdim=True), self.unit_bD, value=-1)
+        if applies is not None:
+            grad_bD.masked_fill_(~applies, 0.0)
+        return grad_bD if self.norm_b1 is None else grad_bD.div_(self.norm_b1)
