@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from partial_fc.functional import cosine
@@ -49,6 +49,10 @@ class Block(NamedTuple):
     norm_b1: Tensor | None
     targets: Targets
     takes_part_b1: Tensor | None
+
+    def places_N(self) -> Int[Tensor, " N"]:
+        """``(N,)``: where a row's target lies in the block, -1 for elsewhere; for a GPU, where all rows are listed."""
+        return torch.where(self.targets.is_here, self.targets.places, -1)
 
     def place_targets(self, matrix_Nb: Float[Tensor, "N b"], values_N: Float[Tensor, " N"]) -> None:
         """Write the targets' own values into the block's matrix."""

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from partial_fc.functional import adacos
+from partial_fc.rules import Rule
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Cosines:
     embedding_dim: int
     own_target_N: Float[Tensor, " N"]
     all_sum: Callable[[Tensor], Tensor]
-    own_sum_over_negatives: Callable[[Callable[[Tensor], Tensor]], Tensor]
+    own_sum_over_negatives: Callable[[Rule], Tensor]
     own_squares: Callable[[], Tensor]
     _target_N: Tensor | None = field(default=None, init=False)
 
@@ -40,8 +41,8 @@ class Cosines:
             self._target_N = self.all_sum(self.own_target_N)
         return self._target_N
 
-    def sum_over_negatives(self, term: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
-        """``(N,)``: the sum of ``term(cos_Nb)`` over all classes but the targets; ``term`` may overwrite what it gets.
+    def sum_over_negatives(self, term: Rule) -> Float[Tensor, " N"]:
+        """``(N,)``: the sum of ``term(cos_Nb)`` over all classes but the targets.
 
         One sweep of products and one all-reduce of N floats; of 2·N where it brings the targets with it.
         """
@@ -74,12 +75,11 @@ class Cosines:
 class Slopes:
     """The loss of each row ``(N,)``, the slope at its target ``(N,)``, and the rule for all other slopes of a block.
 
-    ``negatives`` may overwrite the cosines it gets. ``linear_weight`` is ``w`` where its rule is ``w · cos_Nb``, else
-    None.
+    ``linear_weight`` is ``w`` where that rule is ``w · cos_Nb``, else None.
     """
 
     loss_N: Float[Tensor, " N"]
     target_N: Float[Tensor, " N"]
-    negatives: Callable[[Float[Tensor, "N b"]], Float[Tensor, "N b"]]
+    negatives: Rule
     figures: dict[str, Tensor] = field(default_factory=dict)
     linear_weight: Float[Tensor, ""] | None = None

@@ -6,7 +6,7 @@ counts within the shard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from partial_fc.block import Block, RowGradient
 from partial_fc.functional import cosine
 from partial_fc.functional.gram import sums_in_float32
 from partial_fc.rows.sharding import Columns, owned_targets
+from partial_fc.rules import Rule, sum_over_others, with_targets
 from partial_fc.scratch import Scratch
 from partial_fc.slopes import Cosines, Slopes
 from partial_fc.world import World
@@ -88,19 +89,17 @@ class Sweep:
             cos_N[rows] = torch.linalg.vecdot(self.unit_ND[rows], self._target_units(places)) * is_here
         return cos_N
 
-    def own_sum_over_negatives(self, term: Callable[[Tensor], Tensor]) -> Float[Tensor, " N"]:
+    def own_sum_over_negatives(self, term: Rule) -> Float[Tensor, " N"]:
         """``(N,)``: this shard's sum of ``term(cos_Nb)`` over all classes but the targets."""
         total_N = torch.zeros_like(self.unit_ND[:, 0])
         nothing_N = torch.zeros_like(total_N)
         for block in self._blocks():
-            terms_Nb = term(self._cosines(block))
-            block.place_targets(terms_Nb, nothing_N)
-            total_N += block.sum_over_classes(terms_Nb)
+            total_N += self._sum_over_others(term, block, nothing_N)
         return total_N
 
     def own_squares(self) -> Float[Tensor, " N"]:
         """``(N,)``: this shard's sum of squared cosines over all classes but the targets."""
-        return self.own_sum_over_negatives(Tensor.square_)
+        return self.own_sum_over_negatives(Rule(Tensor.square_))
 
     def row_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None) -> Iterator[RowGradient]:
         """Block by block, the rows' gradient, times ``gain``.
@@ -111,9 +110,7 @@ class Sweep:
         """
         grad_ND = torch.zeros_like(self.unit_ND)
         for block in self._blocks():
-            slopes_Nb = slopes.negatives(self._cosines(block))
-            block.place_targets(slopes_Nb, slopes.target_N)
-            slopes_Nb = self._in_product_dtype("slopes", slopes_Nb)
+            slopes_Nb = self._slopes(slopes, block)
             grad_ND += self._product("pull", slopes_Nb, block.factor_bD)
             grad_bD = self._product("push", slopes_Nb.T, self.factor_ND).mul_(gain)
             yield block.row_gradient(grad_bD, applies, self.scratch)
@@ -173,21 +170,42 @@ class Sweep:
         rows_bD = self.scratch("gathered", (len(columns), self.rows_cD.shape[1]), self.rows_cD)
         return torch.index_select(self.rows_cD, 0, columns, out=rows_bD)
 
+    def _sum_over_others(self, term: Rule, block: Block, nothing_N: Tensor) -> Float[Tensor, " N"]:
+        """``(N,)``: of ``term`` of the block's cosines the sum over the classes but the targets."""
+        if self.unit_ND.is_cuda:
+            takes_part_b = None if block.takes_part_b1 is None else block.takes_part_b1.squeeze(1)
+            return sum_over_others(term, self._product_of(block), block.places_N(), takes_part_b, self.unit_ND.dtype)
+        terms_Nb = term(self._cosines(block))
+        block.place_targets(terms_Nb, nothing_N)
+        return block.sum_over_classes(terms_Nb)
+
+    def _slopes(self, slopes: Slopes, block: Block) -> Float[Tensor, "N b"]:
+        """``(N, b)``: the slopes of the block's cosines, as products take them."""
+        if self.unit_ND.is_cuda:
+            places_N, dtype = block.places_N(), self.unit_ND.dtype
+            return with_targets(slopes.negatives, self._product_of(block), places_N, slopes.target_N, dtype)
+        slopes_Nb = slopes.negatives(self._cosines(block))
+        block.place_targets(slopes_Nb, slopes.target_N)
+        return self._in_product_dtype("slopes", slopes_Nb)
+
     def _cosines(self, block: Block) -> Float[Tensor, "N b"]:
         """``(N, b)`` in float32 at least, to be overwritten: only the product runs in its own dtype."""
-        product_Nb = self._kept.get(block.start)
+        product_Nb = self._product_of(block)
+        if product_Nb.dtype == self.unit_ND.dtype and block.start not in self._kept:
+            return product_Nb
+        return self.scratch("cosines", product_Nb.shape, self.unit_ND).copy_(product_Nb)
+
+    def _product_of(self, block: Block) -> Tensor:
+        """``(N, b)``: the cosines as the product gave them, kept where there is room."""
+        if (kept_Nb := self._kept.get(block.start)) is not None:
+            return kept_Nb
         shape = len(self.unit_ND), len(block.unit_bD)
-        if product_Nb is None:
-            size_bytes = shape[0] * shape[1] * self.product_dtype.itemsize
-            is_kept = size_bytes <= self.kept_bytes
-            out = None if is_kept else self.scratch("product", shape, self.factor_ND)
-            product_Nb = torch.mm(self.factor_ND, block.factor_bD.T, out=out)
-            if is_kept:
-                self._kept[block.start] = product_Nb
-                self.kept_bytes -= size_bytes
-            elif product_Nb.dtype == self.unit_ND.dtype:
-                return product_Nb
-        return self.scratch("cosines", shape, self.unit_ND).copy_(product_Nb)
+        size_bytes = shape[0] * shape[1] * self.product_dtype.itemsize
+        if size_bytes > self.kept_bytes:
+            return torch.mm(self.factor_ND, block.factor_bD.T, out=self.scratch("product", shape, self.factor_ND))
+        self.kept_bytes -= size_bytes
+        self._kept[block.start] = torch.mm(self.factor_ND, block.factor_bD.T)
+        return self._kept[block.start]
 
     def _in_product_dtype(self, name: str, matrix: Tensor) -> Tensor:
         """``matrix`` as a product takes it."""

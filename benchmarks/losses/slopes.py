@@ -5,7 +5,6 @@ The figure of the P2SGrad paper (1905.02479), with one assumption made explicit:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from benchmarks.losses.runs import NUM_CLASSES
 from benchmarks.plot_style import FAMILIES, figure_at
 from partial_fc.functional.adacos import fixed_scale
 from partial_fc.objectives import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
+from partial_fc.rules import Rule
 from partial_fc.slopes import Cosines
 
 EMBEDDING_DIM = 256  # P2SGrad's weight of the other classes depends on it, its slope at the target does not
@@ -53,7 +53,7 @@ def slope_lines() -> list[SlopeLine]:
 def slopes_at_target(objective: Objective, angles_radians: NDArray[np.float64]) -> NDArray[np.float64]:
     """``∂loss/∂cos θ_y`` at each angle, every other of NUM_CLASSES classes at 90°, as the objective itself gives it."""
 
-    def sum_over_negatives(f: Callable[[Tensor], Tensor]) -> Tensor:
+    def sum_over_negatives(f: Rule) -> Tensor:
         at_90_degrees_N1 = torch.zeros(len(angles_radians), 1, dtype=torch.float64)
         return f(at_90_degrees_N1)[:, 0] * (NUM_CLASSES - 1)
 
@@ -64,7 +64,7 @@ def slopes_at_target(objective: Objective, angles_radians: NDArray[np.float64]) 
         own_target_N=torch.from_numpy(np.cos(angles_radians)),
         all_sum=lambda own: own,
         own_sum_over_negatives=sum_over_negatives,
-        own_squares=lambda: sum_over_negatives(torch.square),
+        own_squares=lambda: sum_over_negatives(Rule(torch.square)),
     )
     return np.asarray(objective.eval()(cosines).target_N.numpy())
 

@@ -37,6 +37,21 @@ def negative_slopes_(
     return cos_Nb.mul_(scale).sub_(log_normaliser_N1).exp_().mul_(gain_N1)
 
 
+def filtered_exponentials_(
+    cos_Nb: Float[Tensor, "N b"], threshold: Tensor, scale: Tensor, shift: Tensor
+) -> Float[Tensor, "N b"]:
+    """:func:`exponentials_`, in place, of cosines that are 0 where they were above ``threshold``."""
+    return cos_Nb.masked_fill_(cos_Nb > threshold, 0).mul_(scale).sub_(shift).exp_()
+
+
+def filtered_slopes_(
+    cos_Nb: Float[Tensor, "N b"], threshold: Tensor, scale: Tensor, log_normaliser_N1: Tensor, gain_N1: Tensor
+) -> Float[Tensor, "N b"]:
+    """:func:`negative_slopes_`, in place, but 0 for cosines above ``threshold``."""
+    is_above_Nb = cos_Nb > threshold
+    return cos_Nb.mul_(scale).sub_(log_normaliser_N1).exp_().mul_(gain_N1).masked_fill_(is_above_Nb, 0)
+
+
 def log_of_sum(shifted_sum_N: Float[Tensor, " N"], shift: Tensor) -> Float[Tensor, " N"]:
     """``ln Σ exp(z)`` in float64 from ``Σ exp(z - shift)``; -inf where there was no term."""
     return shifted_sum_N.double().log() + shift

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
-
 from partial_fc.functional import margins
 from partial_fc.objectives.scaled_softmax import ScaledSoftmax, checked_scale
 from partial_fc.slopes import Cosines, Slopes
@@ -41,7 +39,3 @@ class CombinedMargin(ScaledSoftmax):
         log_negatives_N = self.log_negatives(cosines, scale)
         target = margins.combined_target(cosines.target_N, self.m1, self.m2, self.m3)
         return self.slopes(scale, log_negatives_N, *target)
-
-    def is_left_out(self, cos_Nb: Tensor) -> Tensor | None:
-        """See :class:`ScaledSoftmax`."""
-        return None if self.filter_above is None else cos_Nb > self.filter_above

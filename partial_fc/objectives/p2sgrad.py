@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
 from partial_fc.functional import adacos, p2sgrad
 from partial_fc.objectives.objective import Objective
+from partial_fc.rules import Rule
 from partial_fc.slopes import Cosines, Slopes
 
 
@@ -44,7 +47,7 @@ class P2SGrad(Objective):
         return Slopes(
             (gain * p2sgrad.p2sgrad_loss(cosines.target_N.double(), squares_N.double(), weight)).to(squares_N.dtype),
             gain * (cosines.target_N - 1.0),
-            lambda cos_Nb: cos_Nb.mul_(linear_weight),
+            Rule(Tensor.mul_, (linear_weight,)),
             linear_weight=linear_weight,
         )
 

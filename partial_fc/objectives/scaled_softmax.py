@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from partial_fc.functional import softmax
-from partial_fc.fused import fused_on_gpus
 from partial_fc.objectives.objective import Objective
+from partial_fc.rules import Rule
 from partial_fc.slopes import Cosines, Slopes
-
-_exponentials_ = fused_on_gpus(softmax.exponentials_)
-_negative_slopes_ = fused_on_gpus(softmax.negative_slopes_)
 
 
 class ScaledSoftmax(Objective):
-    """The softmax over scaled cosines that NormFace, CosFace, ArcFace, AdaCos and the combined margin share."""
+    """The softmax over scaled cosines that NormFace, CosFace, ArcFace, AdaCos and the combined margin share.
 
-    def is_left_out(self, cos_Nb: Float[Tensor, "N b"]) -> Tensor | None:
-        """Which other classes count with the cosine 0 and have no slope, ``(N, b)`` bool; None for none at all."""
-        return None
+    ``filter_above``: other classes whose cosine is above it count with the cosine 0 and have no slope; None for none.
+    """
+
+    filter_above: float | None = None
 
     def log_negatives(self, cosines: Cosines, scale: Tensor) -> Float[Tensor, " N"]:
         """``ln Σ_{j≠y} exp(s c_ij)`` in float64: one sweep."""
         shift = softmax.exponent_shift(scale, cosines.num_classes)
 
-        def terms(cos_Nb: Tensor) -> Tensor:
-            left_out_Nb = self.is_left_out(cos_Nb)
-            return _exponentials_(cos_Nb if left_out_Nb is None else cos_Nb.masked_fill_(left_out_Nb, 0), scale, shift)
-
-        return softmax.log_of_sum(cosines.sum_over_negatives(terms), shift)
+        terms = softmax.exponentials_, softmax.filtered_exponentials_
+        return softmax.log_of_sum(cosines.sum_over_negatives(self._rule(*terms, scale, shift)), shift)
 
     def slopes(
         self, scale: Tensor, log_negatives_N: Tensor, margined_N: Tensor, derivative_N: Tensor, **figures: Tensor
@@ -42,13 +39,15 @@ class ScaledSoftmax(Objective):
         rounded_N = log_normaliser_N.to(dtype)
         gain_N = (scale * torch.exp(rounded_N - log_normaliser_N)).to(dtype)
 
-        def negatives(cos_Nb: Tensor) -> Tensor:
-            left_out_Nb = self.is_left_out(cos_Nb)
-            slopes_Nb = _negative_slopes_(cos_Nb, scale, rounded_N[:, None], gain_N[:, None])
-            return slopes_Nb if left_out_Nb is None else slopes_Nb.masked_fill_(left_out_Nb, 0)
-
+        rules = softmax.negative_slopes_, softmax.filtered_slopes_
+        negatives = self._rule(*rules, scale, rounded_N[:, None], gain_N[:, None])
         target_slope_N = scale * derivative_N * excess_N.to(dtype)
         return Slopes(loss_N.to(dtype), target_slope_N, negatives, {"scale": scale, **figures})
+
+    def _rule(self, plain: Callable[..., Tensor], filtered: Callable[..., Tensor], *arguments: Tensor) -> Rule:
+        if self.filter_above is None:
+            return Rule(plain, arguments)
+        return Rule(filtered, (arguments[0].new_full((), self.filter_above), *arguments))
 
 
 def checked_scale(scale: float, name: str = "scale") -> float:

@@ -26,6 +26,7 @@ from partial_fc import (
 )
 from partial_fc.functional import reference
 from partial_fc.objectives import OBJECTIVES
+from partial_fc.rules import Rule
 from partial_fc.slopes import Cosines
 
 C, D = 23, 8
@@ -82,10 +83,10 @@ def test_the_softmax_slopes_of_a_row_sum_to_zero_in_float32(objective: Objective
     cos_NC, labels_N = torch.rand(50, 100) * 1.2 - 0.5, torch.randint(100, (50,))
     target_N = cos_NC.gather(1, labels_N[:, None])[:, 0]
 
-    def sum_over_negatives(term: Callable[[Tensor], Tensor]) -> Tensor:
+    def sum_over_negatives(term: Rule) -> Tensor:
         return term(cos_NC.clone()).scatter(1, labels_N[:, None], 0.0).sum(dim=1)
 
-    own_squares = partial(sum_over_negatives, torch.square)
+    own_squares = partial(sum_over_negatives, Rule(torch.square))
     slopes = objective(Cosines(100, 99, 32, target_N, lambda own: own, sum_over_negatives, own_squares))
     slopes_NC = slopes.negatives(cos_NC.clone()).scatter(1, labels_N[:, None], slopes.target_N[:, None])
     relative_N = slopes_NC.double().sum(dim=1).abs() / slopes_NC.double().abs().sum(dim=1)

@@ -1,0 +1,77 @@
+"""One kernel for all that is done with a block's cosines, against the steps that a CPU takes one after the other."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from partial_fc import fused, rules
+from partial_fc.block import Block
+from partial_fc.functional import softmax
+from partial_fc.rows.sharding import Targets
+from partial_fc.rules import Rule, sum_over_others, with_targets
+
+N, B = 6, 33
+SCALE, SHIFT, THRESHOLD = torch.tensor(20.0), torch.tensor(3.0), torch.tensor(0.4)
+LEVEL_N1, GAIN_N1 = 18.0 + torch.rand(N, 1), torch.rand(N, 1)
+RULES = {
+    "exponentials": Rule(softmax.exponentials_, (SCALE, SHIFT)),
+    "filtered exponentials": Rule(softmax.filtered_exponentials_, (THRESHOLD, SCALE, SHIFT)),
+    "slopes": Rule(softmax.negative_slopes_, (SCALE, LEVEL_N1, GAIN_N1)),
+    "filtered slopes": Rule(softmax.filtered_slopes_, (THRESHOLD, SCALE, LEVEL_N1, GAIN_N1)),
+    "linear": Rule(Tensor.mul_, (torch.tensor(0.3),)),
+    "squares": Rule(Tensor.square_),
+}
+MODES = [pytest.param(False, id="plain")]
+if shutil.which("g++"):  # torch.compile wants a C++ compiler on a CPU
+    MODES.append(pytest.param(True, id="compiled"))
+
+
+@pytest.fixture(params=MODES)
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Also with what a GPU compiles compiled here."""
+    if request.param:
+        monkeypatch.setattr(rules, "fused_on_gpus", fused.compiled)
+    for made in (rules._sum, rules._placed):
+        made.cache_clear()
+    yield
+    for made in (rules._sum, rules._placed):
+        made.cache_clear()
+
+
+def block(product_Nb: Tensor, takes_part_b1: Tensor | None) -> Block:
+    """Rows 1 and 4 have their targets in the block, row 4 in its last class."""
+    places_N = torch.tensor([0, 7, 2, 3, B - 1, 5])
+    targets = Targets(torch.arange(N), places_N, torch.tensor([False, True, False, False, True, False]))
+    nothing = torch.zeros(product_Nb.shape[1], 2)
+    return Block(0, slice(0, B), nothing, nothing, None, targets, takes_part_b1)
+
+
+@pytest.mark.usefixtures("_both_ways")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rule", RULES)
+def test_one_kernel_gives_what_the_single_steps_give(rule: str, dtype: torch.dtype) -> None:
+    product_Nb, target_N = (2 * torch.rand(N, B) - 1).to(dtype), torch.randn(N)
+    untouched = product_Nb.clone()
+    for takes_part_b1 in (None, torch.rand(B, 1) < 0.7):
+        part = block(product_Nb, takes_part_b1)
+        terms_Nb = RULES[rule](product_Nb.float().clone())
+        part.place_targets(terms_Nb, torch.zeros(N))
+        expected_N = part.sum_over_classes(terms_Nb)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            takes_part_b = None if takes_part_b1 is None else takes_part_b1.squeeze(1)
+            found_N = sum_over_others(RULES[rule], product_Nb, part.places_N(), takes_part_b, torch.float32)
+        torch.testing.assert_close(found_N, expected_N, rtol=1e-5, atol=1e-6)
+    slopes_Nb = RULES[rule](product_Nb.float().clone())
+    part.place_targets(slopes_Nb, target_N)
+    found_Nb = with_targets(RULES[rule], product_Nb, part.places_N(), target_N, torch.float32)
+    assert found_Nb.dtype == dtype
+    torch.testing.assert_close(found_Nb, slopes_Nb.to(dtype), rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
+    assert torch.equal(product_Nb, untouched), "kept cosines are needed again"
