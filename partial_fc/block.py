@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from partial_fc.functional import cosine
@@ -47,12 +47,13 @@ class Block(NamedTuple):
     unit_bD: Tensor
     factor_bD: Tensor
     norm_b1: Tensor | None
-    targets: Targets
+    targets_of_shard: Targets
     takes_part_b1: Tensor | None
 
-    def places_N(self) -> Int[Tensor, " N"]:
-        """``(N,)``: where a row's target lies in the block, -1 for elsewhere; for a GPU, where all rows are listed."""
-        return torch.where(self.targets.is_here, self.targets.places, -1)
+    @property
+    def targets(self) -> Targets:
+        """Those in the block, placed from its start on."""
+        return self.targets_of_shard.within(self.start, self.start + len(self.unit_bD))
 
     def place_targets(self, matrix_Nb: Float[Tensor, "N b"], values_N: Float[Tensor, " N"]) -> None:
         """Write the targets' own values into the block's matrix."""

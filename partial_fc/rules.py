@@ -45,8 +45,8 @@ def sum_over_others(
 ) -> Float[Tensor, " N"]:
     """``(N,)``: of what the rule makes of the cosines in ``dtype`` the sum over the classes but the targets.
 
-    ``places_N`` is where each row's target lies in the block, -1 for elsewhere; of the classes those count that take
-    part, None for all. ``product_Nb`` stays as it is.
+    ``places_N`` is where each row's target lies, a column that the block does not have for elsewhere; of the classes
+    those count that take part, None for all. ``product_Nb`` stays as it is.
     """
     return _sum(rule.function, dtype)(product_Nb, places_N, takes_part_b, *rule.arguments)
 

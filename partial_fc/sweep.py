@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from partial_fc.block import Block, RowGradient
@@ -63,6 +63,7 @@ class Sweep:
             places = torch.searchsorted(self.columns, self.targets.places).clamp(max=max(self.num_columns - 1, 0))
             self.targets = self.targets._replace(places=places)
         self._kept: dict[int, Tensor] = {}
+        self._places_in_shard_N: Tensor | None = None
 
     @property
     def num_columns(self) -> int:
@@ -153,8 +154,7 @@ class Sweep:
         takes_part_b1 = None if self.takes_part is None else self.takes_part[drawn].unsqueeze(1)
         unit_bD, norm_b1 = self._units(columns, takes_part_b1)
         factor_bD = self._in_product_dtype("rows", unit_bD)
-        targets = self.targets.within(drawn.start, drawn.stop)
-        return Block(drawn.start, columns, unit_bD, factor_bD, norm_b1, targets, takes_part_b1)
+        return Block(drawn.start, columns, unit_bD, factor_bD, norm_b1, self.targets, takes_part_b1)
 
     def _units(self, columns: Columns, takes_part_b1: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Rows at unit length, or 0 where they take no part, and their norms where they were of another before."""
@@ -174,7 +174,9 @@ class Sweep:
         """``(N,)``: of ``term`` of the block's cosines the sum over the classes but the targets."""
         if self.unit_ND.is_cuda:
             takes_part_b = None if block.takes_part_b1 is None else block.takes_part_b1.squeeze(1)
-            return sum_over_others(term, self._product_of(block), block.places_N(), takes_part_b, self.unit_ND.dtype)
+            return sum_over_others(
+                term, self._product_of(block), self._places_N(block), takes_part_b, self.unit_ND.dtype
+            )
         terms_Nb = term(self._cosines(block))
         block.place_targets(terms_Nb, nothing_N)
         return block.sum_over_classes(terms_Nb)
@@ -182,11 +184,17 @@ class Sweep:
     def _slopes(self, slopes: Slopes, block: Block) -> Float[Tensor, "N b"]:
         """``(N, b)``: the slopes of the block's cosines, as products take them."""
         if self.unit_ND.is_cuda:
-            places_N, dtype = block.places_N(), self.unit_ND.dtype
+            places_N, dtype = self._places_N(block), self.unit_ND.dtype
             return with_targets(slopes.negatives, self._product_of(block), places_N, slopes.target_N, dtype)
         slopes_Nb = slopes.negatives(self._cosines(block))
         block.place_targets(slopes_Nb, slopes.target_N)
         return self._in_product_dtype("slopes", slopes_Nb)
+
+    def _places_N(self, block: Block) -> Int[Tensor, " N"]:
+        """``(N,)``: where a row's target lies, counted from the block on; outside of it what no class of it has."""
+        if self._places_in_shard_N is None:  # on a GPU all rows are listed
+            self._places_in_shard_N = torch.where(self.targets.is_here, self.targets.places, -1)
+        return self._places_in_shard_N - block.start
 
     def _cosines(self, block: Block) -> Float[Tensor, "N b"]:
         """``(N, b)`` in float32 at least, to be overwritten: only the product runs in its own dtype."""

@@ -30,12 +30,16 @@ class _Update(NamedTuple):
     columns: Columns
     step: int
     applies: Tensor | None
+    numbers: dict[tuple[float, float, torch.dtype], Tensor]
 
     def number(self, value: float, otherwise: float, like: Tensor) -> float | Tensor:
         """``value``, or ``otherwise`` where the update does not apply."""
         if self.applies is None:
             return value
-        return torch.where(self.applies, like.new_full((), value), like.new_full((), otherwise))
+        key = value, otherwise, like.dtype
+        if key not in self.numbers:
+            self.numbers[key] = torch.where(self.applies, value, like.new_full((), otherwise))
+        return self.numbers[key]
 
 
 class RowOptimizer(nn.Module):
@@ -65,6 +69,8 @@ class RowOptimizer(nn.Module):
         self.state_dtype = state_dtype
         self.first_class, self.seed = 0, 0
         self._scratch = Scratch()
+        self._applies: Tensor | None = None
+        self._numbers: dict[tuple[float, float, torch.dtype], Tensor] = {}
         for name in self.state_names:
             self.register_buffer(name, None)
 
@@ -88,12 +94,15 @@ class RowOptimizer(nn.Module):
         Where ``applies``, of all rows or of each, is False on the device, ``grad_bD`` is to be 0 there; then rows and
         state stay bitwise equal, by rates of 0 and decays of 1, and the host does not wait to learn of it.
         """
-        update = _Update(columns, step, applies)
+        if applies is not self._applies:  # a step's numbers serve all of its blocks: each is a kernel or two on a GPU
+            self._applies, self._numbers = applies, {}
+        update = _Update(columns, step, applies, self._numbers)
         moved_bD = self._read("rows", rows_cD, columns, grad_bD)
         if self.weight_decay:
             moved_bD.mul_(update.number(1.0 - self.learning_rate * self.weight_decay, 1.0, moved_bD))
         # A tensor in any case: a number would be compiled into the kernel, each anew.
-        rate = moved_bD.new_full((), 1.0) * update.number(self.learning_rate, 0.0, moved_bD)
+        rate = update.number(self.learning_rate, 0.0, moved_bD)
+        rate = rate if isinstance(rate, Tensor) else moved_bD.new_full((), rate)
         moved_bD = _stepped_(moved_bD, self._direction(update, grad_bD), rate, applies)
         self._store(rows_cD, update, moved_bD, _ROWS)
 

@@ -205,4 +205,4 @@ def test_on_a_device_the_host_does_not_wait_and_steps_have_the_devices_durations
     durations = report.step_seconds_of_steps
     assert max(durations) < 2 * min(durations)
     assert min(durations) > 0.01
-    assert report.own_step_seconds < 0.001
+    assert report.own_step_seconds < 0.01
