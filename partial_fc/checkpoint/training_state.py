@@ -75,7 +75,7 @@ class TrainingState:
         objective = dict(self.head.objective.named_buffers())
         if objective.keys() != {name.removeprefix("objective.") for name in tensors if name.startswith("objective.")}:
             raise ValueError("it was trained with another objective")
-        for name, buffer in objective.items():
+        for name, buffer in self.head.objective.state_dict().items():  # less what follows from the number of classes
             buffer.copy_(tensors[f"objective.{name}"])
         for name, parameter in self.backbone.named_parameters():
             prefix = f"optimizer.{name}."
