@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from partial_fc.checkpoint.identities import IDENTITY
 from partial_fc.classifier import ShardedClassifier
 from partial_fc.rows.optimizers import RowAdamW, RowSGD
 from partial_fc.world import World
@@ -17,16 +18,23 @@ _CPU_RNG, _GPU_RNG = "rng.cpu", "rng.cuda"
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The parts of a run that change while it trains. The order of samples and the rates follow from the step."""
+    """The parts of a run that change while it trains. The order of samples and the rates follow from the step.
+
+    ``identities_c``: a key of the identity of each of this rank's class rows, int64, all different over all ranks. With
+    it rows are found again by their identities, whatever labels these have then; without it by their labels.
+    """
 
     backbone: nn.Module
     head: ShardedClassifier
     optimizer: torch.optim.Optimizer
     world: World
+    identities_c: Tensor | None = None
 
     def of_rank(self) -> dict[str, Tensor]:
-        """This rank's own: class rows and their optimizer's state, BatchNorm's statistics, random generators."""
+        """This rank's own: class rows, whose they are and their optimizer's state, BatchNorm, random generators."""
         tensors = {f"row.{key}": tensor for key, tensor in rows_of(self.head).items()}
+        if self.identities_c is not None:
+            tensors[IDENTITY] = self.identities_c
         tensors |= {f"buffer.{name}": buffer for name, buffer in self.backbone.named_buffers()}
         tensors[_CPU_RNG] = torch.get_rng_state()
         if self.head.weight.is_cuda:
