@@ -18,5 +18,6 @@ bytes of one image. The life of a batch is told in `data_pipeline.loader`; this 
       LabelCheck.check                     refused on all ranks where one is not in 0..C-1
       rows.sharding.owned_targets          the rank that has the row computes the target cosine
 
-A label is an index and never a name. What a label is called, `Source.identities` or `identities.tsv` says.
+A label is an index and never a name. What a label is called, `Source.identities` or `identities.tsv` says. The number
+by which an identity is found again in another set, where it has another label, comes from `sets.identity_keys`.
 """

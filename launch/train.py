@@ -70,15 +70,18 @@ def run(config: Config) -> None:
 def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
     device, data = local_device(), config.data
     source = assembly.open_training_data(data, config.seed)
+    identities_C = assembly.identities(data, source)
     held_out = _held_out(data, source)
     backbone = assembly.backbone(config.backbone, data.image_size, config.backbone.weights)
     with process_group(watchdog.collective_seconds) as world:
         ranks = world.size, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if world.rank == 0 and (said := memory_shortage(config, source.num_classes, device, *ranks)) is not None:
             print(said, flush=True)
-        facts = run_facts(config, source)
-        resumed = checkpoint_to_resume(folder, config, facts, world)
-        parts = assembly.run(config, source, backbone, world, device, facts=facts, resumed=resumed)
+        facts = run_facts(config, source, identities_C)
+        resumed = checkpoint_to_resume(folder, config, facts, identities_C, world, device)
+        parts = assembly.run(
+            *(config, source, backbone, world, device), facts=facts, identities_C=identities_C, resumed=resumed
+        )
         assembly.refuse_small_disk(folder, parts, config)
         with (
             assembly.open_sinks(

@@ -14,7 +14,7 @@ The life of a class row, one of C rows of D numbers, in a run of many ranks::
         Sweep.row_gradients               slopes times embeddings: the row's gradient, tangent to the sphere
         RowOptimizer.update               the row moves and is brought back to unit length while it is in the cache
       GramSweep.row_gradients           P2SGrad: no cosines; the row is read once, moved, and added to the Gram matrix
-    checkpoint.saving                 the row is saved under its class id, and loads on any number of ranks
+    checkpoint.saving                 the row is saved with its identity, and loads on any rank, under any label
 
 Without a row optimizer the gradient goes to ``weight.grad`` instead, for any optimizer of torch's. A batch's embeddings
 travel the other way: gathered from all ranks (``World.gather_rows``), multiplied with every shard, and their gradient

@@ -24,6 +24,7 @@ SLOW = (  # a second or more each: `make quick` leaves them and the tests of rea
     "launch/pages/test_report_page.py",
     "launch/planning/",
     "launch/test_evaluate.py",
+    "launch/test_fine_tuning.py",
     "launch/test_launch_processes.py",
     "launch/test_train.py",
     "partial_fc/checkpoint/",

@@ -25,7 +25,7 @@ def label_names(source: Source, path: Path | None = None) -> dict[int, str]:
         return {new: names.get(old, str(old)) for new, old in enumerate(source.original_labels.tolist())}
     if source.identities is not None:
         return dict(enumerate(source.identities))
-    return _written_names(path) if path is not None else {}
+    return written_names(path) if path is not None else {}
 
 
 def identity_names(source: Source, path: Path) -> dict[str, int]:
@@ -41,7 +41,8 @@ def write_identities(folder: Path, rows: Iterable[tuple[int, str, int]]) -> None
         writer.writerows(rows)
 
 
-def _written_names(records: Path) -> dict[int, str]:
+def written_names(records: Path) -> dict[int, str]:
+    """The name of each label in the file beside the set at `records`, a file or a folder; empty where there is none."""
     path = (records if records.is_dir() else records.parent) / IDENTITIES
     if not path.exists():
         return {}

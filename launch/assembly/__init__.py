@@ -2,6 +2,7 @@
 
 from launch.assembly.data import (
     batch_shares,
+    identities,
     image_format,
     loader,
     numbering,
@@ -31,6 +32,7 @@ __all__ = [
     "batch_shares",
     "compiled",
     "head",
+    "identities",
     "image_format",
     "is_compiled",
     "loader",

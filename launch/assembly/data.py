@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data_pipeline.augment.augmentation import Augmentation
 from data_pipeline.checking.quarantine import is_made_for, quarantined_samples
@@ -18,6 +19,7 @@ from data_pipeline.loader.image_loader import ImageFormat, ImageLoader
 from data_pipeline.order.balanced import BalancedOrder
 from data_pipeline.order.shuffled import SampleOrder, rank_positions
 from data_pipeline.sets.fingerprint import fingerprint
+from data_pipeline.sets.identity_keys import identity_keys
 from data_pipeline.sets.joined import Join, joined_sets
 from data_pipeline.sets.noisy import NoisyLabels
 from data_pipeline.sets.selected import SelectedSource, gaps_in_words, numbered_without_gaps
@@ -168,6 +170,11 @@ def open_training_data(section: DataConfig, seed: int) -> Source:
                 "out, or name other data"
             )
     return NoisyLabels(source, section.label_noise, seed) if section.label_noise else source
+
+
+def identities(section: DataConfig, source: Source) -> Tensor:
+    """A key of the identity of every label of the training set, ``(C,)`` int64: its row is found again by it."""
+    return torch.from_numpy(identity_keys(source, training_paths(section)))
 
 
 def _refuse_copies(paths: Sequence[Path], parts: Sequence[Source]) -> None:

@@ -22,6 +22,7 @@ from launch.assembly.run_folder import RunFolder
 from launch.config.run import Config
 from launch.units import bytes_text
 from partial_fc import ShardedClassifier, World
+from partial_fc.checkpoint.identities import RowCounts
 from partial_fc.checkpoint.loading import load_training_state, start_rows
 from partial_fc.checkpoint.saving import Saver
 from partial_fc.checkpoint.training_state import TrainingState
@@ -62,11 +63,13 @@ def run(
     device: torch.device,
     *,
     facts: dict[str, Any],
+    identities_C: Tensor | None = None,
     resumed: Path | None = None,
 ) -> Run:
     """The parts of a run on ``source`` that trains ``backbone``, which moves to ``device``.
 
-    ``facts`` go into the checkpoints' manifests; ``resumed`` is the checkpoint to go on from.
+    ``facts`` go into the checkpoints' manifests; ``identities_C`` are the keys by which rows are found again;
+    ``resumed`` is the checkpoint to go on from.
     """
     schedule, num_classes = config.schedule, source.num_classes
     steps_per_epoch = len(source) / schedule.batch_size
@@ -80,10 +83,10 @@ def run(
     counts, casts = batch_shares(schedule.batch_size, world.size), autocast(config.backbone, device)
     with casts():
         settle_buckets(model, _blank_images(counts[world.rank], config.data.image_size, device))
-    state = TrainingState(backbone, shard, steps, world)
-    if resumed is None and config.classifier.rows is not None:
-        start_rows(checkpoint_of(config.classifier.rows), shard)
-    start = 0 if resumed is None else load_training_state(resumed, state, config.seed).step
+    own = slice(shard.shard.start, shard.shard.stop)
+    identities_c = None if identities_C is None else identities_C[own].clone()
+    state = TrainingState(backbone, shard, steps, world, identities_c=identities_c)
+    start = _start_step(config, state, resumed)
     if config.resume == "changed":
         state.course.take_up(LossCourse().numbers())  # the losses to come may be others
     batches = loader(
@@ -129,6 +132,23 @@ def run(
     )
 
 
+def _start_step(config: Config, state: TrainingState, resumed: Path | None) -> int:
+    """The step to go on after: that of ``resumed``, which is taken up; else 0, with the rows that the config names."""
+    if resumed is not None:
+        start, rows = load_training_state(resumed, state, config.seed)
+        if rows.new or rows.removed:
+            _say_rows(resumed, rows, state.world)
+        return start
+    if (path := config.classifier.rows) is not None:
+        _say_rows(path, start_rows(checkpoint_of(path), state.head, state.identities_c), state.world)
+    return 0
+
+
+def _say_rows(path: Path, rows: RowCounts, world: World) -> None:
+    if world.rank == 0:
+        print(f"class rows of {_from_here(path)}: {rows}", flush=True)
+
+
 def _blank_images(count: int, side: int, device: torch.device) -> Tensor:
     return torch.zeros(count, 3, side, side, device=device).to(memory_format=torch.channels_last)
 
@@ -139,9 +159,12 @@ def _save(saver: Saver, step: int) -> None:
 
 
 def _say(saved: Saved) -> None:
-    path = saved.path.relative_to(Path.cwd()) if saved.path.is_relative_to(Path.cwd()) else saved.path
     print(
-        f"{path}  {bytes_text(saved.size_bytes)}: training paused {saved.pause_seconds:.2g} s, "
+        f"{_from_here(saved.path)}  {bytes_text(saved.size_bytes)}: training paused {saved.pause_seconds:.2g} s, "
         f"written in {saved.writing_seconds:.2g} s",
         flush=True,
     )
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

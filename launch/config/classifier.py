@@ -17,7 +17,7 @@ class ClassifierConfig(Section):
     block_classes: int | None = Field(None, ge=1)
     products: Literal["float32", "tf32", "bfloat16"] = Field("float32", description="of embeddings and rows")
     weights: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is rounded stochastically")
-    rows: UserPath | None = Field(None, description="a run or a checkpoint: its class rows to start from")
+    rows: UserPath | None = Field(None, description="a run or a checkpoint: its class rows to start from, by identity")
     cosines: Literal["recompute", "keep", "auto"] = Field("auto", description="between the sweeps of a softmax")
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = Field(0.005, gt=0, description="of the rows; SGD's per positive, whatever the batch size")

@@ -71,7 +71,9 @@ class Config(Section):
     run_dir: UserPath = Path("runs/partial_fc")
     seed: int = Field(0, ge=0)
     resume: Literal["auto", "never", "changed"] = Field(
-        "auto", description="go on with the run in run_dir; never: begin anew; changed: go on though the config differs"
+        "auto",
+        description="go on with the run in run_dir; never: begin anew; changed: go on though the config or the set "
+        "differs, each identity with its class row",
     )
     save_every_steps: int | None = Field(None, ge=1, description="also save on the way; the end is always saved")
     checkpoint: CheckpointConfig = CheckpointConfig()

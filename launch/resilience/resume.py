@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from data_pipeline.sets.fingerprint import fingerprint
+from data_pipeline.sets.identity_keys import identities_mark
 from data_pipeline.source import Source
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import ConfigError
 from launch.config.run import Config
 from partial_fc import World
+from partial_fc.checkpoint.identities import compared
 from partial_fc.checkpoint.layout import CheckpointFolder, remove_unfinished, whole_checkpoints
 
 _FREE = {  # keys that may change between the starts of one run: none of them changes what is learnt
@@ -35,18 +38,25 @@ _FREE = {  # keys that may change between the starts of one run: none of them ch
 }
 
 
-def run_facts(config: Config, source: Source) -> dict[str, Any]:
-    """What a checkpoint says of its run: the whole configuration, and what the images are."""
-    data = {"num_images": len(source), "num_classes": source.num_classes, "fingerprint": fingerprint(source)}
+def run_facts(config: Config, source: Source, identities_C: Tensor) -> dict[str, Any]:
+    """What a checkpoint says of its run: the whole configuration, and what the images are and whose."""
+    data = {
+        "num_images": len(source),
+        "num_classes": source.num_classes,
+        "fingerprint": fingerprint(source),
+        "identities": identities_mark(identities_C.numpy()),
+    }
     return {"config": config.model_dump(mode="json"), "data": data}
 
 
-def checkpoint_to_resume(folder: RunFolder, config: Config, facts: dict[str, Any], world: World) -> Path | None:
+def checkpoint_to_resume(
+    folder: RunFolder, config: Config, facts: dict[str, Any], identities_C: Tensor, world: World, device: torch.device
+) -> Path | None:
     """The checkpoint in ``folder`` that this start goes on from, the same on every rank; None to begin anew.
 
     What saves left that were interrupted is removed. A checkpoint with a file that is missing or cut short is passed
-    over, and named. ConfigError where the run was begun with another configuration or other images, with what differs,
-    unless ``resume`` is ``changed``. Two all-reduces of a number.
+    over, and named. ConfigError where the run was begun with another configuration, other images or other identities,
+    with what differs, unless ``resume`` is ``changed``. One all-reduce of a number.
     """
     if config.resume == "never":
         return None
@@ -56,18 +66,40 @@ def checkpoint_to_resume(folder: RunFolder, config: Config, facts: dict[str, Any
         whole = whole_checkpoints(folder.checkpoints)
         chosen = next((place for place in range(len(whole), 0, -1) if _is_intact(whole[place - 1])), 0)
         chosen = _step(whole[chosen - 1]) + 1 if chosen else 0
-    step = int(world.all_sum(torch.tensor(chosen))) - 1
+    step = int(world.all_sum(torch.tensor(chosen, device=device))) - 1
     if step < 0:
         return None
     checkpoint = next(each for each in whole_checkpoints(folder.checkpoints) if _step(each) == step)
-    differences = list(_differences(checkpoint.manifest().facts, facts)) if config.resume == "auto" else []
+    if config.resume == "auto":
+        _refuse_differences(folder, checkpoint, facts, identities_C)
+    return checkpoint.path
+
+
+def _refuse_differences(
+    folder: RunFolder, checkpoint: CheckpointFolder, facts: dict[str, Any], identities_C: Tensor
+) -> None:
+    differences, with_rows = list(_differences(checkpoint.manifest().facts, facts)), ""
+    if (others := _other_identities(checkpoint, facts, identities_C)) is not None:
+        differences.append(f"of its identities, {others}")
+        with_rows = (
+            "; the class rows of those that are kept go on with resume=changed, or begin a run in another run_dir with "
+            f"backbone.weights={folder.path} and classifier.rows={folder.path}"
+        )
     if differences:
         raise ConfigError(
-            f"{folder.path} holds a run at step {step:,} that was begun otherwise: {'; '.join(differences)}. Give the "
-            "values of before to go on with it, resume=changed to go on with these, or resume=never to begin anew and "
-            "keep that run under another name"
+            f"{folder.path} holds a run at step {_step(checkpoint):,} that was begun otherwise: "
+            f"{'; '.join(differences)}. Give the values of before to go on with it, resume=changed to go on with "
+            f"these, or resume=never to begin anew and keep that run under another name{with_rows}"
         )
-    return checkpoint.path
+
+
+def _other_identities(checkpoint: CheckpointFolder, facts: dict[str, Any], identities_C: Tensor) -> str | None:
+    """How many identities are kept, new and removed; None where they are the same, or the checkpoint does not say."""
+    was = checkpoint.manifest().facts.get("data", {}).get("identities")
+    if was in (None, facts["data"]["identities"]):
+        return None
+    counts = compared(checkpoint, identities_C)
+    return str(counts) if counts.new or counts.removed else f"{counts}, with other labels"
 
 
 def _is_intact(checkpoint: CheckpointFolder) -> bool:
@@ -88,7 +120,7 @@ def _differences(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         if not any(f"{key}.".startswith(f"{free}.") for free in _FREE) and before.get(key) != after.get(key):
             yield f"{key} was {before.get(key)} and is {after.get(key)}"
     for key, value in now["data"].items():
-        if then.get("data", {}).get(key) != value:
+        if key != "identities" and then.get("data", {}).get(key) != value:  # told by _other_identities
             yield f"the training set's {key} was {then.get('data', {}).get(key)} and is {value}"
 
 

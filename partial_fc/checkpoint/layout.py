@@ -7,7 +7,7 @@
             manifest.json                        step, sizes, digests, bytes and CRC-32 of every file; no tensors
             backbone.pt                          a plain state dict with arcface_torch's keys
             shared.safetensors                   what is one for all ranks: the backbone's optimizer, the objective
-            rank-00000-of-00002.safetensors      a rank's class rows, their optimizer state, its BatchNorm and RNG
+            rank-00000-of-00002.safetensors      a rank's class rows, whose they are, optimizer state, BatchNorm, RNG
         latest -> step-00001234                  replaced last
 """
 

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from partial_fc.checkpoint.identities import (
+    RowCounts,
+    SavedRows,
+    copy_rows,
+    has_identities,
+    rows_by_identity,
+    rows_by_label,
+    stretches,
+)
 from partial_fc.checkpoint.layout import CheckpointFolder, Manifest
 from partial_fc.checkpoint.networks import misfit
 from partial_fc.checkpoint.state_dicts import behind_prefix, weights_in
 from partial_fc.checkpoint.training_state import TrainingState, rows_of
 from partial_fc.classifier import ShardedClassifier
+from partial_fc.rows.sampling import initial_rows
 
 _LEAST_NORM = 1e-12  # of a row that is brought to unit length
+_SEED_STRIDE = 1_000_003  # between the seeds of two steps
+_BY_LABEL = (
+    ", as nothing says whose its rows are: go on with the set it was trained on, or take its backbone.weights alone"
+)
 
 
 def load_backbone(path: Path, backbone: nn.Module) -> None:
@@ -30,90 +46,124 @@ def load_backbone(path: Path, backbone: nn.Module) -> None:
     backbone.load_state_dict(behind_prefix(weights.tensors, wanted) or {})
 
 
-def load_training_state(folder: Path, state: TrainingState, seed: int) -> Manifest:
-    """Take up a whole checkpoint on this rank, and return its manifest; the run goes on from ``manifest.step``.
+class TakenUp(NamedTuple):
+    """The step that a run goes on after, and what became of its class rows."""
+
+    step: int
+    rows: RowCounts
+
+
+def load_training_state(folder: Path, state: TrainingState, seed: int) -> TakenUp:
+    """Take up a whole checkpoint on this rank, and return the step after which the run goes on.
 
     With as many ranks as wrote it, everything is bitwise what it was. With another number each rank reads the rows of
-    its classes, BatchNorm starts from the mean over the ranks, and random generators from (``seed``, step, rank).
-    ValueError for a file that is damaged, or for another network, objective or number of classes.
+    its classes, BatchNorm starts from the mean over the ranks, and random generators from (``seed``, step, rank). Of
+    class rows, :func:`load_head` says more. ValueError for a file that is damaged, or for another network, objective
+    or head.
     """
     checkpoint = CheckpointFolder(folder)
-    manifest = checkpoint.manifest()
-    _refuse_other_sizes(folder, manifest, state.head)
-    world, files = state.world, [checkpoint.backbone, checkpoint.shared]
-    files += _files_of_rows(checkpoint, manifest, state.head.shard)
-    if (problem := _first_problem(checkpoint, manifest, files)) is not None:
-        raise ValueError(f"{problem}: take an earlier checkpoint")
+    manifest, world = checkpoint.manifest(), state.world
+    own = [checkpoint.rank(world.rank, world.size)] if world.size == manifest.world_size else []
+    files = [checkpoint.backbone, checkpoint.shared, *own]
+    rows = _take_rows(checkpoint, state.head, state.identities_c, _row_targets(state.head), files)
     load_backbone(folder, state.backbone)
-    load_head(folder, state.head)
     try:
-        state.load_shared(_tensors(checkpoint.shared))
+        state.load_shared(tensors_of(checkpoint.shared))
     except ValueError as error:
         raise ValueError(f"{folder} does not fit: {error}") from error
     state.head.steps = manifest.head_steps
-    if world.size == manifest.world_size:
-        state.load_local(_tensors(checkpoint.rank(world.rank, world.size), ("buffer.", "rng.")))
+    if own:
+        state.load_local(tensors_of(own[0], ("buffer.", "rng.")))
     else:
-        torch.manual_seed(seed + 1_000_003 * manifest.step + world.rank)
-    return manifest
+        torch.manual_seed(seed + _SEED_STRIDE * manifest.step + world.rank)
+    return TakenUp(manifest.step, rows)
 
 
-@torch.no_grad()
-def load_head(folder: Path, head: ShardedClassifier) -> None:
-    """This rank's class rows and their optimizer's state, from the files of the ranks that held them.
+def load_head(folder: Path, head: ShardedClassifier, identities_c: Tensor | None = None) -> RowCounts:
+    """Take up this rank's class rows and their optimizer's state, from the files of the ranks that held them.
 
-    Row state that only one of both has is left out, or left at zero. ValueError for other numbers of classes or
-    dimensions.
+    Where both sides know whose their rows are, each identity has the row and state that it had, bitwise, under
+    whatever label; one that is new begins with a row drawn from (seed, steps done, class id), which is none that the
+    run began with, and new state. Otherwise a class is its label, and their number is to be the same. ``head`` is new:
+    row state that only one side has is left out, or left at zero.
+
+    ValueError for a file that is damaged, for other numbers of classes or dimensions, and where no identity is kept.
+    One all-reduce of a number.
     """
-    _copy_rows(CheckpointFolder(folder), head, {f"row.{key}": tensor for key, tensor in rows_of(head).items()})
+    return _take_rows(CheckpointFolder(folder), head, identities_c, _row_targets(head))
 
 
 @torch.no_grad()
-def start_rows(folder: Path, head: ShardedClassifier) -> None:
+def start_rows(folder: Path, head: ShardedClassifier, identities_c: Tensor | None = None) -> RowCounts:
     """Begin with the class rows of a checkpoint, brought to unit length; the state of their optimizer stays new.
 
-    ValueError for a file that is damaged, and for other numbers of classes or dimensions.
+    Rows and errors are those of :func:`load_head`.
     """
-    checkpoint = CheckpointFolder(folder)
-    manifest = checkpoint.manifest()
-    _refuse_other_sizes(folder, manifest, head)  # before its files are looked at
-    if (problem := _first_problem(checkpoint, manifest, _files_of_rows(checkpoint, manifest, head.shard))) is not None:
-        raise ValueError(problem)
-    _copy_rows(checkpoint, head, {"row.weight": head.weight})
+    rows = _take_rows(CheckpointFolder(folder), head, identities_c, {"row.weight": head.weight})
     head.weight.div_(head.weight.norm(dim=1, keepdim=True).clamp_min(_LEAST_NORM))
+    return rows
 
 
-def _copy_rows(checkpoint: CheckpointFolder, head: ShardedClassifier, targets: dict[str, Tensor]) -> None:
-    """Fill each target ``(c, ...)`` with this rank's part of the tensor of that name, where a file has it."""
-    manifest, shard = checkpoint.manifest(), head.shard
-    _refuse_other_sizes(checkpoint.path, manifest, head)
-    for rank, (first, stop) in enumerate(manifest.classes):
-        both = _overlap(range(first, stop), shard)
-        if not both:
-            continue
-        with safe_open(checkpoint.rank(rank, manifest.world_size), framework="pt") as file:
+def _row_targets(head: ShardedClassifier) -> dict[str, Tensor]:
+    return {f"row.{key}": tensor for key, tensor in rows_of(head).items()}
+
+
+@torch.no_grad()
+def _take_rows(
+    checkpoint: CheckpointFolder,
+    head: ShardedClassifier,
+    identities_c: Tensor | None,
+    targets: dict[str, Tensor],
+    files: Sequence[Path] = (),
+) -> RowCounts:
+    """Fill each target ``(c, ...)`` with the rows of the tensor of that name, where a file has it.
+
+    Before anything is changed, ``files`` and those of the rows are looked at for damage.
+    """
+    manifest = checkpoint.manifest()
+    found, counts = _found_rows(checkpoint, manifest, head, identities_c)
+    refuse_damage(checkpoint, manifest, [*files, *(rows.file for rows in found)])
+    is_new_c = torch.ones(len(head.shard), dtype=torch.bool)
+    for rows in found:
+        is_new_c[rows.columns_m] = False
+        with safe_open(rows.file, framework="pt") as file:
             for name in targets.keys() & set(file.keys()):
-                rows = file.get_slice(name)[both.start - first : both.stop - first]
-                targets[name][both.start - shard.start : both.stop - shard.start].copy_(rows)
+                copy_rows(file.get_slice(name), rows, targets[name])
+    seed = head.seed + _SEED_STRIDE * (manifest.head_steps + 1)  # other rows than those that kept ones began with
+    for columns in stretches(is_new_c):
+        new_rows_bD = initial_rows(head.shard[columns], head.embedding_dim, seed)
+        head.weight[columns] = new_rows_bD.to(head.weight)
+    return counts
 
 
-def _first_problem(checkpoint: CheckpointFolder, manifest: Manifest, files: list[Path]) -> str | None:
-    """What is wrong with the first of ``files`` that is missing or damaged, or None. Reads them up to there."""
-    found = (checkpoint.problem(path, manifest.files[path.name]) for path in files)
-    return next((problem for problem in found if problem is not None), None)
+def _found_rows(
+    checkpoint: CheckpointFolder, manifest: Manifest, head: ShardedClassifier, identities_c: Tensor | None
+) -> tuple[list[SavedRows], RowCounts]:
+    """Where this rank's rows lie, and how many of all ranks are kept, new and removed."""
+    if identities_c is None or not has_identities(checkpoint):
+        _refuse_other_sizes(checkpoint.path, manifest, head, classes=True)
+        return rows_by_label(checkpoint, head.shard), RowCounts(head.num_classes, 0, 0)
+    _refuse_other_sizes(checkpoint.path, manifest, head, classes=False)
+    found = rows_by_identity(checkpoint, head.shard, identities_c)
+    own = sum(len(rows.columns_m) for rows in found)
+    kept = int(head.world.all_sum(torch.tensor(own, device=head.weight.device)))
+    if not kept:
+        raise ValueError(
+            f"{checkpoint.path} has a row for none of the {head.num_classes:,} identities of this set, but for "
+            f"{manifest.num_classes:,} others. They are known by their names (of folders, in lists and tables, in "
+            "identities.tsv beside the files), else by their numbers: give this set the names that the other had"
+        )
+    return found, RowCounts(kept, head.num_classes - kept, manifest.num_classes - kept)
 
 
-def _files_of_rows(checkpoint: CheckpointFolder, manifest: Manifest, shard: range) -> list[Path]:
-    """The files that hold rows of these classes."""
-    parts = [range(first, stop) for first, stop in manifest.classes]
-    return [checkpoint.rank(rank, len(parts)) for rank, part in enumerate(parts) if _overlap(part, shard)]
+def refuse_damage(checkpoint: CheckpointFolder, manifest: Manifest, files: Sequence[Path]) -> None:
+    """ValueError for the first of ``files`` that is missing or damaged. Reads them up to there, each once."""
+    for path in dict.fromkeys(files):
+        if (problem := checkpoint.problem(path, manifest.files[path.name])) is not None:
+            raise ValueError(f"{problem}: take an earlier checkpoint")
 
 
-def _overlap(saved: range, wanted: range) -> range:
-    return range(max(saved.start, wanted.start), min(saved.stop, wanted.stop))
-
-
-def _tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+def tensors_of(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
     """The tensors of a file whose names begin so. ValueError for what is no safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -122,10 +172,12 @@ def _tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]
         raise ValueError(f"{path} cannot be read as tensors: {error}") from error
 
 
-def _refuse_other_sizes(folder: Path, manifest: Manifest, head: ShardedClassifier) -> None:
-    saved = manifest.num_classes, manifest.embedding_dim
-    if saved != (head.num_classes, head.embedding_dim):
-        raise ValueError(
-            f"{folder} holds a head of {saved[0]:,} classes x {saved[1]} dimensions: "
-            f"expected {head.num_classes:,} x {head.embedding_dim}"
-        )
+def _refuse_other_sizes(folder: Path, manifest: Manifest, head: ShardedClassifier, *, classes: bool) -> None:
+    """ValueError for rows of other dimensions, and, where a class is its label, for another number of ``classes``."""
+    if manifest.embedding_dim == head.embedding_dim and (manifest.num_classes == head.num_classes or not classes):
+        return
+    raise ValueError(
+        f"{folder} holds a head of {manifest.num_classes:,} classes x {manifest.embedding_dim} dimensions: "
+        f"expected {head.num_classes:,} x {head.embedding_dim}"
+        f"{_BY_LABEL if manifest.embedding_dim == head.embedding_dim else ''}"
+    )

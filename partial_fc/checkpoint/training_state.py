@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from partial_fc.checkpoint.identities import IDENTITY
 from partial_fc.classifier import ShardedClassifier
 from partial_fc.divergence import LossCourse
 from partial_fc.rows.optimizers import RowAdamW, RowSGD
@@ -18,17 +19,24 @@ _CPU_RNG, _GPU_RNG, _COURSE = "rng.cpu", "rng.cuda", "loss_course"
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The parts of a run that change while it trains. The order of samples and the rates follow from the step."""
+    """The parts of a run that change while it trains. The order of samples and the rates follow from the step.
+
+    ``identities_c``: a key of the identity of each of this rank's class rows, int64, all different over all ranks. With
+    it rows are found again by their identities, whatever labels these have then; without it by their labels.
+    """
 
     backbone: nn.Module
     head: ShardedClassifier
     optimizer: torch.optim.Optimizer
     world: World
     course: LossCourse = field(default_factory=LossCourse)
+    identities_c: Tensor | None = None
 
     def of_rank(self) -> dict[str, Tensor]:
-        """This rank's own: class rows and their optimizer's state, BatchNorm's statistics, random generators."""
+        """This rank's own: class rows, whose they are and their optimizer's state, BatchNorm, random generators."""
         tensors = {f"row.{key}": tensor for key, tensor in rows_of(self.head).items()}
+        if self.identities_c is not None:
+            tensors[IDENTITY] = self.identities_c
         tensors |= {f"buffer.{name}": buffer for name, buffer in self.backbone.named_buffers()}
         tensors[_CPU_RNG] = torch.get_rng_state()
         if self.head.weight.is_cuda:
@@ -78,7 +86,7 @@ class TrainingState:
         objective = dict(self.head.objective.named_buffers())
         if objective.keys() != {name.removeprefix("objective.") for name in tensors if name.startswith("objective.")}:
             raise ValueError("it was trained with another objective")
-        for name, buffer in objective.items():
+        for name, buffer in self.head.objective.state_dict().items():  # less what follows from the number of classes
             buffer.copy_(tensors[f"objective.{name}"])
         if _COURSE in tensors:
             self.course.take_up(tensors[_COURSE])

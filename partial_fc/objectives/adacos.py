@@ -22,8 +22,8 @@ class AdaCos(ScaledSoftmax):
     - ``statistics="previous"``: it comes from the batch before, whose negative sum was at hand: no extra sweep.
 
     ``max_scale`` (at most 80) ends the divergence that crowded negatives cause; ``figures["scale_capped"]`` is 1 in a
-    step where a limit binds. Under class sampling the negative sum is corrected for the classes left out. The scale
-    is saved with the module, equal on all ranks, and untouched in evaluation.
+    step where a limit binds. Under class sampling the negative sum is corrected for the classes left out. The dynamic
+    scale is saved with the module, equal on all ranks, and untouched in evaluation.
     """
 
     scale: Tensor
@@ -40,7 +40,8 @@ class AdaCos(ScaledSoftmax):
         self.statistics = statistics
         self.max_scale = checked_scale(max_scale, "max_scale")
         first = min(adacos.fixed_scale(num_classes), self.max_scale)
-        self.register_buffer("scale", torch.tensor(first, dtype=torch.float64))
+        # A fixed scale follows from the number of classes, and is no state: loaded, it could be that of another number.
+        self.register_buffer("scale", torch.tensor(first, dtype=torch.float64), persistent=dynamic)
         self.register_buffer("steps", torch.tensor(0))
 
     def forward(self, cosines: Cosines) -> Slopes:
