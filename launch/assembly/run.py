@@ -17,13 +17,17 @@ from data_pipeline.source import Source
 from launch.assembly.bad_images import agreed_bad_images
 from launch.assembly.data import batch_shares, loader
 from launch.assembly.model import autocast, checkpoint_of, compiled, head, objective, replicated, settle_buckets
-from launch.assembly.optimizer import optimizer, rate_setter
+from launch.assembly.moved_in import taken_over
+from launch.assembly.optimizer import optimizer, rate_setter, total_steps
 from launch.assembly.run_folder import RunFolder
 from launch.config.run import Config
 from launch.units import bytes_text
 from partial_fc import ShardedClassifier, World
+from partial_fc.checkpoint.arcface_torch import Origin
+from partial_fc.checkpoint.layout import CheckpointFolder
 from partial_fc.checkpoint.loading import load_training_state, start_rows
 from partial_fc.checkpoint.saving import Saver
+from partial_fc.checkpoint.taking_up import take_up
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved
 from partial_fc.divergence import refuse_spoilt_weights
@@ -70,7 +74,7 @@ def run(
     """
     schedule, num_classes = config.schedule, source.num_classes
     steps_per_epoch = len(source) / schedule.batch_size
-    total_steps = max(round(schedule.epochs * len(source) / schedule.batch_size), 1)
+    steps_of_run = total_steps(schedule, len(source))
     backbone = backbone.to(device)
     loss = objective(config.objective, num_classes)
     shard = head(config.classifier, loss, num_classes, config.backbone.embedding_dim, world=world, seed=config.seed)
@@ -83,7 +87,7 @@ def run(
     state = TrainingState(backbone, shard, steps, world)
     if resumed is None and config.classifier.rows is not None:
         start_rows(checkpoint_of(config.classifier.rows), shard)
-    start = 0 if resumed is None else load_training_state(resumed, state, config.seed).step
+    start = 0 if resumed is None else _resumed(resumed, state, config)
     batches = loader(
         *(config.data, source),
         batch_size=schedule.batch_size,
@@ -96,7 +100,7 @@ def run(
     saver = Saver(RunFolder(config.run_dir).checkpoints, state, facts, on_saved=_say, **config.checkpoint.model_dump())
     return Run(
         start_step=start,
-        total_steps=total_steps,
+        total_steps=steps_of_run,
         batches=batches,
         counts=counts,
         backbone=backbone,
@@ -108,12 +112,12 @@ def run(
             config.classifier.schedule or schedule,
             steps,
             shard,
-            total_steps=total_steps,
+            total_steps=steps_of_run,
             steps_per_epoch=steps_per_epoch,
         ),
         autocast=casts,
         meter=Meter(
-            total_steps=total_steps,
+            total_steps=steps_of_run,
             images_per_epoch=len(source),
             step=start,
             images=start * schedule.batch_size,
@@ -124,6 +128,17 @@ def run(
         saver=saver,
         save=partial(_save, saver),
     )
+
+
+def _resumed(checkpoint: Path, state: TrainingState, config: Config) -> int:
+    """The step that the run goes on from, when ``state`` is that of the checkpoint."""
+    origin = Origin.of(CheckpointFolder(checkpoint).manifest())
+    if origin is None:
+        return load_training_state(checkpoint, state, config.seed).step
+    manifest = take_up(checkpoint, state, origin, seed=config.seed, batch_size=config.schedule.batch_size)
+    if state.world.rank == 0:
+        print(*taken_over(manifest, origin, config), sep="\n", flush=True)
+    return manifest.step
 
 
 def _blank_images(count: int, side: int, device: torch.device) -> Tensor:

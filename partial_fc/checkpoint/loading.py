@@ -41,18 +41,18 @@ def load_training_state(folder: Path, state: TrainingState, seed: int) -> Manife
     manifest = checkpoint.manifest()
     _refuse_other_sizes(folder, manifest, state.head)
     world, files = state.world, [checkpoint.backbone, checkpoint.shared]
-    files += _files_of_rows(checkpoint, manifest, state.head.shard)
-    if (problem := _first_problem(checkpoint, manifest, files)) is not None:
+    files += files_of_rows(checkpoint, manifest, state.head.shard)
+    if (problem := first_problem(checkpoint, manifest, files)) is not None:
         raise ValueError(f"{problem}: take an earlier checkpoint")
     load_backbone(folder, state.backbone)
     load_head(folder, state.head)
     try:
-        state.load_shared(_tensors(checkpoint.shared))
+        state.load_shared(tensors_of(checkpoint.shared))
     except ValueError as error:
         raise ValueError(f"{folder} does not fit: {error}") from error
     state.head.steps = manifest.head_steps
     if world.size == manifest.world_size:
-        state.load_local(_tensors(checkpoint.rank(world.rank, world.size), ("buffer.", "rng.")))
+        state.load_local(tensors_of(checkpoint.rank(world.rank, world.size), ("buffer.", "rng.")))
     else:
         torch.manual_seed(seed + 1_000_003 * manifest.step + world.rank)
     return manifest
@@ -77,7 +77,7 @@ def start_rows(folder: Path, head: ShardedClassifier) -> None:
     checkpoint = CheckpointFolder(folder)
     manifest = checkpoint.manifest()
     _refuse_other_sizes(folder, manifest, head)  # before its files are looked at
-    if (problem := _first_problem(checkpoint, manifest, _files_of_rows(checkpoint, manifest, head.shard))) is not None:
+    if (problem := first_problem(checkpoint, manifest, files_of_rows(checkpoint, manifest, head.shard))) is not None:
         raise ValueError(problem)
     _copy_rows(checkpoint, head, {"row.weight": head.weight})
     head.weight.div_(head.weight.norm(dim=1, keepdim=True).clamp_min(_LEAST_NORM))
@@ -97,13 +97,13 @@ def _copy_rows(checkpoint: CheckpointFolder, head: ShardedClassifier, targets: d
                 targets[name][both.start - shard.start : both.stop - shard.start].copy_(rows)
 
 
-def _first_problem(checkpoint: CheckpointFolder, manifest: Manifest, files: list[Path]) -> str | None:
+def first_problem(checkpoint: CheckpointFolder, manifest: Manifest, files: list[Path]) -> str | None:
     """What is wrong with the first of ``files`` that is missing or damaged, or None. Reads them up to there."""
     found = (checkpoint.problem(path, manifest.files[path.name]) for path in files)
     return next((problem for problem in found if problem is not None), None)
 
 
-def _files_of_rows(checkpoint: CheckpointFolder, manifest: Manifest, shard: range) -> list[Path]:
+def files_of_rows(checkpoint: CheckpointFolder, manifest: Manifest, shard: range) -> list[Path]:
     """The files that hold rows of these classes."""
     parts = [range(first, stop) for first, stop in manifest.classes]
     return [checkpoint.rank(rank, len(parts)) for rank, part in enumerate(parts) if _overlap(part, shard)]
@@ -113,7 +113,7 @@ def _overlap(saved: range, wanted: range) -> range:
     return range(max(saved.start, wanted.start), min(saved.stop, wanted.stop))
 
 
-def _tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+def tensors_of(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
     """The tensors of a file whose names begin so. ValueError for what is no safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
