@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add("inspect", inspecting, _run("inspect"), "say what a set of images is, with pictures, and what is wrong")
     add("verify", verifying, _run("verify"), "look at every image of a set and list what cannot be used")
     add("import", importing, _run("importing"), "bring checkpoints and configs of arcface_torch along")
-    add("checkpoint", checkpoints, _run("checkpoint"), "list, show and verify the checkpoints of a run")
+    add("checkpoint", checkpoints, _run("checkpoint"), "list, show, verify and export the checkpoints of a run")
     return parser
 
 

@@ -9,27 +9,28 @@ import torch
 from torch import nn
 
 from launch.config.run import OptimizerConfig
-from launch.config.schedule import DecayConfig
+from launch.config.schedule import DecayConfig, ScheduleConfig
 from partial_fc import ShardedClassifier
 from partial_fc.schedule import learning_rate_factor
 
 
 def optimizer(section: OptimizerConfig, backbone: nn.Module) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW; weight decay on matrices and filters only.
+    """SGD with momentum, or AdamW; weight decay on matrices and filters, or on all parameters.
 
     On GPUs one of torch's fused ones, which can leave a step out that the device finds bad, so that no host waits.
     """
     trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    decay_of_vectors = section.weight_decay if section.decays == "all" else 0.0
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": section.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": decay_of_vectors},
     ]
     rate, fused = section.learning_rate, any(parameter.is_cuda for parameter in trained)
     if section.name == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=(section.momentum, 0.999), fused=fused)
-    nesterov = section.momentum > 0
+    nesterov = section.momentum > 0 and section.nesterov
     sgd = torch.optim.SGD(groups, lr=rate, momentum=section.momentum, nesterov=nesterov, fused=fused)
-    if fused and nesterov:
+    if fused and section.momentum > 0:
         for parameter in trained:  # torch leaves them uninitialised where the first step is left out
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
@@ -62,11 +63,21 @@ def rate_setter(
     return set_rates
 
 
+def total_steps(schedule: ScheduleConfig, num_images: int) -> int:
+    """The steps of a whole run."""
+    return max(round(schedule.epochs * num_images / schedule.batch_size), 1)
+
+
+def warmup_steps(schedule: DecayConfig, total_steps: int, steps_per_epoch: float) -> int:
+    """Those of them in which the rate rises."""
+    return min(round(schedule.warmup_epochs * steps_per_epoch), total_steps - 1)
+
+
 def _factor(schedule: DecayConfig, step: int, total_steps: int, steps_per_epoch: float) -> float:
     return learning_rate_factor(
         step,
         total_steps=total_steps,
-        warmup_steps=min(round(schedule.warmup_epochs * steps_per_epoch), total_steps - 1),
+        warmup_steps=warmup_steps(schedule, total_steps, steps_per_epoch),
         decay=schedule.decay,
         power=schedule.power,
         final=schedule.final,

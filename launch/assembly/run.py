@@ -16,15 +16,19 @@ from data_pipeline.loader.image_loader import ImageLoader
 from data_pipeline.source import Source
 from launch.assembly.data import batch_shares, loader
 from launch.assembly.model import autocast, checkpoint_of, compiled, head, objective, replicated, settle_buckets
-from launch.assembly.optimizer import optimizer, rate_setter
+from launch.assembly.moved_in import taken_over
+from launch.assembly.optimizer import optimizer, rate_setter, total_steps
 from launch.assembly.rank_figures import gathered_figures
 from launch.assembly.run_folder import RunFolder
 from launch.config.run import Config
 from launch.units import bytes_text
 from partial_fc import ShardedClassifier, World
+from partial_fc.checkpoint.arcface_torch import Origin
 from partial_fc.checkpoint.identities import RowCounts
+from partial_fc.checkpoint.layout import CheckpointFolder
 from partial_fc.checkpoint.loading import load_training_state, start_rows
 from partial_fc.checkpoint.saving import Saver
+from partial_fc.checkpoint.taking_up import take_up
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved
 from partial_fc.divergence import LossCourse, refuse_spoilt_weights
@@ -73,7 +77,7 @@ def run(
     """
     schedule, num_classes = config.schedule, source.num_classes
     steps_per_epoch = len(source) / schedule.batch_size
-    total_steps = max(round(schedule.epochs * len(source) / schedule.batch_size), 1)
+    steps_of_run = total_steps(schedule, len(source))
     backbone = backbone.to(device)
     loss = objective(config.objective, num_classes)
     shard = head(config.classifier, loss, num_classes, config.backbone.embedding_dim, world=world, seed=config.seed)
@@ -102,7 +106,7 @@ def run(
     saver = Saver(RunFolder(config.run_dir).checkpoints, state, facts, on_saved=_say, **config.checkpoint.model_dump())
     return Run(
         start_step=start,
-        total_steps=total_steps,
+        total_steps=steps_of_run,
         batches=batches,
         counts=counts,
         backbone=backbone,
@@ -114,12 +118,12 @@ def run(
             config.classifier.schedule or schedule,
             steps,
             shard,
-            total_steps=total_steps,
+            total_steps=steps_of_run,
             steps_per_epoch=steps_per_epoch,
         ),
         autocast=casts,
         meter=Meter(
-            total_steps=total_steps,
+            total_steps=steps_of_run,
             images_per_epoch=len(source),
             step=start,
             images=start * schedule.batch_size,
@@ -135,6 +139,9 @@ def run(
 def _start_step(config: Config, state: TrainingState, resumed: Path | None) -> int:
     """The step to go on after: that of ``resumed``, which is taken up; else 0, with the rows that the config names."""
     if resumed is not None:
+        origin = Origin.of(CheckpointFolder(resumed).manifest())
+        if origin is not None:
+            return _taken_over(resumed, state, config, origin)
         start, rows = load_training_state(resumed, state, config.seed)
         if rows.new or rows.removed:
             _say_rows(resumed, rows, state.world)
@@ -147,6 +154,14 @@ def _start_step(config: Config, state: TrainingState, resumed: Path | None) -> i
 def _say_rows(path: Path, rows: RowCounts, world: World) -> None:
     if world.rank == 0:
         print(f"class rows of {_from_here(path)}: {rows}", flush=True)
+
+
+def _taken_over(checkpoint: Path, state: TrainingState, config: Config, origin: Origin) -> int:
+    """The step that a training of arcface_torch goes on after, when ``state`` is that of its imported checkpoint."""
+    manifest = take_up(checkpoint, state, origin, seed=config.seed, batch_size=config.schedule.batch_size)
+    if state.world.rank == 0:
+        print(*taken_over(manifest, origin, config), sep="\n", flush=True)
+    return manifest.step
 
 
 def _blank_images(count: int, side: int, device: torch.device) -> Tensor:

@@ -23,5 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     config = kinds.add_parser("arcface_torch-config", help="its config in Python, as YAML; read, never run")
     config.add_argument("source", type=user_path, metavar="FILE.py", help="a job's file; base.py beside it is read too")
     config.add_argument("--out", type=user_path, required=True, metavar="OUR.yaml", help="a new file")
+    config.add_argument(
+        "--run",
+        type=user_path,
+        metavar="RUN",
+        help="what `import arcface_torch` made of that training, to go on with: its schedule, the pace of its rows",
+    )
     config.add_argument("--gpus", type=int, default=8, metavar="N", help="batch_size is of each of them (default 8)")
     config.set_defaults(kind="config")

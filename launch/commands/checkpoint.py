@@ -1,4 +1,4 @@
-"""``partial-fc checkpoint``: which checkpoints a run has, what they hold, and whether they are whole."""
+"""``partial-fc checkpoint``: which checkpoints a run has, what they hold, whether they are whole; one exported."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
+from launch.assembly.moved_out import export_of
 from launch.assembly.run_folder import RunFolder
 from launch.errors import ExitCode
 from launch.units import bytes_text
+from partial_fc.checkpoint.exporting import write_folder
 from partial_fc.checkpoint.layout import CheckpointFolder, Manifest, whole_checkpoints
 
 
@@ -22,6 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoints = _checkpoints(arguments.path)
     if arguments.action == "show":
         _show(checkpoints[-1])
+        return 0
+    if arguments.action == "export":
+        _export(checkpoints[-1], arguments.out, arguments.ranks)
         return 0
     return _look_through(checkpoints, reads=arguments.action == "verify")
 
@@ -75,6 +80,17 @@ def _show(checkpoint: CheckpointFolder) -> None:
         files.add_row(name, f"{facts.size_bytes:,}", f"{facts.crc32:08x}", classes)
     Console(highlight=False, markup=False).print(files)
     print(json.dumps(manifest.facts, indent=2, ensure_ascii=False))
+
+
+def _export(checkpoint: CheckpointFolder, out: Path, ranks: int | None) -> None:
+    export, remarks = export_of(checkpoint)
+    manifest = export.manifest
+    ranks = manifest.world_size if ranks is None else ranks
+    write_folder(export, out, ranks)
+    print(*remarks, sep="\n", end="\n" if remarks else "")
+    files = f"model.pt and checkpoint_gpu_0.pt to _{ranks - 1}.pt" if manifest.num_classes else "model.pt alone"
+    optimizer = f" with {export.course.optimizer}'s state" if export.course else ""
+    print(f"{out}  {files}{optimizer}, at epoch {export.epoch}, step {manifest.step:,}")
 
 
 def _ranks(manifest: Manifest) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
+from launch.assembly.moved_in import imported_run
 from launch.assembly.run_folder import RunFolder
 from launch.config.arcface_torch import translated_config
 from launch.config.backbone import BackboneConfig
 from launch.config.data import DataConfig
 from launch.config.loading import ConfigError, load_config, resolved_yaml
 from launch.config.run import Config
-from partial_fc.checkpoint.arcface_torch import training_at, write_checkpoint
+from partial_fc.checkpoint.arcface_torch import Training, training_at, write_checkpoint
 from partial_fc.checkpoint.networks import Network
 
 _UNKNOWN_SET = Path("the-training-set")  # no checkpoint says which it was
@@ -31,13 +33,18 @@ def _bring_training(arguments: argparse.Namespace) -> None:
     training = training_at(arguments.source)
     partial = RunFolder(out.with_name(f"{out.name}.partial"))
     shutil.rmtree(partial.path, ignore_errors=True)
-    facts = {"imported_from": str(arguments.source), "epoch": training.progress.epoch}
+    known = _known(training)
+    facts = {"imported_from": str(arguments.source.absolute()), "config": known, "data": _known_data(training)}
     write_checkpoint(training, partial.checkpoints, facts)
-    partial.config.write_text(_config(training.network, out, arguments.source))
+    partial.config.write_text(_config(training.network, known, out, arguments.source))
     partial.path.rename(out)
     print(f"{arguments.source}  {training}")
-    rows = f" and, on the same identities, classifier.rows={out}" if training.shards else ""
-    print(f"{out}  partial-fc evaluate {out} --data HELD_OUT, or training with backbone.weights={out}{rows}")
+    if training.course is None:
+        print(f"{arguments.source}  the optimizer's state will be new: {training.without}")
+    print(
+        f"{out}  partial-fc evaluate {out} --data HELD_OUT, or partial-fc train OUR.yaml --set run_dir={out} to go on; "
+        f"partial-fc import arcface_torch-config JOB.py --run {out} --out OUR.yaml makes OUR.yaml"
+    )
 
 
 def _bring_config(arguments: argparse.Namespace) -> None:
@@ -46,7 +53,8 @@ def _bring_config(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--gpus {arguments.gpus}: expected at least 1")
     if out.exists():
         raise FileExistsError(f"{out} is there already: give --out another file, or remove it")
-    out.write_text(translated_config(arguments.source, arguments.gpus))
+    going_on = imported_run(arguments.run) if arguments.run else None
+    out.write_text(translated_config(arguments.source, arguments.gpus, going_on))
     print(f"{out}  the comments at its top say what is different here, and what has no twin")
     try:
         load_config(out)
@@ -54,12 +62,36 @@ def _bring_config(arguments: argparse.Namespace) -> None:
         print(f"to be set before training: {error}")
 
 
-def _config(network: Network, out: Path, source: Path) -> str:
+def _known(training: Training) -> dict[str, Any]:
+    """The keys of a configuration of ours that the files say; a run that goes on with the training has the same."""
+    known: dict[str, Any] = {"backbone": {"embedding_dim": training.network.embedding_dim}}
+    if training.course is None:
+        return known
+    group, name = training.course.groups[0], training.course.optimizer
+    optimizer = {
+        "name": name,
+        "learning_rate": group.get("initial_lr", group["lr"]),
+        "momentum": group["betas"][0] if name == "adamw" else group["momentum"],
+        "weight_decay": group["weight_decay"],
+        "decays": "all",
+    }
+    if name == "sgd":
+        optimizer["nesterov"] = group["nesterov"]
+    schedule = {"power": float(training.course.schedule["power"])} if "power" in training.course.schedule else {}
+    return known | {"optimizer": optimizer, "classifier": {"optimizer": name}, "schedule": schedule}
+
+
+def _known_data(training: Training) -> dict[str, Any]:
+    return {"num_classes": training.num_classes} if training.shards else {}
+
+
+def _config(network: Network, known: dict[str, Any], out: Path, source: Path) -> str:
     section = BackboneConfig(
         name=network.name, width=network.width, embedding_dim=network.embedding_dim, autocast="float32"
     )
     data = DataConfig(train=_UNKNOWN_SET, image_size=network.input_size)
-    config = Config(run_dir=out.absolute(), data=data, backbone=section)
+    sections = {name: keys for name, keys in known.items() if name != "backbone"}
+    config = Config(run_dir=out.absolute(), data=data, backbone=section, **sections)
     return f"# Imported from {str(source)!r}, which does not say what it was trained on: data.train is to be set.\n" + (
         resolved_yaml(config)
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from launch.config.loading import yaml_text
+from launch.config.loading import ConfigError, yaml_text
 from launch.config.python_config import read_python_config
 
 _Values = dict[str, Any]
@@ -48,7 +49,7 @@ _TRANSLATED = (
 )
 _WANDB = "not Weights & Biases but metrics.jsonl, Prometheus and report.html"
 _WITHOUT_TWIN = {
-    "resume": "a run starts anew; backbone.weights takes the weights of an earlier one",
+    "resume": "a run goes on by itself; with a training of theirs after partial-fc import arcface_torch",
     "save_all_states": "a checkpoint always holds the backbone and the class rows; save_every_steps says when",
     "verbose": "evaluation comes at the end; checkpoints of save_every_steps can be evaluated meanwhile",
     "val_targets": "after training: partial-fc evaluate RUN --pairs lfw.bin --flip, for each of them",
@@ -65,11 +66,24 @@ _NUMBERS = ("batch_size", "gradient_acc", "interclass_filtering_threshold", "war
 _LONGEST_VALUE = 60  # characters in a comment
 
 
-def translated_config(path: Path, gpus: int) -> str:
+class GoingOn(NamedTuple):
+    """An imported training that a configuration goes on with.
+
+    ``power`` is its schedule's; ``row_rate`` gives the learning rate of unit rows that keeps the pace of its rows, for
+    a batch of so many images. None where its files do not tell.
+    """
+
+    run: Path
+    power: float | None
+    row_rate: Callable[[int], float] | None
+
+
+def translated_config(path: Path, gpus: int, going_on: GoingOn | None = None) -> str:
     """The YAML of ours for the config at ``path``, which is read and never run, on so many GPUs.
 
-    Comments say what has no twin, and which lines are more than assignments of literals. ValueError for a file that is
-    not Python, or assigns nothing to ``config``.
+    Comments say what has no twin, and which lines are more than assignments of literals. ``going_on`` is the training
+    of that config that the run goes on with. ValueError for a file that is not Python, or assigns nothing to
+    ``config``; ConfigError for a training that counted its steps otherwise.
     """
     base = path.with_name("base.py")
     files = [base, path] if base.is_file() and path.name != base.name else [path]
@@ -86,7 +100,10 @@ def translated_config(path: Path, gpus: int) -> str:
         f"NOT READ, {file.name} line {line}: {_short(text)}" for file in files for line, text in read[file].unread
     ]
     comments = [f"{path.name} of arcface_torch, for {gpus} GPUs (--gpus).", *unread, *_remarks(values, gpus)]
-    return "".join(f"# {line}\n" for line in comments) + yaml_text(_tree(values, gpus))
+    tree = _tree(values, gpus)
+    if going_on is not None:
+        _go_on(tree, values, going_on)
+    return "".join(f"# {line}\n" for line in comments) + yaml_text(tree)
 
 
 def _tree(values: _Values, gpus: int) -> _Values:
@@ -98,15 +115,35 @@ def _tree(values: _Values, gpus: int) -> _Values:
         if theirs in values:
             *section, key = ours.split(".")
             (tree[section[0]] if section else tree)[key] = values[theirs]
-    tree["optimizer"]["momentum"] = 0.9
+    tree["optimizer"] |= {"momentum": 0.9, "decays": "all"}
+    if values["optimizer"] == "sgd":
+        tree["optimizer"]["nesterov"] = False
     if values["optimizer"] == "adamw":
         tree["classifier"] |= {"optimizer": "adamw", "learning_rate": values["lr"]}
+    tree["schedule"]["power"] = 1.0
     tree["schedule"]["warmup_epochs"] = max(values.get("warmup_epoch", 0), 0)
     tree["data"]["decode_threads"] = max(values["num_workers"], 1)
     if values.get("dali_aug"):
         tree["data"]["augmentation"] = dict(_DALI_AUGMENTATION)
     tree["schedule"]["batch_size"] = values["batch_size"] * values["gradient_acc"] * gpus
     return tree
+
+
+def _go_on(tree: _Values, values: _Values, going_on: GoingOn) -> None:
+    """Have the configuration ``tree`` go on where the training stood."""
+    if values["gradient_acc"] != 1:
+        raise ConfigError(
+            f"gradient_acc = {values['gradient_acc']}: such a training counts parts of steps, so that no run here "
+            f"can go on where it stood. Leave --run out, and start with backbone.weights={going_on.run} and "
+            f"classifier.rows={going_on.run}"
+        )
+    tree["run_dir"] = str(going_on.run)
+    if going_on.power is not None:
+        tree["schedule"]["power"] = float(going_on.power)
+    if going_on.row_rate is not None:
+        tree["classifier"]["learning_rate"] = going_on.row_rate(tree["schedule"]["batch_size"])
+        if values["optimizer"] == "sgd":
+            tree["classifier"]["momentum"] = 0.9
 
 
 def _backbone(values: _Values) -> _Values:

@@ -20,12 +20,16 @@ from launch.config.section import Section, UserPath
 
 
 class OptimizerConfig(Section):
-    """The backbone's optimizer. Biases, BatchNorm and PReLU weights are not decayed."""
+    """The backbone's optimizer."""
 
     name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD's; beta 1 of AdamW")
+    nesterov: bool = Field(True, description="SGD's momentum looks ahead")
     weight_decay: float = Field(5e-4, ge=0)
+    decays: Literal["matrices", "all"] = Field(
+        "matrices", description="what weight_decay shortens; all: biases, BatchNorm and PReLU weights too"
+    )
     clip_norm: float | None = Field(5.0, gt=0, description="of the backbone's whole gradient, over all ranks")
 
 

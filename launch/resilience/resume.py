@@ -114,13 +114,19 @@ def _step(checkpoint: CheckpointFolder) -> int:
 
 
 def _differences(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """What differs between the facts of a checkpoint and of this start, key by key."""
+    """What differs between the facts of a checkpoint and of this start, key by key.
+
+    An imported training is compared in what its files say, and in nothing else.
+    """
     before, after = (dict(_flat(facts.get("config", {}))) for facts in (then, now))
-    for key in sorted(before.keys() | after.keys()):
+    is_imported = "imported_from" in then
+    for key in sorted(before.keys() if is_imported else before.keys() | after.keys()):
         if not any(f"{key}.".startswith(f"{free}.") for free in _FREE) and before.get(key) != after.get(key):
             yield f"{key} was {before.get(key)} and is {after.get(key)}"
     for key, value in now["data"].items():
-        if key != "identities" and then.get("data", {}).get(key) != value:  # told by _other_identities
+        if key == "identities":  # told by _other_identities
+            continue
+        if then.get("data", {}).get(key, value if is_imported else None) != value:
             yield f"the training set's {key} was {then.get('data', {}).get(key)} and is {value}"
 
 

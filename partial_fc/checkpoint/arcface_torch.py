@@ -2,12 +2,14 @@
 
 ::
 
-    checkpoint_gpu_{rank}.pt    epoch, global_step, state_dict_backbone, and state_dict_softmax_fc: this rank's rows
+    checkpoint_gpu_{rank}.pt    epoch, global_step, state_dict_backbone, state_dict_softmax_fc: this rank's rows,
+                                state_optimizer, state_lr_scheduler
     model.pt, backbone.pth      the backbone's state dict alone
 
 The rows are dealt out as they are here: contiguous, one more on the first ``C % W`` of ``W`` ranks. They are not of
-unit length, and stay as they are; cosines do not depend on it. BatchNorm's statistics are those of rank 0, which are
-those of ``model.pt``.
+unit length, and they and their optimizer's state stay as they are in the checkpoint: ``taking_up.py`` brings them to
+unit length in the run that goes on. ``backbone.pt`` has BatchNorm's statistics of rank 0, which are those of
+``model.pt``; the file of each rank has its own.
 """
 
 from __future__ import annotations
@@ -20,18 +22,21 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from partial_fc.backbones import BACKBONES
-from partial_fc.checkpoint import layout
+from partial_fc.checkpoint import arcface_torch_optimizer, layout
+from partial_fc.checkpoint.arcface_torch_optimizer import Course
 from partial_fc.checkpoint.layout import CheckpointFolder, Manifest
-from partial_fc.checkpoint.networks import Network, network_of
+from partial_fc.checkpoint.networks import Network, network_of, parameter_names
 from partial_fc.checkpoint.state_dicts import tensors_in, weights_in
 from partial_fc.checkpoint.writing import write_backbone, write_tensors
 from partial_fc.rows.sharding import class_range
 
 _SHARD = re.compile(r"checkpoint_gpu_(\d+)\.pt")
 _ALONE = ("model.pt", "backbone.pth")
+_ORIGIN = "arcface_torch"  # the key of a manifest's facts
 
 
 class Progress(NamedTuple):
@@ -48,7 +53,8 @@ class Progress(NamedTuple):
 class Training:
     """A training of arcface_torch as it lies on disk: its network, and the files of the class rows in order of ranks.
 
-    ``shards`` is empty where there is a backbone alone; ``num_classes`` and ``progress`` are 0 then.
+    ``shards`` is empty where there is a backbone alone; ``num_classes`` and ``progress`` are 0 then. ``course`` is None
+    where no state of the optimizer can be taken over, for the reason ``without``.
     """
 
     network: Network
@@ -56,11 +62,38 @@ class Training:
     shards: tuple[Path, ...] = ()
     num_classes: int = 0
     progress: Progress = field(default_factory=Progress)
+    course: Course | None = None
+    without: str = "there is no checkpoint_gpu_0.pt"
 
     def __str__(self) -> str:
         if not self.shards:
             return f"{self.network}; no class rows"
         return f"{self.network}; {self.num_classes:,} classes of {len(self.shards)} ranks; at {self.progress}"
+
+
+class Origin(NamedTuple):
+    """What the manifest of an imported checkpoint says of the training that it came from.
+
+    ``row_length``: the median length of the class rows, None where there are none.
+    """
+
+    epoch: int
+    course: Course | None
+    without: str
+    row_length: float | None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Origin | None:
+        """That of a checkpoint; None where a run of ours saved it."""
+        facts = manifest.facts.get(_ORIGIN)
+        if facts is None:
+            return None
+        course = facts["course"]
+        return cls(facts["epoch"], Course(**course) if course else None, facts["without"], facts["row_length"])
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {_ORIGIN: {**self._asdict(), "course": self.course._asdict() if self.course else None}}
 
 
 def training_at(path: Path) -> Training:
@@ -82,21 +115,38 @@ def training_at(path: Path) -> Training:
     network, backbone = told
     if not shards:
         return Training(network, backbone)
-    num_classes = _checked_classes(shards, network.embedding_dim)
-    return Training(network, backbone, shards, num_classes, _progress(tensors_in(file)))
+    num_classes, content = _checked_classes(shards, network.embedding_dim), tensors_in(file)
+    try:
+        names = parameter_names(network)
+        course, without = arcface_torch_optimizer.course_of(content, len(names)), ""
+        arcface_torch_optimizer.backbone_state(content, {name: backbone[name] for name in names})
+    except ValueError as error:
+        course, without = None, str(error)
+    return Training(network, backbone, shards, num_classes, _progress(content), course, without)
 
 
 def write_checkpoint(training: Training, folder: Path, facts: Mapping[str, Any]) -> Path:
-    """Write ``folder/step-<step>``, one part of the head after the other, and return it."""
+    """Write ``folder/step-<step>``, one part of the head after the other, and return it.
+
+    ValueError for an optimizer's state whose shapes are not those of the weights.
+    """
     step, ranks = training.progress.step, len(training.shards)
     partial = CheckpointFolder(layout.partial_folder(folder, step))
     shutil.rmtree(partial.path, ignore_errors=True)
     partial.path.mkdir(parents=True)
-    files = dict([write_backbone(partial.backbone, training.backbone)])
+    shared, lengths = {}, [torch.empty(0)]
+    if training.course is not None:
+        parameters = {name: training.backbone[name] for name in parameter_names(training.network)}
+        shared = arcface_torch_optimizer.backbone_state(tensors_in(training.shards[0]), parameters)
+    files = dict([write_backbone(partial.backbone, training.backbone), write_tensors(partial.shared, shared)])
     for rank, shard in enumerate(training.shards):
-        name, file = write_tensors(partial.rank(rank, ranks), {"row.weight": _rows(tensors_in(shard), shard).float()})
+        tensors = _of_rank(shard, training)
+        lengths.append(tensors["row.weight"].norm(dim=1))
+        name, file = write_tensors(partial.rank(rank, ranks), tensors)
         files[name] = file
     classes = [class_range(training.num_classes, rank, ranks) for rank in range(ranks)]
+    length = float(torch.cat(lengths).median()) if ranks else None
+    origin = Origin(training.progress.epoch, training.course, training.without, length)
     manifest = Manifest(
         step=step,
         head_steps=step,
@@ -104,10 +154,26 @@ def write_checkpoint(training: Training, folder: Path, facts: Mapping[str, Any])
         embedding_dim=training.network.embedding_dim,
         classes=[(part.start, part.stop) for part in classes],
         files=files,
-        facts=dict(facts),
+        facts={**facts, **origin.facts()},
     )
     partial.write_manifest(manifest)
     return layout.commit(folder, step)
+
+
+def _of_rank(shard: Path, training: Training) -> dict[str, Tensor]:
+    """What a rank's file of ours holds: rows and their optimizer's state as they are there, BatchNorm's statistics."""
+    content, names = tensors_in(shard), parameter_names(training.network)
+    rows_cD = _rows(content, shard)
+    tensors = {"row.weight": rows_cD.float()}
+    if training.course is not None:
+        try:
+            arcface_torch_optimizer.course_of(content, len(names))
+            state = arcface_torch_optimizer.row_state(content, rows_cD)
+        except ValueError as error:
+            raise ValueError(f"{shard}: {error}; {training.shards[0].name} fits: keep the files of one save") from error
+        tensors |= {f"row.row_optimizer.{name}": value for name, value in state.items()}
+    own = {key: value for key, value in weights_in(shard).tensors.items() if key in training.backbone}
+    return tensors | {f"buffer.{key}": value for key, value in own.items() if key not in names}
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:

@@ -156,11 +156,13 @@ def _found_rows(
     return found, RowCounts(kept, head.num_classes - kept, manifest.num_classes - kept)
 
 
-def refuse_damage(checkpoint: CheckpointFolder, manifest: Manifest, files: Sequence[Path]) -> None:
+def refuse_damage(
+    checkpoint: CheckpointFolder, manifest: Manifest, files: Sequence[Path], cure: str = "take an earlier checkpoint"
+) -> None:
     """ValueError for the first of ``files`` that is missing or damaged. Reads them up to there, each once."""
     for path in dict.fromkeys(files):
         if (problem := checkpoint.problem(path, manifest.files[path.name])) is not None:
-            raise ValueError(f"{problem}: take an earlier checkpoint")
+            raise ValueError(f"{problem}: {cure}")
 
 
 def tensors_of(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from partial_fc.backbones import BACKBONES, backbone
 from partial_fc.checkpoint.state_dicts import behind_prefix
@@ -43,6 +43,12 @@ def network_of(state: Mapping[str, Tensor]) -> tuple[Network, dict[str, Tensor]]
             return network, entries
         fitting = fitting or (network, entries)
     return fitting
+
+
+@cache
+def parameter_names(network: Network) -> tuple[str, ...]:
+    """The names of its parameters, frozen ones too, in the order in which torch's optimizers number them."""
+    return tuple(name for name, _ in _made(network).named_parameters())
 
 
 def misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
@@ -104,11 +110,15 @@ def _has_shapes(network: Network, entries: Mapping[str, Tensor]) -> bool:
 
 @cache
 def _shapes(network: Network) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in _made(network).state_dict().items()}
+
+
+def _made(network: Network) -> nn.Module:
+    """The network without any numbers in it."""
     with torch.device("meta"):
-        made = backbone(
+        return backbone(
             network.name,
             embedding_dim=network.embedding_dim,
             input_size=network.input_size,
             width=network.width,
         )
-    return {key: value.shape for key, value in made.state_dict().items()}

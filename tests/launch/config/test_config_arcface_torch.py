@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from launch.config.arcface_torch import translated_config
-from launch.config.loading import load_config
+from launch.config.arcface_torch import GoingOn, translated_config
+from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
 
 BASE = """
@@ -101,8 +101,8 @@ def test_a_published_recipe_has_its_numbers_here(tmp_path: Path) -> None:
             "backbone": {"name": "vit_b", "drop_path": 0.05, "mask_ratio": 0.05, "autocast": "bfloat16"},
             "objective": {"name": "cosface", "scale": 64.0, "margin": 0.4},
             "classifier": {"sample_rate": 0.3, "optimizer": "adamw", "learning_rate": 0.001},
-            "optimizer": {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.1},
-            "schedule": {"epochs": 40, "warmup_epochs": 4, "batch_size": 64 * 384},
+            "optimizer": {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.1, "decays": "all"},
+            "schedule": {"epochs": 40, "warmup_epochs": 4, "batch_size": 64 * 384, "power": 1.0},
             "report": {"every_steps": 10},
         }
     )
@@ -230,6 +230,26 @@ def test_a_batch_is_that_of_all_gpus_and_of_all_its_parts(tmp_path: Path) -> Non
     assert config.schedule.batch_size == 256
     assert "batch_size = 32 of each GPU: schedule.batch_size is that of all 2" in comments
     assert any(comment.startswith("gradient_acc = 4: a step takes") for comment in comments)
+
+
+@pytest.mark.parametrize(("optimizer", "momentum"), [("sgd", 0.9), ("adamw", 0.0)])
+def test_a_training_to_go_on_with_gives_its_schedule_and_the_pace_of_its_rows(
+    tmp_path: Path, optimizer: str, momentum: float
+) -> None:
+    (tmp_path / "job.py").write_text(least("config.batch_size = 64", f"config.optimizer = '{optimizer}'"))
+    text = translated_config(tmp_path / "job.py", 2, GoingOn(Path("runs/r50"), 2.0, lambda batch_size: 1 / batch_size))
+    (tmp_path / "ours.yaml").write_text(text)
+    config = load_config(tmp_path / "ours.yaml")
+    assert config.run_dir == Path("runs/r50")
+    assert config.schedule.power == 2.0
+    assert (config.classifier.learning_rate, config.classifier.momentum) == (1 / 128, momentum)
+    assert (config.optimizer.nesterov, config.optimizer.decays) == (optimizer == "adamw", "all")
+
+
+def test_a_training_that_counted_parts_of_steps_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(least("config.gradient_acc = 4"))
+    with pytest.raises(ConfigError, match="gradient_acc = 4: such a training counts parts of steps"):
+        translated_config(tmp_path / "job.py", 2, GoingOn(Path("runs/r50"), None, None))
 
 
 def test_without_base_its_defaults_are_known(tmp_path: Path) -> None:

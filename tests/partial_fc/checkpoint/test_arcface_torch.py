@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from partial_fc import CosFace, ShardedClassifier, World
 from partial_fc.backbones import backbone
-from partial_fc.checkpoint.arcface_torch import Training, training_at, write_checkpoint
+from partial_fc.checkpoint.arcface_torch import Origin, Training, training_at, write_checkpoint
 from partial_fc.checkpoint.layout import CheckpointFolder
 from partial_fc.checkpoint.loading import load_backbone, load_head, start_rows
 
@@ -87,11 +87,19 @@ def test_what_is_written_says_where_it_comes_from_and_appears_whole(tmp_path: Pa
     write(tmp_path, 2)
     _, folder = imported(tmp_path, tmp_path / "out")
     ranks = [f"rank-0000{rank}-of-00002.safetensors" for rank in range(2)]
-    assert sorted(file.name for file in folder.iterdir()) == ["backbone.pt", "manifest.json", *ranks]
+    assert sorted(file.name for file in folder.iterdir()) == [
+        *("backbone.pt", "manifest.json"),
+        *ranks,
+        "shared.safetensors",
+    ]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"step-00000999", "latest"}
     manifest = CheckpointFolder(folder).manifest()
     assert (manifest.step, manifest.num_classes, manifest.embedding_dim, manifest.world_size) == (999, C, D, 2)
-    assert manifest.facts == {"from": "there"}
+    assert manifest.facts["from"] == "there"
+    origin = Origin.of(manifest)
+    assert origin is not None
+    assert (origin.epoch, origin.course) == (3, None)
+    assert origin.without == "state_optimizer is of groups of [0] parameters, and not of [183, 1]"
     assert CheckpointFolder(folder).problems() == []
 
 
