@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add("train", training, _train, "train on a config, then evaluate on its held-out identities", launches=True)
     add("evaluate", evaluating, _evaluate, "evaluate a run's last checkpoint on held-out identities", launches=True)
-    add("plan", planning, _run("plan"), "say what a config needs: memory, classes that fit, a step's time")
+    add("plan", planning, _plan, "say what a config needs: memory, classes that fit, a step's time")
     add("pack", packing, _run("pack"), "make a .rec or tar shards of a set of any form, Omniglot's zips or arithmetic")
     add("inspect", inspecting, _run("inspect"), "say what a set of images is, with pictures, and what is wrong")
     add("verify", verifying, _run("verify"), "look at every image of a set and list what cannot be used")
@@ -91,6 +91,13 @@ def _train(arguments: argparse.Namespace) -> int:
 
     train.run(config)
     return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config, arguments.set)  # likewise, before torch is imported
+    from launch.commands import plan
+
+    return plan.run(arguments, config)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

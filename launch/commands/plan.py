@@ -13,7 +13,7 @@ import torch
 
 from launch import assembly
 from launch.assembly.data import refuse_small_batch
-from launch.config.loading import ConfigError, load_config
+from launch.config.loading import ConfigError
 from launch.config.run import Config
 from launch.planning import figure as plan_figure
 from launch.planning import table as plan_table
@@ -23,11 +23,10 @@ from launch.writing import naming
 from partial_fc.planning.rates import H100, Rates
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Plan and return the exit code: 0, also where it does not fit."""
+def run(arguments: argparse.Namespace, config: Config) -> int:
+    """Plan ``config`` and return the exit code: 0, also where it does not fit."""
     if arguments.picture is not None and arguments.picture.suffix not in plan_figure.SUFFIXES:
         raise ConfigError(f"--picture {arguments.picture}: expected a name in {', '.join(plan_figure.SUFFIXES)}")
-    config = load_config(arguments.config, arguments.set)
     classes = _num_classes(config, arguments.num_classes)
     refuse_small_batch(config.schedule.batch_size, arguments.gpus, "GPUs")
     rates, origin = _rates(arguments)
