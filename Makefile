@@ -31,6 +31,10 @@ quick: .venv/installed
 bench: .venv/installed
 	.venv/bin/python -m benchmarks.performance
 
+# Kills a run a hundred times and writes what that cost into docs/chaos.md.
+chaos: .venv/installed
+	.venv/bin/python -m benchmarks.chaos
+
 data/synthetic/train/train.rec: | .venv/installed
 	$(PARTIAL_FC) pack synthetic --identities 600 --images 20 --size 40 --out $(@D)
 

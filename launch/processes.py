@@ -6,8 +6,11 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 from uuid import uuid4
+
+from launch.resilience.agent import OWN_STORE
 
 
 def run_ranks(module: str, words: Sequence[str], nproc: int, max_restarts: int = 0) -> int:
@@ -26,7 +29,7 @@ def run_ranks(module: str, words: Sequence[str], nproc: int, max_restarts: int =
     # What --standalone does, but by address: the ranks meet though nothing resolves this machine's name.
     meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", f"--rdzv-id={uuid4()}", "--local-addr=127.0.0.1"]
     if max_restarts:  # torch 2.13 would let the new ranks read the addresses of the dead ones
-        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+        os.environ[OWN_STORE] = "1"
     ranks = [f"--nproc-per-node={nproc}", f"--max-restarts={max_restarts}"]
     command = [*meeting, *ranks, "--module", module, *words]
     try:
@@ -42,6 +45,21 @@ def run_ranks(module: str, words: Sequence[str], nproc: int, max_restarts: int =
     except SignalException as error:
         return 128 + error.sigval
     return 0
+
+
+def end_with(main: Callable[[], int]) -> NoReturn:
+    """End this process with the exit code of ``main()``, at once when that returns or is told to end.
+
+    Python would first take torch and DALI apart, for a second and more of a processor: while a rank was killed and the
+    others are ended, all ranks wait for that before they can start again. An error that nobody foresaw takes that way.
+    """
+    try:
+        exit_code: int = main()
+    except SystemExit as told:
+        exit_code = told.code if isinstance(told.code, int) else int(told.code is not None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's names for them, in malloc.h

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -26,7 +25,8 @@ from launch.evaluation.results import evaluate_backbone
 from launch.evaluation.seen import SEEN, seen_in_training
 from launch.evaluation.tables import print_places, print_results
 from launch.planning.shortage import memory_shortage
-from launch.processes import keep_freed_memory
+from launch.processes import end_with, keep_freed_memory
+from launch.resilience.agent import end_with_agent, patience_seconds, refuse_restarts_that_hang
 from launch.resilience.resume import checkpoint_to_resume, run_facts
 from launch.resilience.stopping import StopRequest, leave_on_sigterm
 from launch.resilience.watchdog import Watchdog
@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     training.add_arguments(parser)
     arguments = parser.parse_args(argv)
     leave_on_sigterm()
+    end_with_agent()
     with reported() as outcome:
+        refuse_restarts_that_hang(os.environ)
         run(load_config(arguments.config, arguments.set))
     return outcome.exit_code
 
@@ -61,7 +63,7 @@ def run(config: Config) -> None:
     folder.refuse_unfit(set_paths(config.data))
     rank = global_rank()
     with (
-        folder.locked() if rank == 0 else nullcontext(),
+        folder.locked(patience_seconds()) if rank == 0 else nullcontext(),
         Watchdog(config.watchdog, folder.stacks_of(rank), rank).watching() as watchdog,
     ):
         _run(absolute(config), folder, watchdog)  # which can then be evaluated from any folder
@@ -187,4 +189,4 @@ def _summary(config: Config, source: Source, parts: Run, world: World, device: t
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from data_pipeline.formats.table.names import SUFFIXES as TABLE_SUFFIXES
 from launch.config.loading import ConfigError
 
 _SET_SUFFIXES = {".rec", ".idx", ".tar", ".bin", *TABLE_SUFFIXES, *IMAGE_SUFFIXES}
+_POLL_SECONDS = 0.1
 
 
 class RunFolder:
@@ -63,16 +65,17 @@ class RunFolder:
             )
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, patience_seconds: float = 0.0) -> Iterator[None]:
         """This folder, made if it is missing, for one process at a time; the lock ends with the process.
 
-        ValueError naming the process that has it; OSError where nothing can be written. A folder that was made here
-        and stays empty is removed at the end: a start that is refused leaves nothing behind.
+        Another process that has it is given ``patience_seconds`` to end. ValueError naming the process that keeps it;
+        OSError where nothing can be written. A folder that was made here and stays empty is removed at the end: a start
+        that is refused leaves nothing behind.
         """
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = _lock(self.lock)
+            file = _lock(self.lock, time.monotonic() + patience_seconds)
         except OSError as error:
             raise OSError(error.errno, f"run_dir {self.path} cannot be written: {error.strerror}") from error
         try:
@@ -114,8 +117,12 @@ def _file_of_a_set(folder: Path) -> Path | None:
     return next((file for file in files if file.suffix.lower() in _SET_SUFFIXES), None)
 
 
-def _lock(path: Path) -> TextIO:
-    """The file at ``path``, locked, with this process's name in it. ValueError where another process has the lock."""
+def _lock(path: Path, until_seconds: float) -> TextIO:
+    """The file at ``path``, locked, with this process's name in it. ValueError where another process keeps the lock.
+
+    ``until_seconds``: on the clock ``time.monotonic``.
+    """
+    waits = False
     while True:
         file = path.open("a+", encoding="utf-8")
         try:
@@ -124,6 +131,12 @@ def _lock(path: Path) -> TextIO:
             file.seek(0)
             owner = file.read() or "another process"
             file.close()
+            if time.monotonic() < until_seconds:
+                if not waits:
+                    print(f"{path.parent} is in use by {owner}: waiting for it to end", flush=True)
+                waits = True
+                time.sleep(_POLL_SECONDS)
+                continue
             raise ValueError(
                 f"{path.parent} is in use by {owner}: wait for that run, end it, or choose another run_dir"
             ) from error

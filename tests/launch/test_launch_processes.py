@@ -10,6 +10,16 @@ import pytest
 
 from launch import processes
 
+ENDING = """
+import atexit, sys
+from launch.processes import end_with
+atexit.register(print, "taken apart")
+def main():
+    print("said", end="")
+    return 3 if sys.argv[1] == "returns" else sys.exit({"leaves": 4, "done": None}[sys.argv[1]])
+end_with(main)
+"""
+
 STEPS = """
 import resource, sys, torch
 from launch.processes import keep_freed_memory
@@ -33,6 +43,12 @@ def test_blocks_of_some_mebibytes_are_not_mapped_anew_at_each_step() -> None:
         for how in ("keep", "give back")
     }
     assert faults["keep"] < 0.1 * faults["give back"]
+
+
+@pytest.mark.parametrize(("how", "exit_code"), [("returns", 3), ("leaves", 4), ("done", 0)])
+def test_a_rank_ends_with_its_code_and_all_that_it_said_and_nothing_is_taken_apart(how: str, exit_code: int) -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDING, how], capture_output=True, check=False, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (exit_code, "said", "")
 
 
 def test_ranks_of_one_machine_meet_by_address_whatever_its_name_resolves_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,20 @@ def test_the_lock_stays_while_the_earlier_run_is_moved(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="in use"), RunFolder(folder.path).locked():
             pass
     assert written(tmp_path) == {f"run-1/{name}": text for name, text in before.items()}
+
+
+def test_a_process_that_ends_in_time_is_waited_for(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    with ExitStack() as other:
+        other.enter_context(folder.locked())
+        leaving = threading.Timer(0.3, other.pop_all().close)
+        leaving.start()
+        with pytest.raises(ValueError, match="in use"), RunFolder(folder.path).locked(0.01):
+            pass
+        with RunFolder(folder.path).locked(60.0):
+            assert folder.lock.exists()
+        leaving.join()
 
 
 HOLDER = """

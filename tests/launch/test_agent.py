@@ -1,0 +1,58 @@
+"""torchrun itself, set up as it is known to hang at a restart, is refused; and its ranks end with it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+import tiny
+
+from launch.config.loading import ConfigError
+from launch.resilience.agent import OWN_STORE, refuse_restarts_that_hang
+
+SHARED = {"TORCHELASTIC_USE_AGENT_STORE": "True"}
+STANDALONE, STATIC = ["--standalone"], ["--master-addr=127.0.0.1", "--master-port=0"]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {**SHARED, "TORCHELASTIC_MAX_RESTARTS": "0"},
+        {**SHARED, "TORCHELASTIC_MAX_RESTARTS": "2", "TORCHELASTIC_USE_AGENT_STORE": "False", OWN_STORE: "1"},
+    ],
+)
+def test_a_start_without_restarts_or_with_a_store_of_its_own_is_let_through(environment: dict[str, str]) -> None:
+    refuse_restarts_that_hang(environment)
+
+
+def test_a_shared_store_is_refused_with_what_to_set() -> None:
+    with pytest.raises(ConfigError, match=f"set {OWN_STORE}=1 in the environment of torchrun"):
+        refuse_restarts_that_hang({**SHARED, "TORCHELASTIC_MAX_RESTARTS": "2"})
+    with pytest.raises(ConfigError, match="static rendezvous hangs at a restart: give --standalone or"):
+        refuse_restarts_that_hang({**SHARED, "TORCHELASTIC_MAX_RESTARTS": "2", OWN_STORE: "1"})
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("meeting", "own_store", "said"),
+    [(STANDALONE, "", "set TORCH_DISABLE_SHARE"), (STATIC, "1", "static rendezvous hangs")],
+)
+def test_torchrun_as_it_hangs_is_refused_by_its_first_rank(meeting: Sequence[str], own_store: str, said: str) -> None:
+    words = [*meeting, "--nproc-per-node=1", "--max-restarts=1", "--module", "launch.train", "not-asked-for.yaml"]
+    agent = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *words],
+        env={**tiny.environment(), OWN_STORE: own_store},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert agent.stderr is not None
+    try:
+        refusals = (line for line in agent.stderr if line.startswith("partial-fc: "))
+        assert said in next(refusals)
+    finally:
+        agent.send_signal(signal.SIGTERM)  # it would ask once more
+        agent.communicate(timeout=60)
