@@ -26,7 +26,6 @@ from partial_fc.checkpoint.loading import load_training_state, start_rows
 from partial_fc.checkpoint.saving import Saver
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved
-from partial_fc.divergence import refuse_spoilt_weights
 from partial_fc.reports.meter import Meter
 
 
@@ -93,7 +92,13 @@ def run(
         start_step=start,
     )
     bad_images = partial(agreed_bad_images, batches, config.data.most_bad_images, world, device)
-    saver = Saver(RunFolder(config.run_dir).checkpoints, state, facts, on_saved=_say, **config.checkpoint.model_dump())
+    saver = Saver(
+        *(RunFolder(config.run_dir).checkpoints, state, facts),
+        keep_last=config.checkpoint.keep_last,
+        keep_every_steps=config.checkpoint.keep_every_steps,
+        in_background=config.checkpoint.in_background is not False,
+        on_saved=_say,
+    )
     return Run(
         start_step=start,
         total_steps=total_steps,
@@ -122,7 +127,7 @@ def run(
         ),
         state=state,
         saver=saver,
-        save=partial(_save, saver),
+        save=saver.save,
     )
 
 
@@ -130,15 +135,7 @@ def _blank_images(count: int, side: int, device: torch.device) -> Tensor:
     return torch.zeros(count, 3, side, side, device=device).to(memory_format=torch.channels_last)
 
 
-def _save(saver: Saver, step: int) -> None:
-    refuse_spoilt_weights(saver.state.backbone, saver.state.head, step)
-    saver.save(step)
-
-
 def _say(saved: Saved) -> None:
     path = saved.path.relative_to(Path.cwd()) if saved.path.is_relative_to(Path.cwd()) else saved.path
-    print(
-        f"{path}  {bytes_text(saved.size_bytes)}: training paused {saved.pause_seconds:.2g} s, "
-        f"written in {saved.writing_seconds:.2g} s",
-        flush=True,
-    )
+    written = "written in parts" if saved.in_parts else f"written in {saved.writing_seconds:.2g} s"
+    print(f"{path}  {bytes_text(saved.size_bytes)}: training paused {saved.pause_seconds:.2g} s, {written}", flush=True)
