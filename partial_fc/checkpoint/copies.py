@@ -14,8 +14,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from partial_fc.checkpoint.priority import yield_to_training
-
 _ALIGNMENT = 64  # bytes: what any dtype and the processor's cache lines ask for
 _PAGES_AT_A_TIME = 4096
 
@@ -55,7 +53,6 @@ class Copies:
         return flat.as_strided(tensor.shape, torch.empty_like(tensor, device="meta").stride())
 
     def _make_ready(self) -> None:
-        yield_to_training()
         whole = torch.frombuffer(self._memory, dtype=torch.uint8)
         first_of_page = whole[:: mmap.PAGESIZE]
         for pages in torch.split(first_of_page, _PAGES_AT_A_TIME):

@@ -89,7 +89,7 @@ def pieces(tensor: Tensor, most_bytes: int = PIECE_BYTES) -> Iterator[Tensor]:
     elif len(tensor) == 1:
         yield from pieces(tensor[0], most_bytes)
     else:
-        for part in tensor.split(max(most_bytes * len(tensor) // tensor.nbytes, 1)):
+        for part in torch.split(tensor, max(most_bytes * len(tensor) // tensor.nbytes, 1)):
             yield from pieces(part, most_bytes)
 
 

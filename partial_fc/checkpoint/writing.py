@@ -18,7 +18,6 @@ from torch import Tensor
 
 from partial_fc.checkpoint import layout
 from partial_fc.checkpoint.layout import CheckpointFolder, FileFacts, Manifest
-from partial_fc.checkpoint.priority import yield_to_training
 from partial_fc.checkpoint.tensor_file import SummedFile, write_tensor_file
 
 _POLL_SECONDS = 0.02
@@ -90,8 +89,6 @@ class Writing:
         self._thread.join()
 
     def _run(self) -> None:
-        if not self.in_parts:
-            yield_to_training()
         try:
             self._write_own()
         except Exception as error:
