@@ -24,12 +24,13 @@ from launch.evaluation.held_out import HeldOut, damage_found, open_identities
 from launch.evaluation.results import evaluate_backbone
 from launch.evaluation.seen import SEEN, seen_in_training
 from launch.evaluation.tables import print_places, print_results
-from launch.planning.shortage import memory_shortage
+from launch.planning.shortage import has_room_for_copies, memory_shortage
 from launch.processes import end_with, keep_freed_memory
 from launch.resilience.agent import end_with_agent, patience_seconds, refuse_restarts_that_hang
 from launch.resilience.resume import checkpoint_to_resume, run_facts
 from launch.resilience.stopping import StopRequest, leave_on_sigterm
 from launch.resilience.watchdog import Watchdog
+from launch.units import bytes_text
 from launch.writing import write_text
 from partial_fc import World
 from partial_fc.checkpoint.layout import latest_checkpoint
@@ -85,6 +86,7 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
             *(config, source, backbone, world, device), facts=facts, identities_C=identities_C, resumed=resumed
         )
         assembly.refuse_small_disk(folder, parts, config)
+        _prepare_saves(config, parts, device, *ranks)
         with (
             assembly.open_sinks(
                 *(config.report, folder, world),
@@ -105,6 +107,19 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
         watchdog.begin("evaluation")
         parts.state.average_buffers_()
         _measure(config, parts, held_out, world, device, folder)
+
+
+def _prepare_saves(config: Config, parts: Run, device: torch.device, ranks: int, ranks_here: int) -> None:
+    """Get the memory for saves ready, where there is room for it, and say where there is none."""
+    saver, classes = parts.saver, parts.head.num_classes
+    needed = saver.copy_bytes()
+    has_room = has_room_for_copies(config, classes, device, ranks, ranks_here, needed)
+    if not saver.prepare(has_room=has_room) and config.checkpoint.in_background and parts.state.world.rank == 0:
+        print(
+            f"a copy of the state, {bytes_text(needed)} on this rank, does not fit beside the training: checkpoints "
+            "are written in parts, and training waits for them",
+            flush=True,
+        )
 
 
 def _trained(

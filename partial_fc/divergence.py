@@ -206,13 +206,13 @@ _ADVICE = (
 def refuse_spoilt_weights(backbone: nn.Module, head: ShardedClassifier, step: int) -> None:
     """Raise TrainingDiverged on all ranks when a weight on any of them is not finite: never save such a model.
 
-    A finite loss can have a gradient that is not. One all-reduce of a number.
+    A finite loss can have a gradient that is not. One pass over the weights, in no memory; an all-reduce of a number.
     """
-    spoilt = torch.stack([(~torch.isfinite(p.detach())).sum() for p in (*backbone.parameters(), head.weight)]).sum()
-    number = int(head.world.all_sum(spoilt))
-    if number:
+    weights = [each.detach() for each in (*backbone.parameters(), head.weight) if each.numel()]
+    extremes = torch.stack([extreme.float() for each in weights for extreme in torch.aminmax(each)])  # NaN is both
+    if int(head.world.all_sum((~torch.isfinite(extremes)).sum())):
         raise TrainingDiverged(
-            f"{number} weights are not finite after step {step}: the model is not saved, an earlier checkpoint stays "
+            f"weights are not finite after step {step}: the model is not saved, an earlier checkpoint stays "
             "the last. The loss was finite and its gradient was not: look for images without any content in the last "
             "batches, and try smaller learning rates or a shorter gradient"
         )

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.chaos.injector import Injector
 from launch import train
 from partial_fc import world
-from partial_fc.checkpoint import layout, saving, writing
+from partial_fc.checkpoint import copies, layout, saving, tensor_file, writing
 
 Name = Callable[..., str | None]
 
@@ -63,9 +63,10 @@ def _removal(folder: Path | str, *rest: Any) -> str | None:
 
 POINTS: list[tuple[Any, str, Name]] = [  # of a save: the function, and the place that its arguments tell
     (saving.Saver, "_refuse_full_disk", _named("the disk check")),
-    (saving._Copies, "__call__", _named("the copies")),
+    (copies.Copies, "__call__", _named("the copies")),
     (world.ProcessGroupWorld, "barrier", _named("the barrier")),
-    (writing, "save_file", lambda tensors, path: _file(path)),
+    (writing, "write_tensor_file", lambda path, tensors: _file(path)),
+    (tensor_file.SummedFile, "__exit__", lambda file, *ended: f"the sync of {_file(file.path)}"),
     (writing, "write_backbone", lambda path, state: _file(path)),
     (layout, "sync", lambda path: f"the sync of {_file(path)}"),
     (layout, "write_whole", lambda path, text: _file(path)),
@@ -75,7 +76,7 @@ POINTS: list[tuple[Any, str, Name]] = [  # of a save: the function, and the plac
     (shutil, "rmtree", _removal),
 ]
 WRITTEN: list[tuple[Any, str, Callable[..., Path]]] = [  # functions that write a file: the path among their arguments
-    (writing, "save_file", lambda tensors, path: path),
+    (writing, "write_tensor_file", lambda path, tensors: path),
     (writing, "write_backbone", lambda path, state: path),
     (layout, "write_whole", lambda path, text: path.with_name(f"{path.name}.partial")),
 ]

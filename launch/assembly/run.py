@@ -31,7 +31,7 @@ from partial_fc.checkpoint.saving import Saver
 from partial_fc.checkpoint.taking_up import take_up
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved
-from partial_fc.divergence import LossCourse, refuse_spoilt_weights
+from partial_fc.divergence import LossCourse
 from partial_fc.reports.meter import Meter
 
 
@@ -103,7 +103,13 @@ def run(
     )
     most_bad = config.data.most_bad_images
     gather = partial(gathered_figures, counted=batches, most_share=most_bad, world=world, device=device)
-    saver = Saver(RunFolder(config.run_dir).checkpoints, state, facts, on_saved=_say, **config.checkpoint.model_dump())
+    saver = Saver(
+        *(RunFolder(config.run_dir).checkpoints, state, facts),
+        keep_last=config.checkpoint.keep_last,
+        keep_every_steps=config.checkpoint.keep_every_steps,
+        in_background=config.checkpoint.in_background is not False,
+        on_saved=_say,
+    )
     return Run(
         start_step=start,
         total_steps=steps_of_run,
@@ -132,7 +138,7 @@ def run(
         ),
         state=state,
         saver=saver,
-        save=partial(_save, saver),
+        save=saver.save,
     )
 
 
@@ -168,17 +174,10 @@ def _blank_images(count: int, side: int, device: torch.device) -> Tensor:
     return torch.zeros(count, 3, side, side, device=device).to(memory_format=torch.channels_last)
 
 
-def _save(saver: Saver, step: int) -> None:
-    refuse_spoilt_weights(saver.state.backbone, saver.state.head, step)
-    saver.save(step)
-
-
 def _say(saved: Saved) -> None:
-    print(
-        f"{_from_here(saved.path)}  {bytes_text(saved.size_bytes)}: training paused {saved.pause_seconds:.2g} s, "
-        f"written in {saved.writing_seconds:.2g} s",
-        flush=True,
-    )
+    path, size = _from_here(saved.path), bytes_text(saved.size_bytes)
+    written = "written in parts" if saved.in_parts else f"written in {saved.writing_seconds:.2g} s"
+    print(f"{path}  {size}: training paused {saved.pause_seconds:.2g} s, {written}", flush=True)
 
 
 def _from_here(path: Path) -> Path:

@@ -48,7 +48,9 @@ class CheckpointConfig(Section):
 
     keep_last: int = Field(3, ge=1)
     keep_every_steps: int | None = Field(None, ge=1, description="besides, those of every so many steps")
-    in_background: bool = Field(True, description="training goes on beside the writing, for a second copy in memory")
+    in_background: Literal["auto", True, False] = Field(
+        "auto", description="write beside the training, for a second copy in memory; auto: where there is room for it"
+    )
 
 
 class DivergenceConfig(Section):

@@ -29,6 +29,13 @@ def stream_rate(device: torch.device, elements: int) -> float:
     return 3.0 * 4.0 * elements / _shortest_seconds(lambda: total.add_(part), device)
 
 
+def copy_rate(device: torch.device, elements: int) -> float:
+    """Bytes per second of a copy from ``device`` into the host's memory, pinned for a GPU and touched before."""
+    there = torch.ones(elements, device=device)
+    here = torch.zeros(elements, pin_memory=there.is_cuda)
+    return 4.0 * elements / _shortest_seconds(lambda: here.copy_(there, non_blocking=True), device)
+
+
 def _shortest_seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
     taken: list[float] = []

@@ -18,6 +18,7 @@ from partial_fc.planning.head_cost import HeadCost
 from partial_fc.planning.memory import most_classes, rank_memory
 from partial_fc.planning.planned_head import HeadSpec
 from partial_fc.planning.rates import Rates
+from partial_fc.planning.save_cost import SaveCost, save_cost
 from partial_fc.planning.step_time import StepTime, step_time
 
 MOST_GPUS = 1024
@@ -25,7 +26,7 @@ MOST_GPUS = 1024
 
 @dataclass(frozen=True)
 class Forecast:
-    """One number of GPUs: the global batch, bytes of the fullest GPU by part, what fits, and a step's time."""
+    """One number of GPUs: the global batch, bytes of the fullest GPU by part, what fits, a step's time, a save."""
 
     gpus: int
     batch: int
@@ -33,6 +34,7 @@ class Forecast:
     most_classes: int
     time: StepTime
     collectives: tuple[Collective, ...]
+    save: SaveCost
 
     @property
     def total_bytes(self) -> int:
@@ -71,7 +73,12 @@ class Planner:
             ),
             step_time(self.head, self.num_classes, self.backbone, self.backbone_products, batch, gpus, self.rates),
             (*said, *backbone_collectives(self.backbone.parameters)) if gpus > 1 else (),
+            self.save_cost(gpus),
         )
+
+    def save_cost(self, gpus: int) -> SaveCost:
+        """What a save of ``gpus`` costs."""
+        return save_cost(self.head, self.num_classes, self.backbone, self.backbone_moments, gpus, self.rates)
 
     def rank_bytes(self, gpus: int, batch: int) -> dict[str, int]:
         """The bytes of the fullest of ``gpus``, by part; half a second, where :meth:`forecast` takes one."""

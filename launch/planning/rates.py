@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from launch.config.loading import ConfigError
-from launch.planning.device_rates import MATRIX_SIZE, STREAM_BYTES, product_rate, stream_rate
+from launch.planning.device_rates import MATRIX_SIZE, STREAM_BYTES, copy_rate, product_rate, stream_rate
 from partial_fc.planning.rates import Rates
 
 
@@ -32,9 +32,9 @@ def read_rates(path: Path, otherwise: Rates) -> Rates:
 
 
 def measured_rates(device: torch.device, otherwise: Rates, *, matrix_size: int | None = None) -> Rates:
-    """``otherwise`` with the products and the memory of ``device`` as they are now, at their best within seconds.
+    """``otherwise`` with products, memory and copies of ``device`` as they are now, at their best within seconds.
 
-    Links are not measured: one process has nobody to talk to.
+    Links are not measured: one process has nobody to talk to; nor is a disk, to which nothing is written.
     """
     size = matrix_size or MATRIX_SIZE[device.type]
     precision = torch.get_float32_matmul_precision()
@@ -51,9 +51,11 @@ def measured_rates(device: torch.device, otherwise: Rates, *, matrix_size: int |
         tf32_operations=max(tf32, float32),
         bfloat16_operations=product_rate(device, torch.bfloat16, size),
         memory_bytes=stream_rate(device, STREAM_BYTES[device.type] // 8),
+        copy_bytes=copy_rate(device, STREAM_BYTES[device.type] // 8),
     )
 
 
 def write_rates(path: Path, rates: Rates) -> None:
     """As :func:`read_rates` reads them."""
-    path.write_text(json.dumps(asdict(rates), indent=1) + "\n")
+    known = {name: value for name, value in asdict(rates).items() if value is not None}
+    path.write_text(json.dumps(known, indent=1) + "\n")

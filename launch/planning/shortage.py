@@ -14,6 +14,8 @@ from launch.units import bytes_text
 from partial_fc.planning.rates import H100
 
 _LARGEST_NETWORK_BYTES = 10 << 30  # weights, gradients and momentum of vit_h
+_LARGEST_BLOCKS_BYTES = 4 << 30  # of cosines, one at a time and kept
+_KEPT_FREE = 0.9  # of the host's free memory; the rest is for what is not planned, images on their way above all
 _MOST_BYTES_A_VALUE = 1000  # for each pixel and channel of the first stage: r50 takes 45 of them, r200 140
 _MOST_BYTES_A_ROW_VALUE = 32
 _CGROUP = Path("/sys/fs/cgroup")
@@ -25,10 +27,12 @@ def memory_shortage(config: Config, num_classes: int, device: torch.device, rank
     ``ranks_here`` of all ``ranks`` share this machine's memory where they run on its CPU; a GPU is one rank's.
     """
     shared_by, free = ranks_here if device.type == "cpu" else 1, free_bytes(device)
-    if shared_by * _ceiling(config, num_classes, ranks) <= free:
+    if shared_by * (_LARGEST_NETWORK_BYTES + _ceiling(config, num_classes, ranks)) <= free:
         return None
     made = planner(config, num_classes, device.type, H100, memory=1, reserve=0)
     parts = made.rank_bytes(ranks, config.schedule.batch_size)
+    if device.type == "cpu" and config.checkpoint.in_background is True:
+        parts["the copy that a save makes"] = made.save_cost(ranks).rank_bytes
     needed = shared_by * sum(parts.values())
     if needed <= free:
         return None
@@ -40,11 +44,33 @@ def memory_shortage(config: Config, num_classes: int, device: torch.device, rank
     )
 
 
+def has_room_for_copies(
+    config: Config, num_classes: int, device: torch.device, ranks: int, ranks_here: int, copy_bytes: int
+) -> bool:
+    """Whether ``copy_bytes`` for a save are free on the host of this rank beside what a step will take, weights there.
+
+    ``checkpoint.in_background`` decides where it is not ``auto``. ``ranks_here`` share the host. Half a second of
+    planning on CPUs, where memory could be short.
+    """
+    if config.checkpoint.in_background != "auto":
+        return config.checkpoint.in_background
+    free = _KEPT_FREE * free_bytes(torch.device("cpu"))
+    if device.type != "cpu":
+        return ranks_here * copy_bytes <= free
+    # Rank 0, which copies the backbone's weights and state too, knows by them how large gradients and state will be.
+    if ranks_here * (3 * copy_bytes + _LARGEST_BLOCKS_BYTES + _ceiling(config, num_classes, ranks)) <= free:
+        return True
+    made = planner(config, num_classes, device.type, H100, memory=1, reserve=0)
+    parts = made.rank_bytes(ranks, config.schedule.batch_size)
+    to_come = sum(size for part, size in parts.items() if part not in ("class rows", "backbone weights"))
+    return ranks_here * (copy_bytes + to_come) <= free
+
+
 def _ceiling(config: Config, num_classes: int, ranks: int) -> int:
-    """More than any network of the table needs on a rank: a small run begins without half a second of planning."""
+    """More than activations and rows need on a rank: a small run begins without half a second of planning."""
     values = -(-config.schedule.batch_size // ranks) * config.data.image_size**2 * config.backbone.width
     rows = -(-num_classes // ranks) * config.backbone.embedding_dim
-    return _LARGEST_NETWORK_BYTES + values * _MOST_BYTES_A_VALUE + rows * _MOST_BYTES_A_ROW_VALUE
+    return values * _MOST_BYTES_A_VALUE + rows * _MOST_BYTES_A_ROW_VALUE
 
 
 def free_bytes(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""A plan on the terminal: a GPU's memory by part, what the GPUs say to each other, then 1 to 1024 GPUs."""
+"""A plan on the terminal: a GPU's memory by part, what the GPUs say to each other, then 1 to 1024 GPUs; a save."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rich.table import Table
 from launch.config.run import Config
 from launch.planning.forecast import Forecast, Planner
 from launch.units import bytes_text, seconds_text
+from partial_fc.checkpoint.tensor_file import PIECE_BYTES
+from partial_fc.planning.rates import Rates
 
 _WIDTH_ELSEWHERE = 100  # of a pipe or a file
 
@@ -30,11 +32,13 @@ def print_plan(config: Config, planner: Planner, plans: Sequence[Forecast], aske
         console.print(_collectives_table(console, planner, asked))
     console.print(_fit_table(console, planner, plans))
     console.print(_time_table(console, plans, config.data.num_images))
+    console.print(_save_table(console, planner, asked, in_parts=config.checkpoint.in_background is False))
     console.print(
         f"rates {origin}: {rates.float32_operations / 1e12:.3g} float32, {rates.tf32_operations / 1e12:.3g} TF32, "
         f"{rates.bfloat16_operations / 1e12:.3g} bfloat16 Tflop/s; {rates.memory_bytes / 1e9:,.0f} GB/s of memory; "
         f"{rates.link_bytes / 1e9:,.0f} GB/s in a machine of {rates.ranks_per_machine}, "
-        f"{rates.network_bytes / 1e9:,.0f} GB/s between machines; {seconds_text(rates.latency_seconds)} latency. "
+        f"{rates.network_bytes / 1e9:,.0f} GB/s between machines; {seconds_text(rates.latency_seconds)} latency; "
+        f"{rates.copy_bytes / 1e9:,.3g} GB/s into the host's memory, {_disk(rates)}. "
         "Times are a roofline of eager operators: launches, data and stragglers come on top, fusing takes off."
     )
 
@@ -86,6 +90,27 @@ def _time_table(console: Console, plans: Sequence[Forecast], num_images: int | N
         step = seconds_text(plan.time.total)
         table.add_row(f"{plan.gpus:,}", *seconds, step, f"{plan.images_per_second:,.0f}", *epoch)
     return table
+
+
+def _save_table(console: Console, planner: Planner, plan: Forecast, *, in_parts: bool) -> Table:
+    table = _table(console, f"a save of {plan.gpus} GPU{'s' * (plan.gpus > 1)}", "what", "bytes", "time")
+    writing = plan.save.writing_seconds(planner.rates)
+    took = "-" if writing is None else seconds_text(writing)
+    # A piece at a time, but the backbone's weights at once where they lie on a GPU.
+    parts = bytes_text(PIECE_BYTES + planner.head.spec.on_gpu * planner.backbone.held_bytes)
+    if in_parts:
+        table.add_row("host memory of rank 0, in parts", parts, "")
+        table.add_row("checkpoint, while training waits", bytes_text(plan.save.checkpoint_bytes), took)
+        return table
+    pause = seconds_text(plan.save.pause_seconds(planner.rates))
+    table.add_row("host memory of rank 0, while training waits", bytes_text(plan.save.rank_bytes), pause)
+    table.add_row("checkpoint, while it goes on", bytes_text(plan.save.checkpoint_bytes), took)
+    table.caption = f"where that memory is not free: {parts}, and training waits for the writing"
+    return table
+
+
+def _disk(rates: Rates) -> str:
+    return f"{rates.disk_bytes / 1e9:,.3g} GB/s onto a disk" if rates.disk_bytes else "no rate of the disk is known"
 
 
 def _table(console: Console, title: str, first: str, *others: str) -> Table:

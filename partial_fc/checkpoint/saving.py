@@ -3,11 +3,13 @@
 A save, on every rank::
 
     Saver.save(step)                the training waits
+      finite weights                  one pass over them, one all-reduce of a number
       the save before is whole?       its error, on any rank, ends the run here
       free disk                       one all-reduce of two numbers; refused before anything is written
-      copies                          the state into memory that every save uses again
+      copies                          the state into memory that is ready since Saver.prepare(), and used by every save
       barrier                         rank 0 has made a fresh folder
-    a thread of each rank           the training goes on
+    a thread of each rank           the training goes on; without room for copies it waits, and files are written from
+                                    the state itself, a few MiB at a time
       rank-R-of-S.safetensors         written, synced, its CRC-32 found; then its name and facts in rank-R.json
     rank 0's thread
       backbone.pt, shared.safetensors
@@ -20,18 +22,22 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from partial_fc.checkpoint import layout
+from partial_fc.checkpoint.copies import Copies, room_bytes
 from partial_fc.checkpoint.layout import Manifest
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved, Tensors, Writing
+from partial_fc.divergence import refuse_spoilt_weights
 
 _SPARE_BYTES = 1 << 16  # of the disk, for manifests and the file system itself
+_SPARE_COPY_BYTES = 1 << 20  # of the copies' memory, for alignment and the step counts of an optimizer's state to come
 
 
 class Saver:
@@ -39,7 +45,7 @@ class Saver:
 
     ``facts`` go into the manifest. Beside the last ``keep_last`` checkpoints those of every ``keep_every_steps`` steps
     are kept. ``on_saved`` is called on rank 0, from a thread, for each checkpoint that is whole. Without
-    ``in_background`` the training waits until the checkpoint is written, and no second copy of the state is held.
+    ``in_background`` the training waits until the checkpoint is written, in parts: no second copy of the state is held.
     """
 
     def __init__(
@@ -56,21 +62,45 @@ class Saver:
         self.folder, self.state, self.facts = folder, state, facts
         self.keep_last, self.keep_every_steps = keep_last, keep_every_steps
         self.in_background, self.on_saved = in_background, on_saved
-        self._copies = _Copies()
+        self._copies: Copies | None = None
         self._writing: Writing | None = None
 
+    def prepare(self, *, has_room: bool = True) -> bool:
+        """Take the memory for copies of the state and get it ready beside the training; False where saves do without.
+
+        Left out, the first save begins with it and waits for it. ``has_room`` is this rank's answer: where a rank has
+        none, or the system gives none, the saves of all ranks are written in parts. One all-reduce of a number, and
+        one of the buffers.
+        """
+        if not self.in_background:
+            return False
+        size_bytes, device = self.copy_bytes(), self.state.head.weight.device
+        with suppress(OSError):
+            self._copies = Copies(size_bytes, device) if has_room else None
+        lacking = torch.tensor(int(self._copies is None), device=device)
+        self.in_background = int(self.state.world.all_sum(lacking)) == 0
+        if not self.in_background:
+            self._copies = None
+        return self.in_background
+
     def save(self, step: int) -> None:
-        """Begin the checkpoint of ``step``. OSError, on all ranks, where a disk is full or an earlier save failed."""
-        start = time.perf_counter()
-        self.wait()
+        """Begin the checkpoint of ``step``. OSError, on all ranks, where a disk is full or an earlier save failed.
+
+        TrainingDiverged, on all ranks, where a weight is not finite.
+        """
         head, world = self.state.head, self.state.world
+        if head.weight.is_cuda:
+            torch.cuda.synchronize(head.weight.device)  # the steps before are not part of the pause
+        paused_at = time.perf_counter()
+        refuse_spoilt_weights(self.state.backbone, head, step)
+        self.wait()
+        if self._copies is None:
+            self.prepare()
         tensors = self._tensors()
         of_ranks = self._of_ranks(tensors)
         self._refuse_full_disk(step, sum(size for *_, size in of_ranks))
         if self.in_background:
-            tensors = Tensors(*(self._copies(kind, part) for kind, part in tensors._asdict().items()))
-            if head.weight.is_cuda:
-                torch.cuda.synchronize(head.weight.device)
+            tensors = self._copied(tensors)
         partial = layout.partial_folder(self.folder, step)
         if world.rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
@@ -85,8 +115,10 @@ class Saver:
             files={},
             facts=self.facts,
         )
-        self._writing = Writing(self.folder, manifest, tensors, world.rank, self._finished)
-        self._writing.start(time.perf_counter() - start)
+        self._writing = Writing(
+            *(self.folder, manifest, tensors, world.rank, self._finished), in_parts=not self.in_background
+        )
+        self._writing.start(paused_at)
         if not self.in_background:
             self.wait()
 
@@ -108,6 +140,22 @@ class Saver:
     def size_bytes(self) -> int:
         """The bytes of a checkpoint, of all ranks together. One all-gather, and one all-reduce of the buffers."""
         return sum(size for *_, size in self._of_ranks(self._tensors())) + self.state.bytes_to_come()
+
+    def copy_bytes(self) -> int:
+        """What a copy of what this rank writes takes of its host's memory. One all-reduce of the buffers."""
+        to_come = self.state.bytes_to_come() if self.state.world.rank == 0 else 0
+        return to_come + _SPARE_COPY_BYTES + sum(map(room_bytes, self._tensors()))
+
+    def _copied(self, tensors: Tensors) -> Tensors:
+        """Copies of all of it. They are there when this returns."""
+        device, rooms = self.state.head.weight.device, [room_bytes(part) for part in tensors]
+        if self._copies is None or self._copies.size_bytes < sum(rooms):  # the state has grown
+            self._copies = Copies(sum(rooms), device)
+        offsets = accumulate(rooms, initial=0)
+        copies = Tensors(*(self._copies(part, offset) for part, offset in zip(tensors, offsets, strict=False)))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return copies
 
     def _of_ranks(self, tensors: Tensors) -> list[tuple[int, int, int]]:
         """First and last class id, exclusive, and the bytes that each rank writes."""
@@ -138,20 +186,3 @@ class Saver:
                 f"no space for {layout.step_folder(self.folder, step)}: {size_bytes:,} bytes are needed and {free:,} "
                 "are free. The checkpoints before it are whole: make room, or keep fewer, and give the command again"
             )
-
-
-class _Copies:
-    """Copies in memory of the CPU, pinned for a GPU, which the next ones overwrite."""
-
-    def __init__(self) -> None:
-        self._memory: dict[str, Tensor] = {}
-
-    def __call__(self, kind: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        copies = {}
-        for name, tensor in tensors.items():
-            copy = self._memory.get(f"{kind} {name}")
-            if copy is None or copy.shape != tensor.shape or copy.dtype != tensor.dtype:
-                copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-                self._memory[f"{kind} {name}"] = copy
-            copies[name] = copy.copy_(tensor, non_blocking=True)
-        return copies

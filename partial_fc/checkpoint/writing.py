@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import re
 import shutil
 import threading
 import time
@@ -14,26 +14,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from partial_fc.checkpoint import layout
 from partial_fc.checkpoint.layout import CheckpointFolder, FileFacts, Manifest
+from partial_fc.checkpoint.tensor_file import SummedFile, write_tensor_file
 
 _POLL_SECONDS = 0.02
-_FULL = re.compile("No space left|unexpected pos|file write failed|failed writing|quota exceeded")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that was written: of all ranks the bytes, of this rank how long training paused and writing took."""
+    """A checkpoint that was written: of all ranks the bytes, of this rank how long training paused and writing took.
+
+    ``in_parts``: training waited for the writing, too, and the pause is of both.
+    """
 
     path: Path
     step: int
     size_bytes: int
     pause_seconds: float
     writing_seconds: float
+    in_parts: bool
 
 
 class Tensors(NamedTuple):
@@ -45,21 +48,28 @@ class Tensors(NamedTuple):
 
 
 class Writing:
-    """One rank's part of a checkpoint, written by a thread."""
+    """One rank's part of a checkpoint, written by a thread; ``in_parts`` says that the training waits for it."""
 
     def __init__(
-        self, folder: Path, manifest: Manifest, tensors: Tensors, rank: int, finished: Callable[[Saved], None]
+        self,
+        folder: Path,
+        manifest: Manifest,
+        tensors: Tensors,
+        rank: int,
+        finished: Callable[[Saved], None],
+        *,
+        in_parts: bool,
     ) -> None:
-        self.folder, self.manifest, self.tensors = folder, manifest, tensors
+        self.folder, self.manifest, self.tensors, self.in_parts = folder, manifest, tensors, in_parts
         self.rank, self.size, self._finished = rank, manifest.world_size, finished
         self.partial = CheckpointFolder(layout.partial_folder(folder, manifest.step))
         self._own_done, self._given_up = threading.Event(), threading.Event()
         self._own_error: Exception | None = None
         self._commit_error: Exception | None = None
 
-    def start(self, pause_seconds: float) -> None:
-        """Begin to write, after training paused so long."""
-        self._pause_seconds, self._began = pause_seconds, time.perf_counter()
+    def start(self, paused_at: float) -> None:
+        """Begin to write; training stands still since ``paused_at``, a time of ``perf_counter``."""
+        self._paused_at, self._began = paused_at, time.perf_counter()
         self._thread = threading.Thread(target=self._run, name=f"checkpoint {self.manifest.step}", daemon=True)
         self._thread.start()
 
@@ -111,8 +121,9 @@ class Writing:
         self.partial.write_manifest(self.manifest)
         final = layout.commit(self.folder, self.manifest.step)
         size_bytes = sum(facts.size_bytes for facts in self.manifest.files.values())
-        writing_seconds = time.perf_counter() - self._began
-        self._finished(Saved(final, self.manifest.step, size_bytes, self._pause_seconds, writing_seconds))
+        ended = time.perf_counter()
+        pause_seconds = (ended if self.in_parts else self._began) - self._paused_at
+        self._finished(Saved(final, self.manifest.step, size_bytes, pause_seconds, ended - self._began, self.in_parts))
 
     def _note(self, rank: int) -> Path:
         return self.partial.path / f"rank-{rank:05d}.json"
@@ -121,32 +132,28 @@ class Writing:
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> tuple[str, FileFacts]:
     """Write a safetensors file to the disk; its name, and what the manifest says of it. OSError where it is full."""
     with _full_disk_named(path, tensors):
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-        return _noted(path)
+        return path.name, write_tensor_file(path, tensors)
 
 
 def write_backbone(path: Path, state: dict[str, Tensor]) -> tuple[str, FileFacts]:
-    """Write a state dict as arcface_torch's tools read it; its name, and what the manifest says of it."""
-    with _full_disk_named(path, state):
-        torch.save(state, path)
-        return _noted(path)
+    """Write a state dict as arcface_torch's tools read it; its name, and what the manifest says of it.
+
+    From a GPU it is copied first: what is written belongs to no device. OSError where the disk is full.
+    """
+    with _full_disk_named(path, state), SummedFile(path) as file:
+        torch.save({name: tensor.cpu() for name, tensor in state.items()}, file)  # type: ignore[arg-type]  # it writes
+    return path.name, file.facts()
 
 
 @contextmanager
 def _full_disk_named(path: Path, tensors: dict[str, Tensor]) -> Iterator[None]:
-    """OSError with the file and the bytes where a disk is full; torch and safetensors say so in words of their own."""
+    """OSError with the file and the bytes where a disk is full."""
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if not _FULL.search(str(error)):
+    except OSError as error:
+        if error.errno not in _FULL:
             raise
         needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(path.parent).free
         raise OSError(
             f"no space for {path}: it needs {needed:,} bytes, and {free:,} are free. What was saved before is whole"
         ) from error
-
-
-def _noted(path: Path) -> tuple[str, FileFacts]:
-    """The name of a file that is on the disk from now on, and what the manifest says of it."""
-    layout.sync(path)
-    return path.name, FileFacts.of(path)

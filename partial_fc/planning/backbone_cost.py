@@ -30,6 +30,7 @@ class BackboneCost:
         held = [*self._network.parameters(), *self._network.buffers()]
         self.parameters = sum(parameter.numel() for parameter in self._network.parameters() if parameter.requires_grad)
         self.held_bytes = sum(tensor.nbytes for tensor in held)
+        self.buffer_bytes = sum(buffer.nbytes for buffer in self._network.buffers())
 
     def activations_bytes(self, num_images: int) -> int:
         """The most that is alive at once beside weights and gradients."""

@@ -107,6 +107,11 @@ class HeadCost:
             "statistics": step.statistics,
         }
 
+    def class_bytes(self) -> int:
+        """A class's row and its optimizer state: what a checkpoint holds of it."""
+        sizes = self._sizes(1)
+        return sizes.row + sizes.state
+
     def step(self, num_classes: int, batch: int, ranks: int) -> HeadStep:
         """One training step of ``batch`` images on all ``ranks``."""
         classes, sizes = -(-num_classes // ranks), self._sizes(batch)

@@ -101,8 +101,7 @@ class RowOptimizer(nn.Module):
         if self.weight_decay:
             moved_bD.mul_(update.number(1.0 - self.learning_rate * self.weight_decay, 1.0, moved_bD))
         # A tensor in any case: a number would be compiled into the kernel, each anew.
-        rate = update.number(self.learning_rate, 0.0, moved_bD)
-        rate = rate if isinstance(rate, Tensor) else moved_bD.new_full((), rate)
+        rate = moved_bD.new_ones(()) * update.number(self.learning_rate, 0.0, moved_bD)
         moved_bD = _stepped_(moved_bD, self._direction(update, grad_bD), rate, applies)
         self._store(rows_cD, update, moved_bD, _ROWS)
 

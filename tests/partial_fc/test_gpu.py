@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from partial_fc import (
@@ -211,6 +212,28 @@ def test_a_head_saved_on_a_gpu_goes_on_on_a_cpu(tmp_path: Path) -> None:
     load_training_state(latest_checkpoint(tmp_path), state, seed=0)
     losses = [heads[k](*batch(1, device, torch.float32), [N]) for k, device in enumerate(("cuda", "cpu"))]
     torch.testing.assert_close(losses[0].cpu(), losses[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("in_background", [True, False])
+def test_a_save_of_a_gpu_writes_the_state_into_files_of_no_device(tmp_path: Path, in_background: bool) -> None:
+    head = ShardedClassifier(C, D, AdaCos(C), world=World(), row_optimizer=RowSGD(0.05, 0.9)).cuda()
+    network = nn.Conv2d(3, 8, 3, device="cuda").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = TrainingState(network, head, torch.optim.SGD(network.parameters(), 0.1), World())
+    saver = Saver(tmp_path, state, {}, in_background=in_background)
+    assert saver.prepare() == in_background
+    if in_background:
+        assert saver._copies is not None
+        assert all(copy.is_pinned() for copy in saver._copies({"row.weight": head.weight.detach()}).values())
+    expected = head.weight.detach().cpu()
+    saver.save(1)
+    head.weight.data.add_(1)  # while it is written
+    saver.wait()
+    folder = latest_checkpoint(tmp_path)
+    rows = load_file(folder / "rank-00000-of-00001.safetensors")["row.weight"]
+    assert torch.equal(rows, expected)
+    backbone = torch.load(folder / "backbone.pt", weights_only=True)
+    assert backbone["weight"].device.type == "cpu"
+    assert torch.equal(backbone["weight"], network.weight.detach().cpu())
 
 
 def test_an_evaluation_on_a_gpu_has_the_figures_of_a_cpu() -> None:

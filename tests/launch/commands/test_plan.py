@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,25 @@ def test_a_plan_is_printed_and_written_for_programs_and_as_a_picture(
     assert picture.read_text().lstrip().startswith("<?xml")
 
 
+def test_a_plan_says_what_a_save_takes_and_how_long(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates, out = tmp_path / "rates.json", tmp_path / "plan.json"
+    rates.write_text('{"copy_bytes": 1e9, "disk_bytes": 1e8}')
+    assert cli.main(["plan", str(config), "--gpus", "2", "--rates", str(rates), "--json", str(out)]) == 0
+    printed, save = capsys.readouterr().out, json.loads(out.read_text())["plans"][1]["save"]
+    assert "a save of 2 GPUs" in printed
+    for number, seconds in ((save["rank_bytes"], save["rank_bytes"] / 1e9), (save["checkpoint_bytes"], None)):
+        assert bytes_text(number) in printed
+        assert seconds is None or seconds_text(seconds) in printed
+    assert seconds_text(save["machine_bytes"] / 1e8) in printed
+    assert "1 GB/s into the host's memory, 0.1 GB/s onto a disk" in printed
+    assert cli.main(["plan", str(config), "--set", "checkpoint.in_background=false"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "host memory of rank 0, in parts | 16." in printed
+    assert "no rate of the disk is known" in printed
+
+
 def test_a_fixed_batch_ends_where_a_gpu_would_get_fewer_than_two_images(config: Path, tmp_path: Path) -> None:
     out = tmp_path / "plan.json"
     assert cli.main(["plan", str(config), "--fixed-batch", "--gpus", "2", "--json", str(out)]) == 0
@@ -119,8 +139,9 @@ def test_rates_are_read_as_they_were_written_and_missing_ones_assumed(tmp_path: 
     path.write_text('{"memory_bytes": 1e12, "ranks_per_machine": 4}')
     rates = read_rates(path, H100)
     assert (rates.memory_bytes, rates.ranks_per_machine, rates.link_bytes) == (1e12, 4, H100.link_bytes)
-    write_rates(path, rates)
-    assert read_rates(path, H100) == rates
+    for known in (rates, replace(rates, disk_bytes=1e9)):
+        write_rates(path, known)
+        assert read_rates(path, H100) == known
 
 
 @pytest.mark.parametrize(
@@ -139,6 +160,7 @@ def test_this_machine_has_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     precision = torch.get_float32_matmul_precision()
     rates = measured_rates(torch.device("cpu"), H100, matrix_size=64)
     assert rates.tf32_operations >= rates.float32_operations > 0
+    assert rates.copy_bytes not in (0, H100.copy_bytes)
     assert rates.float32_operations != H100.float32_operations
     assert (rates.link_bytes, rates.latency_seconds) == (H100.link_bytes, H100.latency_seconds)
     assert torch.get_float32_matmul_precision() == precision
