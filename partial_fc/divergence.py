@@ -103,6 +103,7 @@ class LossCheck:
         self._is_fused = all(group.get("fused") for group in optimizer.param_groups)
         self._buffers = _Buffers((*backbone.buffers(), *head.objective.buffers()))
         self._open: _Loss | None = None
+        self._is_last_good = True
         self._latest_skipped: deque[int] = deque()
         self.skipped_steps = 0
 
@@ -123,6 +124,11 @@ class LossCheck:
             return torch.where(is_good, loss, torch.nan)
         return loss if self.settle() else None
 
+    def is_good(self) -> bool:
+        """Whether the last step's loss was good: weights that make bad losses are not worth a checkpoint."""
+        self.settle()
+        return self._is_last_good
+
     def settle(self) -> bool:
         """Whether the last step was good, or there was none. Raises as :meth:`to_minimise`, ValueError for bad labels.
 
@@ -132,7 +138,8 @@ class LossCheck:
         if last is None:
             return True
         value = last.value.read()
-        if value <= last.limit:
+        self._is_last_good = value <= last.limit
+        if self._is_last_good:
             self._course.take(value)
             return True
         self._head.refuse_bad_labels()

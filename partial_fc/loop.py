@@ -60,10 +60,11 @@ def train(
     no step waits before its update (:class:`partial_fc.divergence.LossCheck`). ``course`` is what the losses before
     were like; it goes on here.
     A report is written every ``report_every`` steps and after the last one. ``save(done)`` is called every
-    ``save_every`` steps, but never after the last one: that is the caller's. ``stops(done)`` is asked after each step,
-    and ends the training where it answers True, on all ranks alike.
+    ``save_every`` steps, later where the last step was skipped, and never after the last one: that is the caller's.
+    ``stops(done)`` is asked after each step, and ends the training where it answers True, on all ranks alike.
     """
     loss_check = LossCheck(backbone, head, optimizer, course, tolerance, told)
+    is_save_due = False
     meter.start()
     for step in steps:
         rates = set_rates(step)
@@ -98,9 +99,10 @@ def train(
             )
             for sink in sinks:
                 sink.write(report)
-        if save_every is not None and done % save_every == 0 and done < steps.stop:
-            loss_check.settle()
+        is_save_due = is_save_due or (save_every is not None and done % save_every == 0)
+        if is_save_due and done < steps.stop and loss_check.is_good():
             save(done)
+            is_save_due = False
             meter.start()
         if stops(done):
             loss_check.settle()

@@ -102,7 +102,7 @@ def test_a_checkpoint_without_space_names_its_file_and_its_bytes(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(content: object, file: Path) -> None:
-        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 105600 vs 105488")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("partial_fc.checkpoint.writing.torch.save", full)
     config = tiny.write_config(tmp_path / "config.yaml", tiny.tree(data, tmp_path / "run", schedule={"epochs": 0.1}))
@@ -120,11 +120,11 @@ class Usage(NamedTuple):
 def test_checkpoints_that_will_not_fit_are_refused_before_the_first_step(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("launch.assembly.disk.shutil.disk_usage", lambda path: Usage(free=500_000))
+    monkeypatch.setattr("launch.assembly.disk.shutil.disk_usage", lambda path: Usage(free=2_000_000))
     config = tiny.write_config(tmp_path / "config.yaml", tiny.tree(data, tmp_path / "run"))
     assert train.main([str(config), "--set", "save_every_steps=1"]) == 3
     printed = capsys.readouterr()
     assert "4 checkpoints of " in printed.err
-    assert "488.28 KiB are free: make room, choose another run_dir, or keep fewer" in printed.err
+    assert "1.91 MiB are free: make room, choose another run_dir, or keep fewer" in printed.err
     assert not (tmp_path / "run").exists()
     assert train.main([str(config)]) == 0

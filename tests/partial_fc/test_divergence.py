@@ -131,6 +131,13 @@ def test_one_more_than_may_be_ends_the_training_on_the_step_that_is_one_too_many
     assert_same(training.state(), before)
 
 
+def test_no_step_that_was_skipped_is_followed_by_a_save(when: str) -> None:
+    training = Training(Tolerance(most_skipped=9))
+    for number, stretch in enumerate((1.0, math.nan, math.nan, 1.0)):
+        training.step(number, stretch)
+        assert training.check.is_good() == (stretch == 1.0)
+
+
 def test_only_the_last_thousand_steps_count(when: str) -> None:
     training = Training(Tolerance(most_skipped=1))
     for number in (0, 600, 1599):
