@@ -49,7 +49,7 @@ def machine_part(records: Mapping[str, Record], pictures: Sequence[str]) -> str:
     parts = [
         f"### {title}",
         f"{machine.description}. Measured until {newest.date}. {_best(records)}",
-        f"#### Time per class\n\n{per_class_table(records)}",
+        *([f"#### Time per class\n\n{per_class_table(records)}"] if _curve(records) else []),
         *([shown] if shown else []),
         f"#### Every case\n\n{cases_table(records)}",
     ]
@@ -58,9 +58,8 @@ def machine_part(records: Mapping[str, Record], pictures: Sequence[str]) -> str:
 
 def per_class_table(records: Mapping[str, Record]) -> str:
     """The cases over which the time per class should not change."""
-    devices = {record.case.device for record in records.values()}
-    curve = [records[name] for device in devices for name in over_classes(device) if name in records]
-    return table(list(PER_CLASS), [[cell(record) for cell in PER_CLASS.values()] for record in curve], text_columns=0)
+    figures = [[cell(record) for cell in PER_CLASS.values()] for record in _curve(records)]
+    return table(list(PER_CLASS), figures, text_columns=0)
 
 
 def cases_table(records: Mapping[str, Record]) -> str:
@@ -68,6 +67,11 @@ def cases_table(records: Mapping[str, Record]) -> str:
     links = [f"[{name}](performance/{record.machine.name}/{name}.json)" for name, record in records.items()]
     figures = [[cell(record) for cell in EVERY_CASE.values()] for record in records.values()]
     return table(["case", *EVERY_CASE], [[link, *row] for link, row in zip(links, figures, strict=True)])
+
+
+def _curve(records: Mapping[str, Record]) -> list[Record]:
+    devices = {record.case.device for record in records.values()}
+    return [records[name] for device in devices for name in over_classes(device) if name in records]
 
 
 def _best(records: Mapping[str, Record]) -> str:

@@ -25,7 +25,7 @@ class BackboneConfig(Section):
 
     name: str = "r50"
     embedding_dim: int = Field(512, ge=2)
-    width: int = Field(64, ge=4, description="channels of the first stage; 64 is the published network")
+    width: int = Field(64, ge=8, description="channels of the first stage; 64 is the published network")
     dropout: float = Field(0.0, ge=0, lt=1)
     drop_path: float | None = Field(None, ge=0, lt=1, description="a vit's; left out: the published network's")
     mask_ratio: float | None = Field(None, ge=0, lt=1, description="likewise: the share of tokens hidden in training")

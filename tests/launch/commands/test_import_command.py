@@ -21,7 +21,7 @@ def training(tmp_path: Path) -> Path:
     """A folder of arcface_torch's, of two ranks, for 12 classes and the images of ``tiny``."""
     folder = tmp_path / "work_dirs" / "r18"
     folder.mkdir(parents=True)
-    state = backbone("r18", width=4, embedding_dim=16, input_size=tiny.SIZE).state_dict()
+    state = backbone("r18", width=8, embedding_dim=16, input_size=tiny.SIZE).state_dict()
     for rank in range(2):
         content = {
             "epoch": 3,
@@ -40,7 +40,7 @@ def test_an_imported_training_is_a_run_that_evaluate_and_train_take(
     assert cli.main(["import", "arcface_torch", str(training), "--out", str(run)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == (
-        f"{training}  r18 of width 4 for images of 32 pixels, with embeddings of 16 dimensions; "
+        f"{training}  r18 of width 8 for images of 32 pixels, with embeddings of 16 dimensions; "
         "12 classes of 2 ranks; at epoch 3, step 999"
     )
     assert said[1].endswith("the optimizer's state will be new: there is no state_optimizer")
@@ -72,7 +72,7 @@ def with_state(training: Path) -> Path:
     """The same folder with the state of SGD after the first of two epochs, 6 steps."""
     for rank in range(2):
         content = torch.load(training / f"checkpoint_gpu_{rank}.pt", weights_only=True)
-        network = backbone("r18", width=4, embedding_dim=16, input_size=tiny.SIZE)
+        network = backbone("r18", width=8, embedding_dim=16, input_size=tiny.SIZE)
         rows = torch.nn.Parameter(content["state_dict_softmax_fc"]["weight"])
         groups = [{"params": list(network.parameters())}, {"params": [rows]}]
         optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, weight_decay=5e-4)
@@ -96,7 +96,7 @@ def test_an_imported_training_goes_on_at_its_step_and_is_exported(
     (tmp_path / "job.py").write_text("\n".join(lines))
     words = ["import", "arcface_torch-config", str(tmp_path / "job.py"), "--out", str(ours), "--gpus", "1"]
     assert cli.main([*words, "--run", str(run)]) == 0
-    sizes = ("backbone.width=4", f"data.image_size={tiny.SIZE}", "backbone.compile=false", "report.prometheus=false")
+    sizes = ("backbone.width=8", f"data.image_size={tiny.SIZE}", "backbone.compile=false", "report.prometheus=false")
     start = ["train", str(ours), "--nproc", "1", *(word for each in sizes for word in ("--set", each))]
 
     capsys.readouterr()
@@ -123,7 +123,7 @@ def test_an_imported_training_goes_on_at_its_step_and_is_exported(
     capsys.readouterr()
     assert cli.main(export) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("r18 of width 4 for images of 32 pixels")
+    assert told[0].startswith("r18 of width 8 for images of 32 pixels")
     files = "model.pt and checkpoint_gpu_0.pt to _2.pt with sgd's state"
     assert told[1:] == [f"{tmp_path / 'back'}  {files}, at epoch 2, step 12"]
     content = torch.load(tmp_path / "back" / "checkpoint_gpu_2.pt", weights_only=True)
