@@ -250,7 +250,7 @@ def test_changes_are_the_same_in_every_layout_and_precision() -> None:
     "name", ["mirror", "crop", "warp", "colour", "grey", "blur", "low_resolution", "jpeg", "erase"]
 )
 def test_a_gpu_makes_the_same_change(name: str) -> None:
-    """To a level or so, as its kernels round in another order; its JPEG is an imitation of one (6.5 levels on an H100)."""
+    """To a level or so, as its kernels round in another order; its JPEG is an imitation of one (6.5 on an H100)."""
     chance: dict[str, Any] = {name: 0.5, **({"rotate_degrees": 20} if name == "warp" else {})}
     cpu, gpu = (made(Augmentation(**chance), ImageFormat(HEIGHT, WIDTH, device, fill=FILL)) for device in ("cpu", 0))
     for expected, found in zip(cpu, gpu, strict=True):
