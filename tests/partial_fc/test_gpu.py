@@ -217,7 +217,8 @@ def test_a_head_saved_on_a_gpu_goes_on_on_a_cpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize("in_background", [True, False])
 def test_a_save_of_a_gpu_writes_the_state_into_files_of_no_device(tmp_path: Path, in_background: bool) -> None:
     head = ShardedClassifier(C, D, AdaCos(C), world=World(), row_optimizer=RowSGD(0.05, 0.9)).cuda()
-    network = nn.Conv2d(3, 8, 3, device="cuda").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = nn.Conv2d(3, 8, 3, device="cuda")
+    network.weight.data = network.weight.detach().contiguous(memory_format=torch.channels_last)
     state = TrainingState(network, head, torch.optim.SGD(network.parameters(), 0.1), World())
     saver = Saver(tmp_path, state, {}, in_background=in_background)
     assert saver.prepare() == in_background
