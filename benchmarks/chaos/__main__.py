@@ -30,6 +30,7 @@ from benchmarks.machine import this_machine
 SAVE_EVERY, STEPS_BETWEEN = 8, 16  # two saves between failures: the second one of a process has two collectives more
 RECORDED = 39, 47  # the fifth save and what its thread does after it
 DISK_BYTES = 256 << 20
+STEP_LIMIT_SECONDS = 20.0  # of the watchdogs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,14 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with TemporaryDirectory() as made:
         folder = arguments.folder or Path(made)
         data = synthetic_set(folder / "set", identities=24, images=8, side=24)
-        recorded = Run(folder / "recorded", settings(data, 48, SAVE_EVERY), records=RECORDED)
+        recorded = Run(folder / "recorded", _settings(data, 48), records=RECORDED)
         _finish(recorded, 1)
         with small_disk(folder / "disturbed" / "run", DISK_BYTES) as may_fill:
             places = every_place(recorded.file.events())
             faults = planned(places, arguments.kills, STEPS_BETWEEN, may_fill=may_fill, seed=arguments.seed)
             steps = faults[-1].step + 1 + 2 * STEPS_BETWEEN
-            undisturbed = Run(folder / "undisturbed", settings(data, steps, SAVE_EVERY))
-            disturbed = Run(folder / "disturbed", settings(data, steps, SAVE_EVERY), faults, max_restarts=len(faults))
+            undisturbed = Run(folder / "undisturbed", _settings(data, steps))
+            disturbed = Run(folder / "disturbed", _settings(data, steps), faults, max_restarts=len(faults))
             _finish(undisturbed, 1)
             _finish(disturbed, len(faults))
             differing = differing_files(disturbed.checkpoints, undisturbed.checkpoints)
@@ -58,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in missed:
         print(f"chaos: {faults[number]} never happened", file=sys.stderr)
     return int(bool(differing or missed))
+
+
+def _settings(data: Path, steps: int) -> dict[str, Any]:
+    return {**settings(data, steps, SAVE_EVERY), "watchdog": {"step_seconds": STEP_LIMIT_SECONDS}}
 
 
 def _finish(run: Run, launches: int) -> None:

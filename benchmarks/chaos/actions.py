@@ -46,9 +46,13 @@ def terminate_agent(fault: Fault, file: FaultFile) -> None:
 
 
 def stop(fault: Fault, file: FaultFile) -> None:
-    """SIGSTOP this rank, for so many seconds; with 0 for good."""
-    if fault.seconds:
-        _later(fault.seconds, f"kill -CONT {os.getpid()}")
+    """SIGSTOP this rank, for so many seconds."""
+    _later(fault.seconds, f"kill -CONT {os.getpid()}")
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def stop_for_good(fault: Fault, file: FaultFile) -> None:
+    """SIGSTOP this rank; it is the others' watchdogs that notice."""
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
@@ -78,6 +82,7 @@ ACTIONS: dict[str, Callable[[Fault, FaultFile], None]] = {
     "terminate": terminate,
     "terminate agent": terminate_agent,
     "stop": stop,
+    "stop for good": stop_for_good,
     "fill disk": fill_disk,
     "tear": tear,
 }

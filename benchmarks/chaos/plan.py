@@ -14,6 +14,7 @@ OTHERS = {  # by action: how many, and how many seconds each lasts
     "terminate": (2, 0.0),
     "terminate agent": (3, 0.0),
     "stop": (2, 3.0),
+    "stop for good": (2, 0.0),
     "tear": (2, 0.0),
     "fill disk": (2, 4.0),
 }

@@ -17,6 +17,7 @@ KINDS = {  # by action: what a reader is told it is
     "terminate": "SIGTERM of a rank, inside a collective",
     "terminate agent": "SIGTERM of the agent, inside a collective",
     "stop": "SIGSTOP of a rank for 3 s, inside a collective",
+    "stop for good": "SIGSTOP of a rank for good, inside a collective",
     "tear": "last checkpoint cut short, SIGKILL of a rank",
     "fill disk": "full disk for 4 s",
 }
