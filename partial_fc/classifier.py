@@ -196,7 +196,6 @@ class ShardedClassifier(nn.Module):
     def _sweep(self, unit_ND: Tensor, labels_N: Tensor, counts: Sequence[int], product_dtype: torch.dtype) -> Sweep:
         """The way through this shard's classes that costs least."""
         are_unit, gram_DD = self._known_rows.known(self.weight, may_retract=self._updates_rows())
-        drawn = self._drawn(labels_N)
         common: dict[str, Any] = {
             "world": self.world,
             "num_classes": self.num_classes,
@@ -207,7 +206,7 @@ class ShardedClassifier(nn.Module):
             "labels_N": labels_N,
             "counts": counts,
             "product_dtype": product_dtype,
-            **drawn,
+            **(drawn := self._drawn(labels_N)),
             "block_classes": self.block_classes,
             "scratch": self._scratch,
         }
@@ -216,8 +215,8 @@ class ShardedClassifier(nn.Module):
         if not self._goes_by_gram(*unit_ND.shape):
             return Sweep(**common, kept_bytes=self._kept_bytes())
         is_known = gram_DD is not None and not drawn and gram_DD.dtype == unit_ND.dtype
-        carries_gram = self._updates_rows() and not drawn
-        return GramSweep(**common, gram_DD=gram_DD if is_known else None, carries_gram=carries_gram)
+        carries = self._updates_rows() and not drawn
+        return GramSweep(**common, gram_DD=gram_DD if is_known else None, carries_gram=carries)
 
     def _drawn(self, labels_N: Tensor) -> dict[str, Any]:
         """What a sweep is told of the columns that are looked at in this step; nothing where all are."""

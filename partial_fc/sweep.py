@@ -108,8 +108,8 @@ class Sweep:
         """Of this shard's classes but the targets those with a cosine above ``above``: see :class:`Near`."""
         sums_2N, threshold = self.unit_ND.new_zeros(2, len(self.unit_ND)), self.unit_ND.new_tensor(above)
         for block in self._blocks():
-            weights_b = block.weights(self.sample_rate)
-            sums_2N += near_others(self._product_of(block), self._places_N(block), weights_b, threshold)
+            product_Nb, weights_b = self._product_of(block), block.weights(self.sample_rate)
+            sums_2N += near_others(product_Nb, self._places_N(block), weights_b, threshold)
         return Near(*sums_2N)
 
     def row_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None) -> Iterator[RowGradient]:
@@ -144,9 +144,8 @@ class Sweep:
         """How many classes stand against a target: counted over the ranks where they are drawn. One all-reduce then."""
         if self.columns is None:
             return self.num_classes - 1
-        if self.takes_part is not None:
-            return self.world.all_sum(self.takes_part.sum()) - 1
-        return self.world.all_sum(torch.full((), self.num_columns, device=self.unit_ND.device)) - 1
+        is_part = torch.ones_like(self.columns, dtype=torch.bool) if self.takes_part is None else self.takes_part
+        return self.world.all_sum(is_part.sum()) - 1
 
     def _target_units(self, places: Tensor) -> Tensor:
         rows_mD = self.rows_cD[self._columns(places)].to(self.unit_ND.dtype)
@@ -170,17 +169,17 @@ class Sweep:
 
     def _units(self, columns: Columns, takes_part_b1: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Rows at unit length, or 0 where they take no part, and their norms where they were of another before."""
-        if isinstance(columns, slice):
-            rows_bD = self.rows_cD[columns]
-        else:
-            rows_bD = self.scratch("gathered", (len(columns), self.rows_cD.shape[1]), self.rows_cD)
-            torch.index_select(self.rows_cD, 0, columns, out=rows_bD)
+        rows_bD = self.rows_cD[columns] if isinstance(columns, slice) else self._gathered(columns)
         if takes_part_b1 is not None:
             rows_bD.masked_fill_(~takes_part_b1, 0.0)
         if self.are_unit:
             return rows_bD, None
         unit_bD, norm_b1 = cosine.unit_rows(rows_bD.to(self.unit_ND.dtype))
         return unit_bD, norm_b1
+
+    def _gathered(self, columns: Tensor) -> Tensor:
+        gathered_bD = self.scratch("gathered", (len(columns), self.rows_cD.shape[1]), self.rows_cD)
+        return torch.index_select(self.rows_cD, 0, columns, out=gathered_bD)
 
     def _sum_over_others(self, term: Rule, block: Block) -> Float[Tensor, " N"]:
         """``(N,)``: of ``term`` of the block's cosines the sum over the classes but the targets."""

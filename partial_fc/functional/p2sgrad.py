@@ -32,19 +32,8 @@ def p2sgrad_loss(
 
 
 def chance_cosine(num_classes: int, embedding_dim: int) -> float:
-    """``τ = √(2 ln(C-1) / D)``: about the cosine of the nearest of C - 1 random directions.
-
-    ValueError where it is 1 or more: there are so few dimensions that any direction has a class near it by chance.
-    """
-    chance = math.sqrt(2.0 * math.log(num_classes - 1) / embedding_dim)
-    if chance >= 1.0:
-        least = math.floor(2.0 * math.log(num_classes - 1)) + 1
-        raise ValueError(
-            f"of {num_classes:,} classes in {embedding_dim} dimensions the nearest by chance is at the cosine "
-            f"√(2·ln(C-1)/D) = {chance:.3g}, and none can lie beyond it: expected at least {least} dimensions, or "
-            "negatives='all'"
-        )
-    return chance
+    """``τ = √(2 ln(C-1) / D)``: about the cosine of the nearest of C - 1 random directions, where it is below 1."""
+    return math.sqrt(2.0 * math.log(num_classes - 1) / embedding_dim)
 
 
 def excesses_(cos: Tensor, threshold: Tensor, gain: Tensor) -> Tensor:

@@ -68,8 +68,13 @@ class P2SGrad(Objective):
 
     def refuse_unfit(self, num_classes: int, embedding_dim: int) -> None:
         """See :class:`Objective`."""
-        if self.is_sparse:
-            p2sgrad.chance_cosine(num_classes, embedding_dim)
+        if not self.is_sparse or (chance := self._chance(num_classes, embedding_dim)) < 1.0:
+            return
+        raise ValueError(
+            f"of {num_classes:,} classes in {embedding_dim} dimensions the nearest by chance is at the cosine "
+            f"√(2·ln(C-1)/D) = {chance:.3g}, and none can lie beyond it: expected more than "
+            f"{math.floor(embedding_dim * chance**2)} dimensions, or negatives='all'"
+        )
 
     def forward(self, cosines: Cosines) -> Slopes:
         """See :class:`Objective`."""
@@ -88,7 +93,7 @@ class P2SGrad(Objective):
         )
 
     def _beyond_chance(self, cosines: Cosines, gain: float) -> Slopes:
-        chance = self.chance_multiple * p2sgrad.chance_cosine(cosines.num_classes, cosines.embedding_dim)
+        chance = self._chance(cosines.num_classes, cosines.embedding_dim)
         near = cosines.near_negatives(chance)
         dtype = near.squares_N.dtype
         threshold, scale = near.squares_N.new_tensor(chance), near.squares_N.new_tensor(gain)
@@ -99,6 +104,9 @@ class P2SGrad(Objective):
             {"near_per_image": near.number_N.mean()},
             near_above=chance,
         )
+
+    def _chance(self, num_classes: int, embedding_dim: int) -> float:
+        return self.chance_multiple * p2sgrad.chance_cosine(num_classes, embedding_dim)
 
     def _loss(self, target_N: Tensor, push_N: Tensor) -> Tensor:
         target_N = target_N.double()

@@ -200,6 +200,6 @@ def test_the_bound_in_float32_is_next_to_the_cosine_and_in_bfloat16_a_hundredth_
 
 
 def test_few_dimensions_for_many_classes_are_refused_when_the_classifier_is_made() -> None:
-    with pytest.raises(ValueError, match=r"1,000,000 classes in 27 dimensions .* expected at least 28 dimensions"):
+    with pytest.raises(ValueError, match=r"1,000,000 classes in 27 dimensions .* expected more than 27 dimensions"):
         ShardedClassifier(1_000_000, 27, P2SGrad(negatives="beyond_chance"), world=World())
     assert chance_cosine(1_000_000, 28) < 1
