@@ -99,9 +99,12 @@ def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Re
 
 
 def words(settings: Mapping[str, Any], data: Path, run_dir: Path, nproc: str) -> list[str]:
-    """The trainer's arguments for one run: the configuration, and what differs from it by dotted key."""
+    """The trainer's arguments for one run: the configuration, and what differs from it by dotted key.
+
+    A loss that is not finite ends a run: whether that happens is one of the questions.
+    """
     places = {"run_dir": run_dir, "data.train": data / "background", "data.evaluate": data / "evaluation"}
-    values = {**settings, **{key: str(place.resolve()) for key, place in places.items()}}
+    values = {**settings, "divergence.most_skipped": 0, **{key: str(place.resolve()) for key, place in places.items()}}
     overrides = (f"{key}={json.dumps(value)}" for key, value in values.items())  # JSON is YAML
     return [str(CONFIG), "--nproc", nproc, *(word for override in overrides for word in ("--set", override))]
 

@@ -60,7 +60,13 @@ class Ending:
         command = tiny.command("train", self.config, *words)
         with (self.run.parent / "said.txt").open("wb") as said:
             return subprocess.Popen(
-                command, env=tiny.environment(), stdout=said, stderr=said, text=True, start_new_session=True
+                command,
+                env=tiny.environment(),
+                stdout=said,
+                stderr=said,
+                text=True,
+                start_new_session=True,
+                preexec_fn=heed_ctrl_c,
             )
 
     def said(self) -> str:
@@ -89,6 +95,11 @@ class Ending:
             return "the last step's checkpoint" + (", evaluation, report" if evaluated else "")
         agreed = f"stopped after step {last:,}, which is saved" in self.said()
         return "a checkpoint of the step that all ranks agreed to stop after" if agreed else BEFORE
+
+
+def heed_ctrl_c() -> None:
+    """A shell's background jobs, which these tests may be one of, are started deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def code_of(process: subprocess.Popen[str]) -> str:
