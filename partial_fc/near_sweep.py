@@ -32,7 +32,7 @@ from partial_fc.slopes import Near, Slopes
 from partial_fc.sweep import Sweep
 
 MOST_PAIRS_SHARE = 1 / 64  # of N·c: about where sparse products take as long as the block road's other sweeps
-_PAIRS_AT_ONCE = 4096  # whose rows stay in the cache
+_PAIRS_AT_ONCE = 1024  # whose rows stay in the cache
 
 
 class Pairs(NamedTuple):
@@ -85,24 +85,24 @@ class NearSweep(Sweep):
     def _look(self, above: float) -> Pairs | None:
         """All pairs but the targets' with cosines above ``above``, and those; None where there are too many."""
         least = least_product(above, self.unit_ND.shape[1], self.product_dtype)
-        threshold = self.unit_ND.new_tensor(above)
         most = len(self.unit_ND) + int(MOST_PAIRS_SHARE * len(self.unit_ND) * self.num_columns)
-        found, number = [_no_pairs(self.unit_ND)], 0
+        found, number = [(self.targets.rows[:0], self.targets.places[:0])], 0
         for block in self._blocks():
-            rows, places = torch.nonzero(self._product_of(block) >= least).unbind(1)
+            rows, places = reaching(self._product_of(block), least)
+            found.append((rows, places + block.start))
             number += len(rows)
             if number > most:
                 return None
-            cos_m = self._cosines_of(block, rows, places)
-            kept = (cos_m > threshold) & (places != self._places_N(block)[rows])
-            found.append(Pairs(rows[kept], places[kept] + block.start, cos_m[kept]).sorted())
-        return Pairs(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        rows, places = map(torch.cat, zip(*found, strict=True))
+        cos_m = self._cosines_of(rows, places)
+        kept = cos_m > cos_m.new_tensor(above)
+        kept &= places != self.target_places_N[rows]
+        return Pairs(rows[kept], places[kept], cos_m[kept]).sorted()
 
-    def _cosines_of(self, block: Block, rows: Tensor, places: Tensor) -> Float[Tensor, " m"]:
-        """The pairs' cosines in the dtype of the embeddings; ``places`` count from the block on."""
+    def _cosines_of(self, rows: Tensor, places: Tensor) -> Float[Tensor, " m"]:
+        """The pairs' cosines in the dtype of the embeddings."""
         some = zip(torch.split(rows, _PAIRS_AT_ONCE), torch.split(places, _PAIRS_AT_ONCE), strict=True)
-        wide = self.unit_ND.dtype
-        return torch.cat([torch.linalg.vecdot(self.unit_ND[r], block.unit_bD[p].to(wide)) for r, p in some])
+        return torch.cat([torch.linalg.vecdot(self.unit_ND[r], self._target_units(p)) for r, p in some])
 
     def _with_targets(self, pairs: Pairs, slopes: Slopes) -> Pairs:
         """The slopes of the pairs and of the targets that lie here."""
@@ -122,11 +122,24 @@ class NearSweep(Sweep):
         return rows[is_here], places[is_here]
 
     def _touched_block(self, places: Tensor) -> Block:
-        columns = places if self.columns is None else self.columns[places]
+        columns = self._columns(places)
         unit_bD, norm_b1 = self._units(columns)
         unit_bD = unit_bD.to(self.unit_ND.dtype)
         nowhere = Targets(places[:0], places[:0], torch.empty(0, dtype=torch.bool, device=places.device))
         return Block(0, columns, unit_bD, unit_bD, norm_b1, nowhere, None)
+
+
+def reaching(product_Nb: Float[Tensor, "N b"], least: float) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """Rows and columns of the entries of at least ``least``: first which rows have any, then where in those.
+
+    Bfloat16 numbers above 0 order as their bits do, and a CPU compares integers several times as fast.
+    """
+    ordered, bound = product_Nb, torch.tensor(least, dtype=product_Nb.dtype, device=product_Nb.device)
+    if product_Nb.dtype == torch.bfloat16 and least > 0:
+        ordered, bound = product_Nb.view(torch.int16), bound.view(torch.int16)
+    rows = torch.nonzero(ordered.amax(dim=1) >= bound).squeeze(1)
+    near, columns = torch.nonzero(ordered[rows] >= bound).unbind(1)
+    return rows[near], columns
 
 
 def sparse_product(
@@ -162,8 +175,3 @@ def least_product(above: float, dim: int, dtype: torch.dtype) -> float:
     if rounded.item() > least:
         rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
     return rounded.item()
-
-
-def _no_pairs(like: Tensor) -> Pairs:
-    nothing = torch.empty(0, dtype=torch.int64, device=like.device)
-    return Pairs(nothing, nothing, like.new_empty(0))

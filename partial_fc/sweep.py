@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -65,7 +66,6 @@ class Sweep:
             places = torch.searchsorted(self.columns, self.targets.places).clamp(max=max(self.num_columns - 1, 0))
             self.targets = self.targets._replace(places=places)
         self._kept: dict[int, Tensor] = {}
-        self._places_in_shard_N: Tensor | None = None
 
     @property
     def num_columns(self) -> int:
@@ -115,10 +115,9 @@ class Sweep:
     def row_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None) -> Iterator[RowGradient]:
         """Block by block, the rows' gradient, times ``gain``.
 
-        It is 0 where ``applies``, ``()`` bool, is False, even if the loss is not finite. With
-        :attr:`Slopes.near_above` it applies to rows alone that have a slope or are targets. A block's gradient may be
-        overwritten, and its rows too: nothing needs them any more. All blocks are to be taken, on every rank; the
-        embeddings' gradient is made on the way.
+        0 where ``applies``, ``()`` bool, is False, even if the loss is not finite; with :attr:`Slopes.near_above` for
+        rows that have no slope. A block's gradient and rows may be overwritten: nothing needs them any more. All blocks
+        are to be taken, on every rank; the embeddings' gradient is made on the way.
         """
         grad_ND = torch.zeros_like(self.unit_ND)
         for block in self._blocks():
@@ -144,8 +143,7 @@ class Sweep:
         """How many classes stand against a target: counted over the ranks where they are drawn. One all-reduce then."""
         if self.columns is None:
             return self.num_classes - 1
-        is_part = torch.ones_like(self.columns, dtype=torch.bool) if self.takes_part is None else self.takes_part
-        return self.world.all_sum(is_part.sum()) - 1
+        return self.world.all_sum((self.columns >= 0 if self.takes_part is None else self.takes_part).sum()) - 1
 
     def _target_units(self, places: Tensor) -> Tensor:
         rows_mD = self.rows_cD[self._columns(places)].to(self.unit_ND.dtype)
@@ -178,15 +176,15 @@ class Sweep:
         return unit_bD, norm_b1
 
     def _gathered(self, columns: Tensor) -> Tensor:
-        gathered_bD = self.scratch("gathered", (len(columns), self.rows_cD.shape[1]), self.rows_cD)
-        return torch.index_select(self.rows_cD, 0, columns, out=gathered_bD)
+        shape = len(columns), self.rows_cD.shape[1]
+        return torch.index_select(self.rows_cD, 0, columns, out=self.scratch("gathered", shape, self.rows_cD))
 
     def _sum_over_others(self, term: Rule, block: Block) -> Float[Tensor, " N"]:
         """``(N,)``: of ``term`` of the block's cosines the sum over the classes but the targets."""
         if self.unit_ND.is_cuda:
             takes_part_b = None if block.takes_part_b1 is None else block.takes_part_b1.squeeze(1)
-            product_Nb, dtype = self._product_of(block), self.unit_ND.dtype
-            return sum_over_others(term, product_Nb, self._places_N(block), takes_part_b, dtype)
+            rest = self._product_of(block), self._places_N(block), takes_part_b, self.unit_ND.dtype
+            return sum_over_others(term, *rest)
         terms_Nb = term(self._cosines(block))
         block.place_targets(terms_Nb, torch.zeros_like(self.unit_ND[:, 0]))
         return block.sum_over_classes(terms_Nb)
@@ -204,11 +202,13 @@ class Sweep:
 
     def _places_N(self, block: Block) -> Int[Tensor, " N"]:
         """``(N,)``: where a row's target lies, counted from the block on; outside of it what no class of it has."""
-        if self._places_in_shard_N is None:
-            rows, places, is_here = self.targets
-            nowhere_N = torch.full_like(self.labels_N, -1)
-            self._places_in_shard_N = nowhere_N.index_copy_(0, rows, torch.where(is_here, places, -1))
-        return self._places_in_shard_N - block.start
+        return self.target_places_N - block.start
+
+    @cached_property
+    def target_places_N(self) -> Int[Tensor, " N"]:
+        """``(N,)``: where a row's target lies among the classes looked at; -1 where it lies elsewhere."""
+        rows, places, is_here = self.targets
+        return torch.full_like(self.labels_N, -1).index_copy_(0, rows, torch.where(is_here, places, -1))
 
     def _cosines(self, block: Block) -> Float[Tensor, "N b"]:
         """``(N, b)`` in float32 at least, to be overwritten: only the product runs in its own dtype."""
