@@ -37,10 +37,10 @@ KEPT_SHARE = 0.05  # of the bytes of weights and row state, that "auto" spends o
 class ShardedClassifier(nn.Module):
     """A cosine classifier of ``num_classes`` whose rows are dealt out over the ranks of ``world``.
 
-    ``loss = head(embeddings, labels)`` takes this rank's ``(n, D)`` embeddings and ``(n,)`` int64 labels and gives the
-    objective's mean over the *global* batch, the same number on every rank. ``loss.backward()`` fills the embeddings'
-    gradient with this rank's part of the gradient of that mean: SUM the backbone's replicas
-    (:func:`partial_fc.sum_gradients`), never average them. ``n`` may differ between ranks and steps, and be 0.
+    ``loss = head(embeddings, labels)`` takes this rank's ``(n, D)`` embeddings and ``(n,)`` int64 labels, and is the
+    objective's mean over the *global* batch, the same on every rank. ``loss.backward()`` fills the embeddings' gradient
+    with this rank's part of that of the mean: SUM the backbone's replicas (:func:`partial_fc.sum_gradients`), never
+    average them. ``n`` may differ between ranks and steps, and be 0.
 
     ``docs/classifier.md`` tells what each option costs and which of them change results.
 
@@ -62,7 +62,7 @@ class ShardedClassifier(nn.Module):
     - ``gram``: whether P2SGrad, which is quadratic in the cosines, goes by Gram matrices (``gram_sweep.py``);
       ``"auto"``: where that is the shorter way, for N > 3D/8.
     - ``near``: whether P2SGrad beyond chance goes by one look at all classes and by the few that have a slope
-      (``near_sweep.py``); ``"auto"``: on a CPU. On a GPU the host then waits for the look.
+      (``near_sweep.py``); ``"auto"``: on a CPU, as a GPU's host waits for the look.
     - ``statistics``: the last step's figures as tensors: ``loss``, ``median_target_angle`` (radians), the objective's.
 
     Communication of a step: two all-gathers (embeddings and labels, N·(D+2) words) and one of a number where ``counts``
@@ -210,13 +210,13 @@ class ShardedClassifier(nn.Module):
             "block_classes": self.block_classes,
             "scratch": self._scratch,
         }
-        if self._goes_near(unit_ND.device):
+        if self._goes_near(unit_ND):
             return NearSweep(**common)
         if not self._goes_by_gram(*unit_ND.shape):
             return Sweep(**common, kept_bytes=self._kept_bytes())
-        is_known = gram_DD is not None and not drawn and gram_DD.dtype == unit_ND.dtype
-        carries = self._updates_rows() and not drawn
-        return GramSweep(**common, gram_DD=gram_DD if is_known else None, carries_gram=carries)
+        if gram_DD is not None and (drawn or gram_DD.dtype != unit_ND.dtype):
+            gram_DD = None
+        return GramSweep(**common, gram_DD=gram_DD, carries_gram=self._updates_rows() and not drawn)
 
     def _drawn(self, labels_N: Tensor) -> dict[str, Any]:
         """What a sweep is told of the columns that are looked at in this step; nothing where all are."""
@@ -231,8 +231,9 @@ class ShardedClassifier(nn.Module):
     def _goes_by_gram(self, batch: int, dim: int) -> bool:
         return self.objective.is_quadratic and (8 * batch > 3 * dim if self.gram == "auto" else self.gram == "always")
 
-    def _goes_near(self, device: torch.device) -> bool:
-        return self.objective.is_sparse and (device.type == "cpu" if self.near == "auto" else self.near == "always")
+    def _goes_near(self, unit_ND: Tensor) -> bool:
+        is_at_hand = not late_answer.is_known_late(unit_ND)
+        return self.objective.is_sparse and (is_at_hand if self.near == "auto" else self.near == "always")
 
     def _kept_bytes(self) -> int:
         """How much memory kept cosines may take."""

@@ -80,10 +80,10 @@ def near_others(
 
     Summed over the classes, each times its weight.
     """
-    excesses_Nb = (product_Nb.to(weights_b.dtype) - threshold).clamp(min=0.0)
-    excesses_Nb = torch.where(_are_targets(product_Nb, places_N), 0.0, excesses_Nb)
-    number_N = ((excesses_Nb > 0) * weights_b).sum(dim=1)
-    return torch.stack([(excesses_Nb.square() * weights_b).sum(dim=1), number_N])
+    excesses_Nb = (product_Nb.to(weights_b.dtype) - threshold).clamp_(min=0.0)
+    excesses_Nb.masked_fill_(_are_targets(product_Nb, places_N), 0.0)
+    number_N = (excesses_Nb.sign() * weights_b).sum(dim=1)
+    return torch.stack([excesses_Nb.square_().mul_(weights_b).sum(dim=1), number_N])
 
 
 @functools.cache
