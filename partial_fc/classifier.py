@@ -61,8 +61,7 @@ class ShardedClassifier(nn.Module):
       are bitwise equal.
     - ``gram``: whether P2SGrad, which is quadratic in the cosines, goes by Gram matrices (``gram_sweep.py``);
       ``"auto"``: where that is the shorter way, for N > 3D/8.
-    - ``near``: whether P2SGrad beyond chance goes by one look at all classes and by the few that have a slope
-      (``near_sweep.py``); ``"auto"``: on a CPU, as a GPU's host waits for the look.
+    - ``near``: whether P2SGrad beyond chance goes by one look at all classes (``near_sweep.py``); ``"auto"``: on a CPU.
     - ``statistics``: the last step's figures as tensors: ``loss``, ``median_target_angle`` (radians), the objective's.
 
     Communication of a step: two all-gathers (embeddings and labels, N·(D+2) words) and one of a number where ``counts``
