@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from partial_fc.functional import cosine
@@ -66,10 +66,40 @@ class Block(NamedTuple):
             return terms_Nb.sum(dim=1)
         return terms_Nb @ self.takes_part_b1.squeeze(1).to(terms_Nb.dtype)
 
-    def row_gradient(self, grad_bD: Float[Tensor, "b D"], applies: Tensor | None, scratch: Scratch) -> RowGradient:
-        """What the unit rows' gradient, which is overwritten, is to the rows: 0 where ``applies``, ``()``, is False."""
-        if self.takes_part_b1 is not None:
-            applies = self.takes_part_b1 if applies is None else self.takes_part_b1 & applies
+    @property
+    def have_targets(self) -> Bool[Tensor, " b"]:
+        """``(b,)``: which of the classes are the batch's own."""
+        _, places, is_here = self.targets
+        have_b = torch.zeros(len(self.unit_bD), dtype=torch.bool, device=places.device)
+        return have_b.index_put_((places,), is_here, accumulate=True) if len(have_b) else have_b
+
+    def weights(self, sample_rate: float) -> Float[Tensor, " b"]:
+        """``(b,)``: how often each class counts that was drawn at this rate, for sums that are right on average.
+
+        The batch's own, which always take part, count once. In float32 at least.
+        """
+        wide = torch.promote_types(self.unit_bD.dtype, torch.float32)
+        weights_b = self.unit_bD.new_full((len(self.unit_bD),), 1 / sample_rate, dtype=wide)
+        return weights_b.masked_fill_(self.have_targets, 1.0)
+
+    def are_moved(self, slopes_Nb: Float[Tensor, "N b"]) -> Bool[Tensor, "b 1"]:
+        """``(b, 1)``: which classes have a slope or are targets."""
+        return ((slopes_Nb != 0).any(dim=0) | self.have_targets).unsqueeze(1)
+
+    def row_gradient(
+        self,
+        grad_bD: Float[Tensor, "b D"],
+        applies: Tensor | None,
+        scratch: Scratch,
+        are_moved_b1: Bool[Tensor, "b 1"] | None = None,
+    ) -> RowGradient:
+        """What the unit rows' gradient, which is overwritten, is to the rows.
+
+        0 where ``applies``, ``()``, is False, and for classes that are not moved or take no part.
+        """
+        for also in (self.takes_part_b1, are_moved_b1):
+            if also is not None:
+                applies = also if applies is None else also & applies
         return RowGradient(self.columns, self._tangent(grad_bD, applies, scratch), applies)
 
     def _tangent(self, grad_bD: Tensor, applies: Tensor | None, scratch: Scratch) -> Tensor:

@@ -19,6 +19,7 @@ from partial_fc.cosine_loss import CosineLoss, Moved, Rows, Step, frozen, kept
 from partial_fc.functional import cosine
 from partial_fc.gram_sweep import GramSweep
 from partial_fc.labels import LabelCheck, agreed_counts, checked_counts
+from partial_fc.near_sweep import NearSweep
 from partial_fc.objectives import Objective
 from partial_fc.rows.known_rows import KnownRows
 from partial_fc.rows.optimizers import RowOptimizer
@@ -29,17 +30,17 @@ from partial_fc.sweep import Sweep
 from partial_fc.world import World, current_world
 
 COSINES = ("recompute", "keep", "auto")
-GRAM = ("auto", "always", "never")
+ROADS = ("auto", "always", "never")
 KEPT_SHARE = 0.05  # of the bytes of weights and row state, that "auto" spends on kept cosines
 
 
 class ShardedClassifier(nn.Module):
     """A cosine classifier of ``num_classes`` whose rows are dealt out over the ranks of ``world``.
 
-    ``loss = head(embeddings, labels)`` takes this rank's ``(n, D)`` embeddings and ``(n,)`` int64 labels and gives the
-    objective's mean over the *global* batch, the same number on every rank. ``loss.backward()`` fills the embeddings'
-    gradient with this rank's part of the gradient of that mean: SUM the backbone's replicas
-    (:func:`partial_fc.sum_gradients`), never average them. ``n`` may differ between ranks and steps, and be 0.
+    ``loss = head(embeddings, labels)`` takes this rank's ``(n, D)`` embeddings and ``(n,)`` int64 labels, and is the
+    objective's mean over the *global* batch, the same on every rank. ``loss.backward()`` fills the embeddings' gradient
+    with this rank's part of that of the mean: SUM the backbone's replicas (:func:`partial_fc.sum_gradients`), never
+    average them. ``n`` may differ between ranks and steps, and be 0.
 
     ``docs/classifier.md`` tells what each option costs and which of them change results.
 
@@ -58,15 +59,14 @@ class ShardedClassifier(nn.Module):
     - ``cosines``: ``"recompute"`` makes the cosines of a softmax anew in each sweep; ``"keep"`` spends N·c numbers of
       ``product_dtype``; ``"auto"`` keeps as many as a twentieth of the bytes of weights and state holds. The results
       are bitwise equal.
-    - ``gram``: whether a loss that is quadratic in the cosines (P2SGrad) goes by Gram matrices (``gram_sweep.py``);
+    - ``gram``: whether P2SGrad, which is quadratic in the cosines, goes by Gram matrices (``gram_sweep.py``);
       ``"auto"``: where that is the shorter way, for N > 3D/8.
-    - ``statistics``: the last step's figures as tensors: ``loss``, ``median_target_angle`` (radians), ``scale`` and
-      ``scale_capped`` where the objective has them.
+    - ``near``: whether P2SGrad beyond chance goes by one look at all classes (``near_sweep.py``); ``"auto"``: on a CPU.
+    - ``statistics``: the last step's figures as tensors: ``loss``, ``median_target_angle`` (radians), the objective's.
 
-    Communication of a step: two all-gathers (the embeddings and labels, N·(D+2) words) and one of a number where
-    ``counts`` are not given; one all-reduce of 2·N floats, for targets and sums, and one of N for each further sum (the
-    dynamic AdaCos on current statistics has one); one reduce-scatter of N·D, which the Gram form hides behind its
-    sweep.
+    Communication of a step: two all-gathers (embeddings and labels, N·(D+2) words) and one of a number where ``counts``
+    are not given; one all-reduce of 2·N floats (beyond chance 3·N), for targets and sums, and one of N for each further
+    sum (AdaCos on current statistics has one); one reduce-scatter of N·D, which the Gram form hides behind its sweep.
 
     Raises ValueError for labels outside ``0 .. num_classes - 1``, on all ranks at once.
     """
@@ -87,6 +87,7 @@ class ShardedClassifier(nn.Module):
         weight_dtype: torch.dtype = torch.float32,
         cosines: str = "auto",
         gram: str = "auto",
+        near: str = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -96,9 +97,10 @@ class ShardedClassifier(nn.Module):
             raise ValueError(f"sample_rate={sample_rate}: expected 0 < sample_rate <= 1")
         if block_classes is not None and block_classes < 1:
             raise ValueError(f"block_classes={block_classes}: expected at least 1, or None")
-        for name, word, words in (("cosines", cosines, COSINES), ("gram", gram, GRAM)):
+        for name, word, words in (("cosines", cosines, COSINES), ("gram", gram, ROADS), ("near", near, ROADS)):
             if word not in words:
                 raise ValueError(f"{name}={word!r}: expected one of {', '.join(words)}")
+        objective.refuse_unfit(num_classes, embedding_dim)
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
         self.objective = objective
@@ -109,6 +111,7 @@ class ShardedClassifier(nn.Module):
         self.product_dtype = product_dtype
         self.cosines = cosines
         self.gram = gram
+        self.near = near
         self.seed = seed
         self.steps = 0
         self._known_rows = KnownRows()
@@ -192,7 +195,6 @@ class ShardedClassifier(nn.Module):
     def _sweep(self, unit_ND: Tensor, labels_N: Tensor, counts: Sequence[int], product_dtype: torch.dtype) -> Sweep:
         """The way through this shard's classes that costs least."""
         are_unit, gram_DD = self._known_rows.known(self.weight, may_retract=self._updates_rows())
-        columns, takes_part = self._columns(labels_N)
         common: dict[str, Any] = {
             "world": self.world,
             "num_classes": self.num_classes,
@@ -203,30 +205,34 @@ class ShardedClassifier(nn.Module):
             "labels_N": labels_N,
             "counts": counts,
             "product_dtype": product_dtype,
-            "columns": columns,
-            "takes_part": takes_part,
+            **(drawn := self._drawn(labels_N)),
             "block_classes": self.block_classes,
             "scratch": self._scratch,
         }
+        if self._goes_near(unit_ND):
+            return NearSweep(**common)
         if not self._goes_by_gram(*unit_ND.shape):
             return Sweep(**common, kept_bytes=self._kept_bytes())
-        if gram_DD is not None and (columns is not None or gram_DD.dtype != unit_ND.dtype):
+        if gram_DD is not None and (drawn or gram_DD.dtype != unit_ND.dtype):
             gram_DD = None
-        return GramSweep(**common, gram_DD=gram_DD, carries_gram=self._updates_rows() and columns is None)
+        return GramSweep(**common, gram_DD=gram_DD, carries_gram=self._updates_rows() and not drawn)
 
-    def _columns(self, labels_N: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The columns that are looked at in this step, and which of them take part; None for all."""
+    def _drawn(self, labels_N: Tensor) -> dict[str, Any]:
+        """What a sweep is told of the columns that are looked at in this step; nothing where all are."""
         if self.sample_rate == 1.0 or not self.training:
-            return None, None
+            return {}
         draw = owned_targets(labels_N, self.shard), self.shard, self.sample_rate, self.seed, self.steps
-        if late_answer.is_known_late(labels_N):
-            return padded_columns(*draw, batch=len(labels_N))
-        return drawn_columns(*draw), None
+        if not late_answer.is_known_late(labels_N):
+            return {"columns": drawn_columns(*draw), "sample_rate": self.sample_rate}
+        columns, takes_part = padded_columns(*draw, batch=len(labels_N))
+        return {"columns": columns, "takes_part": takes_part, "sample_rate": self.sample_rate}
 
     def _goes_by_gram(self, batch: int, dim: int) -> bool:
-        if self.gram == "auto":
-            return self.objective.is_quadratic and 8 * batch > 3 * dim
-        return self.objective.is_quadratic and self.gram == "always"
+        return self.objective.is_quadratic and (8 * batch > 3 * dim if self.gram == "auto" else self.gram == "always")
+
+    def _goes_near(self, unit_ND: Tensor) -> bool:
+        is_at_hand = not late_answer.is_known_late(unit_ND)
+        return self.objective.is_sparse and (is_at_hand if self.near == "auto" else self.near == "always")
 
     def _kept_bytes(self) -> int:
         """How much memory kept cosines may take."""

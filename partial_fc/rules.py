@@ -35,6 +35,10 @@ class Rule(NamedTuple):
         """What the rule makes of the cosines, which are overwritten."""
         return self.function(cos_Nb, *self.arguments)
 
+    def weighted(self, weights_b: Float[Tensor, " b"]) -> Rule:
+        """The rule times a number for each class."""
+        return Rule(_weighted(self.function), (weights_b, *self.arguments))
+
 
 def sum_over_others(
     rule: Rule,
@@ -63,6 +67,34 @@ def with_targets(
     ``places_N`` as above; ``product_Nb`` stays as it is.
     """
     return _placed(rule.function, dtype)(product_Nb, places_N, target_N, *rule.arguments)
+
+
+@fused_on_gpus
+def near_others(
+    product_Nb: Float[Tensor, "N b"],
+    places_N: Int[Tensor, " N"],
+    weights_b: Float[Tensor, " b"],
+    threshold: Float[Tensor, ""],
+) -> Float[Tensor, "2 N"]:
+    """``(2, N)``: of the cosines above ``threshold`` but the targets' the squared excesses, and their number.
+
+    Summed over the classes, each times its weight.
+    """
+    excesses_Nb = (product_Nb.to(weights_b.dtype) - threshold).clamp_(min=0.0)
+    excesses_Nb.masked_fill_(_are_targets(product_Nb, places_N), 0.0)
+    number_N = (excesses_Nb.sign() * weights_b).sum(dim=1)
+    return torch.stack([excesses_Nb.square_().mul_(weights_b).sum(dim=1), number_N])
+
+
+@functools.cache
+def _weighted(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    rule = inspect.unwrap(function)
+
+    def weighted(cos_Nb: Tensor, weights_b: Tensor, *arguments: Tensor) -> Tensor:
+        values_Nb: Tensor = rule(cos_Nb, *arguments)
+        return values_Nb.mul_(weights_b)
+
+    return weighted
 
 
 @functools.cache

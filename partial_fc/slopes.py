@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,13 @@ from torch import Tensor
 
 from partial_fc.functional import adacos
 from partial_fc.rules import Rule
+
+
+class Near(NamedTuple):
+    """Of each row's other classes above a cosine: the sum of their squared excesses over it, and their number."""
+
+    squares_N: Float[Tensor, " N"]
+    number_N: Float[Tensor, " N"]
 
 
 @dataclass
@@ -32,6 +40,7 @@ class Cosines:
     all_sum: Callable[[Tensor], Tensor]
     own_sum_over_negatives: Callable[[Rule], Tensor]
     own_squares: Callable[[], Tensor]
+    own_near: Callable[[float], Near]
     _target_N: Tensor | None = field(default=None, init=False)
 
     @property
@@ -52,6 +61,13 @@ class Cosines:
         """``sum_over_negatives(torch.square)``, which a Gram matrix gives without a single cosine."""
         return self._sum_with_targets(self.own_squares())
 
+    def near_negatives(self, above: float) -> Near:
+        """The other classes with cosines above ``above``. One sweep of products, one all-reduce of at most 3·N floats.
+
+        Under class sampling each drawn class counts 1/rate times and the batch's own once: right on average.
+        """
+        return Near(*self._sum_with_targets(torch.stack(self.own_near(above))))
+
     @cached_property
     def median_target_angle(self) -> Float[Tensor, ""]:
         """The global batch's median angle between embedding and class row, in radians."""
@@ -63,19 +79,22 @@ class Cosines:
         one = torch.ones((), dtype=torch.float64, device=self.own_target_N.device)
         return (self.num_classes - 1) / (one * self.num_negatives).clamp(min=1.0)
 
-    def _sum_with_targets(self, own_N: Tensor) -> Tensor:
-        """The sum of ``own_N`` over the ranks; the first one fetches ``target_N`` in the same all-reduce."""
+    def _sum_with_targets(self, own: Tensor) -> Tensor:
+        """``(N,)`` or ``(k, N)``: the sum over the ranks; the first one fetches ``target_N`` in the same all-reduce."""
         if self._target_N is not None:
-            return self.all_sum(own_N)
-        sum_N, self._target_N = torch.unbind(self.all_sum(torch.stack([own_N, self.own_target_N])))
-        return sum_N
+            return self.all_sum(own)
+        rows = own.view(-1, len(self.own_target_N))
+        summed = self.all_sum(torch.cat([rows, self.own_target_N[None]]))
+        self._target_N = summed[-1]
+        return summed[:-1].view_as(own)
 
 
 @dataclass(frozen=True)
 class Slopes:
     """The loss of each row ``(N,)``, the slope at its target ``(N,)``, and the rule for all other slopes of a block.
 
-    ``linear_weight`` is ``w`` where that rule is ``w · cos_Nb``, else None.
+    ``linear_weight`` is ``w`` where that rule is ``w · cos_Nb``, else None. ``near_above``: the slopes of cosines up to
+    it are 0, and a row without any slope is not moved; None where all rows are.
     """
 
     loss_N: Float[Tensor, " N"]
@@ -83,3 +102,4 @@ class Slopes:
     negatives: Rule
     figures: dict[str, Tensor] = field(default_factory=dict)
     linear_weight: Float[Tensor, ""] | None = None
+    near_above: float | None = None

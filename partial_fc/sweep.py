@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,9 +19,9 @@ from partial_fc.block import Block, RowGradient
 from partial_fc.functional import cosine
 from partial_fc.functional.gram import sums_in_float32
 from partial_fc.rows.sharding import Columns, owned_targets
-from partial_fc.rules import Rule, sum_over_others, with_targets
+from partial_fc.rules import Rule, near_others, sum_over_others, with_targets
 from partial_fc.scratch import Scratch
-from partial_fc.slopes import Cosines, Slopes
+from partial_fc.slopes import Cosines, Near, Slopes
 from partial_fc.world import World
 
 CPU_BLOCK_ELEMENTS = 1 << 20  # of a block's cosines, or of its rows if they are more: 4 MiB, to stay in cache
@@ -33,7 +34,8 @@ class Sweep:
 
     ``rows_cD`` are this shard's rows, ``are_unit`` whether their length is known to be 1; ``unit_ND`` the global
     batch's unit embeddings, of which rank r has ``counts[r]``. ``columns`` are those that are looked at, in rising
-    order, and ``takes_part``, bool, which of them take part; None stands for all. The products with the rows run in
+    order, and ``takes_part``, bool, which of them take part; None stands for all. Those that are not of the batch were
+    drawn with the chance ``sample_rate``. The products with the rows run in
     ``product_dtype``; sums, targets and gradients are float32 at least. ``block_classes`` None means what stays in the
     cache. Of the first sweep's cosines as many are kept for the others as ``kept_bytes`` hold, as the product gave
     them: results are bitwise equal. All are N·c numbers and save 2·N·c·D operations a sweep. ``next_gram_DD`` is the
@@ -51,6 +53,7 @@ class Sweep:
     product_dtype: torch.dtype
     columns: Tensor | None = None
     takes_part: Tensor | None = None
+    sample_rate: float = 1.0
     block_classes: int | None = None
     kept_bytes: int = 0
     scratch: Scratch = field(default_factory=Scratch)
@@ -63,7 +66,6 @@ class Sweep:
             places = torch.searchsorted(self.columns, self.targets.places).clamp(max=max(self.num_columns - 1, 0))
             self.targets = self.targets._replace(places=places)
         self._kept: dict[int, Tensor] = {}
-        self._places_in_shard_N: Tensor | None = None
 
     @property
     def num_columns(self) -> int:
@@ -80,6 +82,7 @@ class Sweep:
             self.world.all_sum,
             self.own_sum_over_negatives,
             self.own_squares,
+            self.own_near,
         )
 
     def own_target_cosines(self) -> Float[Tensor, " N"]:
@@ -93,28 +96,36 @@ class Sweep:
     def own_sum_over_negatives(self, term: Rule) -> Float[Tensor, " N"]:
         """``(N,)``: this shard's sum of ``term(cos_Nb)`` over all classes but the targets."""
         total_N = torch.zeros_like(self.unit_ND[:, 0])
-        nothing_N = torch.zeros_like(total_N)
         for block in self._blocks():
-            total_N += self._sum_over_others(term, block, nothing_N)
+            total_N += self._sum_over_others(term, block)
         return total_N
 
     def own_squares(self) -> Float[Tensor, " N"]:
         """``(N,)``: this shard's sum of squared cosines over all classes but the targets."""
         return self.own_sum_over_negatives(Rule(Tensor.square_))
 
+    def own_near(self, above: float) -> Near:
+        """Of this shard's classes but the targets those with a cosine above ``above``: see :class:`Near`."""
+        sums_2N, threshold = self.unit_ND.new_zeros(2, len(self.unit_ND)), self.unit_ND.new_tensor(above)
+        for block in self._blocks():
+            product_Nb, weights_b = self._product_of(block), block.weights(self.sample_rate)
+            sums_2N += near_others(product_Nb, self._places_N(block), weights_b, threshold)
+        return Near(*sums_2N)
+
     def row_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None) -> Iterator[RowGradient]:
         """Block by block, the rows' gradient, times ``gain``.
 
-        It is 0 where ``applies``, ``()`` bool, is False, even if the loss is not finite.
-        A block's gradient may be overwritten, and its rows too: nothing needs them any more. All blocks are to be
-        taken, on every rank; the embeddings' gradient is made on the way.
+        0 where ``applies``, ``()`` bool, is False, even if the loss is not finite; with :attr:`Slopes.near_above` for
+        rows that have no slope. A block's gradient and rows may be overwritten: nothing needs them any more. All blocks
+        are to be taken, on every rank; the embeddings' gradient is made on the way.
         """
         grad_ND = torch.zeros_like(self.unit_ND)
         for block in self._blocks():
             slopes_Nb = self._slopes(slopes, block)
             grad_ND += self._product("pull", slopes_Nb, block.factor_bD)
             grad_bD = self._product("push", slopes_Nb.T, self.factor_ND).mul_(gain)
-            yield block.row_gradient(grad_bD, applies, self.scratch)
+            moved_b1 = None if slopes.near_above is None else block.are_moved(slopes_Nb)
+            yield block.row_gradient(grad_bD, applies, self.scratch, moved_b1)
         self._send(grad_ND.mul_(gain))
 
     def embedding_gradient(self) -> Float[Tensor, "n D"]:
@@ -132,9 +143,7 @@ class Sweep:
         """How many classes stand against a target: counted over the ranks where they are drawn. One all-reduce then."""
         if self.columns is None:
             return self.num_classes - 1
-        if self.takes_part is not None:
-            return self.world.all_sum(self.takes_part.sum()) - 1
-        return self.world.all_sum(torch.full((), self.num_columns, device=self.unit_ND.device)) - 1
+        return self.world.all_sum((self.columns >= 0 if self.takes_part is None else self.takes_part).sum()) - 1
 
     def _target_units(self, places: Tensor) -> Tensor:
         rows_mD = self.rows_cD[self._columns(places)].to(self.unit_ND.dtype)
@@ -167,34 +176,39 @@ class Sweep:
         return unit_bD, norm_b1
 
     def _gathered(self, columns: Tensor) -> Tensor:
-        rows_bD = self.scratch("gathered", (len(columns), self.rows_cD.shape[1]), self.rows_cD)
-        return torch.index_select(self.rows_cD, 0, columns, out=rows_bD)
+        shape = len(columns), self.rows_cD.shape[1]
+        return torch.index_select(self.rows_cD, 0, columns, out=self.scratch("gathered", shape, self.rows_cD))
 
-    def _sum_over_others(self, term: Rule, block: Block, nothing_N: Tensor) -> Float[Tensor, " N"]:
+    def _sum_over_others(self, term: Rule, block: Block) -> Float[Tensor, " N"]:
         """``(N,)``: of ``term`` of the block's cosines the sum over the classes but the targets."""
         if self.unit_ND.is_cuda:
             takes_part_b = None if block.takes_part_b1 is None else block.takes_part_b1.squeeze(1)
-            return sum_over_others(
-                term, self._product_of(block), self._places_N(block), takes_part_b, self.unit_ND.dtype
-            )
+            rest = self._product_of(block), self._places_N(block), takes_part_b, self.unit_ND.dtype
+            return sum_over_others(term, *rest)
         terms_Nb = term(self._cosines(block))
-        block.place_targets(terms_Nb, nothing_N)
+        block.place_targets(terms_Nb, torch.zeros_like(self.unit_ND[:, 0]))
         return block.sum_over_classes(terms_Nb)
 
     def _slopes(self, slopes: Slopes, block: Block) -> Float[Tensor, "N b"]:
         """``(N, b)``: the slopes of the block's cosines, as products take them."""
+        is_weighted = slopes.near_above is not None and self.sample_rate < 1
+        rule = slopes.negatives.weighted(block.weights(self.sample_rate)) if is_weighted else slopes.negatives
         if self.unit_ND.is_cuda:
             places_N, dtype = self._places_N(block), self.unit_ND.dtype
-            return with_targets(slopes.negatives, self._product_of(block), places_N, slopes.target_N, dtype)
-        slopes_Nb = slopes.negatives(self._cosines(block))
+            return with_targets(rule, self._product_of(block), places_N, slopes.target_N, dtype)
+        slopes_Nb = rule(self._cosines(block))
         block.place_targets(slopes_Nb, slopes.target_N)
         return self._in_product_dtype("slopes", slopes_Nb)
 
     def _places_N(self, block: Block) -> Int[Tensor, " N"]:
         """``(N,)``: where a row's target lies, counted from the block on; outside of it what no class of it has."""
-        if self._places_in_shard_N is None:  # on a GPU all rows are listed
-            self._places_in_shard_N = torch.where(self.targets.is_here, self.targets.places, -1)
-        return self._places_in_shard_N - block.start
+        return self.target_places_N - block.start
+
+    @cached_property
+    def target_places_N(self) -> Int[Tensor, " N"]:
+        """``(N,)``: where a row's target lies among the classes looked at; -1 where it lies elsewhere."""
+        rows, places, is_here = self.targets
+        return torch.full_like(self.labels_N, -1).index_copy_(0, rows, torch.where(is_here, places, -1))
 
     def _cosines(self, block: Block) -> Float[Tensor, "N b"]:
         """``(N, b)`` in float32 at least, to be overwritten: only the product runs in its own dtype."""

@@ -8,6 +8,7 @@ A step is forward, backward and the update of the rows, on random unit embedding
 starts. Each contender has processes of its own, one for each rank, and they take turns: ours, the other, ours, ...
 
 `--against dense` is a plain model of what the field does (`dense_classifier.py`, always CosFace with s = 64, m = 0.4).
+`--against chunked` is torch's own cross-entropy of a linear layer in chunks (`chunked_classifier.py`).
 `--against PATH:CLASS` is any torch.nn.Module: made as CLASS(num_classes=, embedding_dim=), with sample_rate= where it
 takes that, or as CLASS(margin_loss, embedding_size, num_classes, sample_rate) with CosFace for the margin; called as
 module(embeddings, labels) for the loss; stepped by plain SGD with momentum. It meets the same batches.

@@ -11,14 +11,15 @@ import torch
 
 from partial_fc.objectives import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
 
-OURS, DENSE = "ours", "dense"
+OURS, DENSE, CHUNKED = "ours", "dense", "chunked"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ROW_OPTIMIZERS = ("sgd", "adamw", "none")
 DEVICES = ("cpu", "cuda")
 COSINES = ("auto", "keep", "recompute")
-GRAM = ("auto", "always", "never")
+ROADS = ("auto", "always", "never")
 OBJECTIVES: dict[str, Callable[[int], Objective]] = {
     "p2sgrad": lambda num_classes: P2SGrad(),
+    "p2sgrad_beyond_chance": lambda num_classes: P2SGrad(negatives="beyond_chance"),
     "adacos": lambda num_classes: AdaCos(num_classes),
     "adacos_fixed": lambda num_classes: AdaCos(num_classes, dynamic=False),
     "cosface": lambda num_classes: CosFace(64.0, 0.4),
@@ -45,15 +46,18 @@ class Case:
     dtype: Annotated[str, DTYPES, "of the big products"] = "float32"
     weight_dtype: Annotated[str, DTYPES, "of the rows; bfloat16 is rounded stochastically"] = "float32"
     cosines: Annotated[str, COSINES, "kept between the sweeps, made again, or as the memory allows"] = "auto"
-    gram: Annotated[str, GRAM, "whether P2SGrad goes without cosines; auto: where that is less work"] = "auto"
+    gram: Annotated[str, ROADS, "whether P2SGrad goes without cosines; auto: where that is less work"] = "auto"
+    near: Annotated[str, ROADS, "whether it goes by one look beyond chance; auto: on a CPU"] = "auto"
+    near_classes: Annotated[int, "rows in groups, so that an image has so many near ones; 0: random"] = 0
     row_optimizer: Annotated[str, ROW_OPTIMIZERS, "in the sweep of the gradient; none: torch's SGD"] = "sgd"
     momentum: Annotated[float, "of SGD, for every contender; 0: no state"] = 0.9
     state_dtype: Annotated[str, DTYPES, "of the row optimizer's moments"] = "float32"
     steps: Annotated[int, "measured steps of each contender"] = 5
     warm_up: Annotated[int, "steps before those, not measured; their memory is"] = 1
     steps_per_turn: Annotated[int, "how many steps a contender makes before the other's turn"] = 1
-    against: Annotated[str | None, "dense, PATH:CLASS, or ours over another number of classes"] = None
+    against: Annotated[str | None, "dense, chunked, PATH:CLASS, or ours over another number of classes"] = None
     against_num_classes: Annotated[int | None, "of the other, where it is ours"] = None
+    against_objective: Annotated[str | None, OBJECTIVES, "of the other, where it is ours"] = None
     against_sample_rate: Annotated[float | None, "the other's rate (default: ours)"] = None
     against_dtype: Annotated[str, DTYPES, "of the dense contender's big products"] = "float32"
 
@@ -62,14 +66,18 @@ class Case:
             option.check(name, getattr(self, name))
         if self.batch % self.world:
             raise ValueError(f"batch={self.batch}: expected a multiple of world={self.world}; it is the global batch")
-        if self.against not in (None, DENSE, OURS) and ":" not in str(self.against):
+        if self.against not in (None, DENSE, CHUNKED, OURS) and ":" not in str(self.against):
             raise ValueError(
-                f"against={self.against!r}: expected 'dense', 'ours' or PATH:CLASS, such as heads/mine.py:MyHead"
+                f"against={self.against!r}: expected 'dense', 'chunked', 'ours' or PATH:CLASS, such as "
+                "heads/mine.py:MyHead"
             )
-        if (self.against == OURS) != (self.against_num_classes is not None):
+        if self.world > 1 and (self.near_classes or self.against == CHUNKED):
+            raise ValueError(f"world={self.world}: expected 1 with near_classes and with against='chunked'")
+        others = self.against_num_classes, self.against_objective
+        if (self.against == OURS) != any(others):
             raise ValueError(
-                f"against={self.against!r}, against_num_classes={self.against_num_classes}: expected a number of "
-                f"classes where against is 'ours', and only there"
+                f"against={self.against!r}, against_num_classes={others[0]}, against_objective={others[1]!r}: expected "
+                "a number of classes or an objective where against is 'ours', and only there"
             )
 
     @property
@@ -80,7 +88,13 @@ class Case:
     @property
     def case_against(self) -> Case:
         """The case as the other contender meets it."""
-        return replace(self, num_classes=self.against_num_classes) if self.against_num_classes else self
+        num_classes, objective = self.against_num_classes or self.num_classes, self.against_objective or self.objective
+        return replace(self, num_classes=num_classes, objective=objective)
+
+    @property
+    def compares_losses(self) -> bool:
+        """Whether the other contender is ours with another loss."""
+        return self.against_objective is not None
 
     def command(self) -> str:
         """The command line that measures this, with what is not the default."""
@@ -98,10 +112,11 @@ class Option(NamedTuple):
 
     def check(self, name: str, value: Any) -> None:
         """ValueError where `value` cannot be that of the field `name`."""
-        if self.choices is not None and value not in self.choices:
+        if self.choices is not None and value is not None and value not in self.choices:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(self.choices)}")
-        if self.kind is int and value is not None and value < 1:
-            raise ValueError(f"{name}={value}: expected at least 1")
+        least = 0 if name == "near_classes" else 1
+        if self.kind is int and value is not None and value < least:
+            raise ValueError(f"{name}={value}: expected at least {least}")
         if name.endswith("rate") and value is not None and not 0.0 < value <= 1.0:
             raise ValueError(f"{name}={value}: expected 0 < {name} <= 1")
 

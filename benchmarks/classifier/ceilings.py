@@ -56,15 +56,18 @@ def drawn_classes(case: Case) -> float:
 def operations(case: Case) -> float:
     """Cosines, rows' gradients and embeddings' gradients, 6·N·C·D; or, for P2SGrad, whose slopes are linear in the
     cosines, two Gram matrices and their product with every row: 4·C·D², of which the symmetry of the first leaves
-    3·C·D².
+    3·C·D²; or, beyond chance, the look at all classes alone, 2·N·C·D.
     """
     blocks = 6.0 * case.batch * drawn_classes(case) * case.embedding_dim
     gram = 3.0 * drawn_classes(case) * case.embedding_dim**2
-    return min(blocks, gram) if case.objective == "p2sgrad" else blocks
+    shorter = {"p2sgrad": min(blocks, gram), "p2sgrad_beyond_chance": blocks / 3}
+    return shorter.get(case.objective, blocks)
 
 
 def traffic_bytes(case: Case) -> float:
-    """The touched rows and their optimizer state, each read once and written once."""
+    """The touched rows and their optimizer state, each read once and written once; beyond chance, rows read once."""
+    if case.objective == "p2sgrad_beyond_chance":
+        return drawn_classes(case) * case.embedding_dim * DTYPES[case.weight_dtype].itemsize
     return 2.0 * drawn_classes(case) * row_bytes(case)
 
 

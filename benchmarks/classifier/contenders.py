@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.classifier.case import DENSE, DTYPES, OBJECTIVES, OURS, Case
+from benchmarks.classifier.case import CHUNKED, DENSE, DTYPES, OBJECTIVES, OURS, Case
+from benchmarks.classifier.chunked_classifier import ChunkedClassifier
 from benchmarks.classifier.dense_classifier import CosFaceLogits, DenseClassifier
 from partial_fc import RowAdamW, RowSGD, ShardedClassifier
 from partial_fc.world import World
 
 LEARNING_RATE = 0.01
+_ROWS_AT_ONCE = 4096
+_CENTRES_SEED = 1_000_003  # none of those that rows are made with
 
 
 class Contender(NamedTuple):
@@ -58,12 +61,31 @@ def contender(name: str, case: Case, world: World, device: torch.device) -> Cont
         module = _ours(case, world)
         known = {"counts": [case.batch // world.size] * world.size}  # as in training: no rank asks the others
     else:
-        module = _other(name, DenseClassifier if name == DENSE else foreign_class(name), case, world)
+        kinds = {DENSE: DenseClassifier, CHUNKED: ChunkedClassifier}
+        module = _other(name, kinds.get(name) or foreign_class(name), case, world)
         known = {}
     module = module.to(device).train()
+    if case.near_classes:
+        _group_rows(module, case.near_classes)
     if name == OURS and case.row_optimizer != "none":
         return Contender(module, known, None)
     return Contender(module, known, torch.optim.SGD(module.parameters(), lr=LEARNING_RATE, momentum=case.momentum))
+
+
+@torch.no_grad()
+def _group_rows(module: nn.Module, near_classes: int) -> None:
+    """Put the rows into groups of so many and one more, at a cosine of a half to each other: as in a trained network.
+
+    An image at 45 degrees to its class is then at a cosine of 0.35 to the rest of the group.
+    """
+    (rows_CD,) = module.parameters()
+    numbers = torch.arange(len(rows_CD), device=rows_CD.device) // (near_classes + 1)
+    generator = torch.Generator(rows_CD.device).manual_seed(_CENTRES_SEED)
+    shape = int(numbers[-1]) + 1, rows_CD.shape[1]
+    centres = torch.randn(shape, generator=generator, device=rows_CD.device)
+    for some in torch.split(torch.arange(len(rows_CD), device=rows_CD.device), _ROWS_AT_ONCE):
+        own = nn.functional.normalize(rows_CD[some])
+        rows_CD[some] = nn.functional.normalize(own + nn.functional.normalize(centres[numbers[some]]))
 
 
 def check_foreign_file(name: str) -> None:
@@ -105,6 +127,7 @@ def _ours(case: Case, world: World) -> nn.Module:
         row_optimizer=optimizers.get(case.row_optimizer),
         cosines=case.cosines,
         gram=case.gram,
+        near=case.near,
         product_dtype=None if case.dtype == "float32" else DTYPES[case.dtype],
         weight_dtype=DTYPES[case.weight_dtype],
     )

@@ -13,9 +13,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.classifier.case import DENSE, OURS, Case
+from benchmarks.classifier.case import CHUNKED, DENSE, OURS, Case
 from benchmarks.classifier.ceilings import measured_ceilings, step_floors
 from benchmarks.classifier.contenders import Contender, check_foreign_file, contender
 from benchmarks.classifier.records import Footprint, Measurement, Record
@@ -56,7 +56,7 @@ def check_machine(case: Case) -> None:
     """ValueError where this machine or the disk lacks what the case needs."""
     if case.device == "cuda" and torch.cuda.device_count() < case.world:
         raise ValueError(f"world={case.world} on cuda: this machine has {torch.cuda.device_count()} CUDA devices")
-    if case.against not in (None, DENSE, OURS):
+    if case.against not in (None, DENSE, CHUNKED, OURS):
         check_foreign_file(str(case.against))
 
 
@@ -148,12 +148,21 @@ def random_batch(case: Case, rank: int, number: int, device: torch.device) -> tu
     return torch.nn.functional.normalize(rows).requires_grad_(), labels
 
 
+def at_45_degrees(embeddings: Tensor, labels: Tensor, module: nn.Module) -> Tensor:
+    """Unit embeddings at about 45 degrees to the rows of their classes, as a trained network has them."""
+    (rows_CD,) = module.parameters()
+    own = torch.nn.functional.normalize(rows_CD.detach()[labels])
+    return torch.nn.functional.normalize(embeddings.detach() + own).requires_grad_()
+
+
 def _turn(classifier: Contender, case: Case, world: World, device: torch.device, numbers: range) -> Turn:
     """The steps with these `numbers`, each with a batch made before its clock starts; ranks start a step together."""
     seconds: list[float] = []
     loss = torch.tensor(float("nan"))
     for number in numbers:
         embeddings, labels = random_batch(case, world.rank, number, device)
+        if case.near_classes:
+            embeddings = at_45_degrees(embeddings, labels, classifier.module)
         world.barrier()
         _finish(device)
         began = time.perf_counter()

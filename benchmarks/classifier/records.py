@@ -82,11 +82,12 @@ class Record:
 
     @property
     def _another_kind(self) -> Measurement | None:
-        return None if self.case.against == OURS else self.against
+        is_the_same = self.case.against == OURS and not self.case.compares_losses
+        return None if is_the_same else self.against
 
     @property
     def times_faster(self) -> float | None:
-        """The median step of another kind of classifier over ours."""
+        """The median step of another kind of classifier, or of ours with another loss, over ours."""
         other = self._another_kind
         return None if other is None else other.median_seconds / self.ours.median_seconds
 
@@ -99,7 +100,7 @@ class Record:
     @property
     def times_per_class(self) -> float | None:
         """Our time per class over that of ours over another number of classes, in the same run."""
-        if self.against is None or self.case.against != OURS:
+        if self.against is None or self.case.against != OURS or self.case.compares_losses:
             return None
         return self.seconds_per_class / (self.against.median_seconds / self.case.case_against.num_classes)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.documents import NOTHING, known, table
-from benchmarks.losses.runs import LOSSES, NOISE, RATES, RUNS
+from benchmarks.losses.runs import BEYOND, LONG, LOSSES, NOISE, RATES, RUNS
 from benchmarks.results import read_json
 
 MOST_POINTS = 60  # of a curve: finer is not seen in a figure
@@ -88,8 +88,14 @@ def _rounded(value: float | None) -> float | None:
 PART = "losses"
 FARS = ("1e-1", "1e-2", "1e-3", "1e-4")
 FIGURES = ("rank-1", "EER", *(f"TAR at {far}" for far in FARS), "last angle", "last scale")
-HEADINGS = {LOSSES: "Clean labels", RATES: "Other learning rates", NOISE: "Wrong labels"}
-OWN_COLUMNS = {LOSSES: (), RATES: ("backbone rate",), NOISE: ("wrong labels",)}
+HEADINGS = {
+    LOSSES: "Clean labels",
+    RATES: "Other learning rates",
+    NOISE: "Wrong labels",
+    BEYOND: "Beyond chance",
+    LONG: "12 epochs",
+}
+OWN_COLUMNS = {LOSSES: (), RATES: ("backbone rate",), NOISE: ("wrong labels",), BEYOND: (), LONG: ()}
 
 
 def tables(results: Sequence[Result]) -> str:

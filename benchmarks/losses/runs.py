@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.results import read_json
 from partial_fc.functional.adacos import fixed_scale
@@ -22,7 +23,7 @@ REPORT_EVERY_STEPS = 10
 NUM_CLASSES = 3856  # 964 characters in four rotations
 ADACOS_SCALE = fixed_scale(NUM_CLASSES)  # 11.68
 ROW_STEP = 0.005 * ADACOS_SCALE  # radians per image at full slope: the rate found good for AdaCos
-LOSSES, RATES, NOISE = "losses", "rates", "noise"
+LOSSES, RATES, NOISE, BEYOND, LONG = "losses", "rates", "noise", "beyond", "long"
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,16 @@ class Run:
     row_learning_rate: float
     backbone_learning_rate: float = 1.2
     label_noise: float = 0.0
+    epochs: float | None = None
+    stages: tuple[Mapping[str, Any], ...] = ()
     seeds: tuple[int, ...] = (0,)
 
     def settings(self, seed: int, epochs: float = EPOCHS) -> dict[str, object]:
-        """What differs from `configs/omniglot.yaml`, by dotted key; no path is among it."""
+        """What differs from `configs/omniglot.yaml`, by dotted key; no path is among it.
+
+        `epochs` are those of a run that says none.
+        """
+        epochs = self.epochs or epochs
         return {
             "seed": seed,
             "objective": dict(self.objective),
@@ -51,6 +58,7 @@ class Run:
             "schedule.warmup_epochs": WARMUP_SHARE * epochs,
             "report.every_steps": REPORT_EVERY_STEPS,
             "report.prometheus": False,
+            **({"schedule.stages": [dict(stage) for stage in self.stages]} if self.stages else {}),
         }
 
 

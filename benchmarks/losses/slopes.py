@@ -18,7 +18,7 @@ from benchmarks.plot_style import FAMILIES, figure_at
 from partial_fc.functional.adacos import fixed_scale
 from partial_fc.objectives import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
 from partial_fc.rules import Rule
-from partial_fc.slopes import Cosines
+from partial_fc.slopes import Cosines, Near
 
 EMBEDDING_DIM = 256  # P2SGrad's weight of the other classes depends on it, its slope at the target does not
 LARGEST_DEGREES = 110
@@ -65,6 +65,7 @@ def slopes_at_target(objective: Objective, angles_radians: NDArray[np.float64]) 
         all_sum=lambda own: own,
         own_sum_over_negatives=sum_over_negatives,
         own_squares=lambda: sum_over_negatives(Rule(torch.square)),
+        own_near=lambda above: Near(*torch.zeros(2, len(angles_radians), dtype=torch.float64)),
     )
     return np.asarray(objective.eval()(cosines).target_N.numpy())
 

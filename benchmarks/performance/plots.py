@@ -9,16 +9,22 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from benchmarks.classifier.case import DENSE, OURS, Case
+from benchmarks.classifier.case import CHUNKED, DENSE, OURS, Case
 from benchmarks.classifier.records import Measurement, Record
 from benchmarks.performance.cases import BATCH, CLASSES, CLASSES_OVER_BATCHES
 from benchmarks.plot_style import figure_at, shades
 from launch.figure_style import MUTED
 
-NAMES = {"p2sgrad": "P2SGrad", "adacos": "AdaCos", "cosface": "CosFace", "arcface": "ArcFace"}
+NAMES = {
+    "p2sgrad": "P2SGrad",
+    "p2sgrad_beyond_chance": "P2SGrad beyond chance",
+    "adacos": "AdaCos",
+    "cosface": "CosFace",
+    "arcface": "ArcFace",
+}
 DOTS = (0, (1, 2))
 GREY = "cosine_softmax"  # of the dense ones
-PLAIN = {"sample_rate": 1.0, "world": 1, "row_optimizer": "sgd", "weight_dtype": "float32"}
+PLAIN = {"sample_rate": 1.0, "world": 1, "row_optimizer": "sgd", "weight_dtype": "float32", "near_classes": 0}
 Line = dict[float, Measurement]  # a contender at each place of a picture, from left to right
 
 
@@ -75,6 +81,8 @@ def _label(picture: Picture, case: Case, measurement: Measurement) -> str:
     if measurement.contender == DENSE:
         is_sampled = case.rate_against < 1.0 and picture.name != "rate"
         return f"dense, {case.rate_against:.0%} of classes".replace("%", " %") if is_sampled else "dense"
+    if measurement.contender == CHUNKED:
+        return "torch, in chunks"
     words = [NAMES[case.objective], *(["bfloat16"] if case.dtype == "bfloat16" else [])]
     if case.momentum == 0.0:
         return ", ".join([*words, "no momentum"])

@@ -86,6 +86,8 @@ def _the_other(record: Record) -> str:
     """What ours is compared with, and over how many classes."""
     if record.against is None:
         return NOTHING if record.against_failure is None else "out of memory"
+    if record.case.compares_losses:
+        return f"ours, {record.case.against_objective}"
     if record.case.against == OURS:
         return f"ours, C = {record.case.case_against.num_classes:,}"
     name, rate = record.against.short_name, record.case.rate_against

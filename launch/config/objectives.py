@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from launch.config.section import Section
 
@@ -81,8 +81,11 @@ class P2SGradSection(ObjectiveSection):
 
     name: Literal["p2sgrad"]
     inter_class_weight: NumberOrWord = "balanced"
+    negatives: Literal["all", "beyond_chance"] = "all"
+    pull: Literal["fading", "steady"] = "fading"
     kappa: float = Field(0.1, gt=0)
     slope_scale: NumberOrWord = "adacos"
+    chance_multiple: float = Field(1.0, gt=0)
 
     @field_validator("inter_class_weight", "slope_scale")
     @classmethod
@@ -91,6 +94,14 @@ class P2SGradSection(ObjectiveSection):
         if given != word and (isinstance(given, str) or given <= 0):
             raise ValueError(f"expected {word!r} or a number above 0, got {given!r}")
         return given
+
+    @model_validator(mode="after")
+    def _refuse_keys_of_other_negatives(self) -> P2SGradSection:
+        if self.negatives == "beyond_chance" and (self.inter_class_weight, self.kappa) != ("balanced", 0.1):
+            raise ValueError("inter_class_weight and kappa go with negatives: all: leave them out beyond chance")
+        if self.negatives == "all" and self.chance_multiple != 1.0:
+            raise ValueError("chance_multiple goes with negatives: beyond_chance: leave it out with all of them")
+        return self
 
 
 ObjectiveConfig = Annotated[

@@ -70,6 +70,15 @@ def p2sgrad(cos_NC: Tensor, labels: Tensor, inter_class_weight: float, slope_sca
     return slope_scale * 0.5 * (weights * (cos_NC - one_hot).square()).sum(dim=1).mean()
 
 
+def p2sgrad_beyond_chance(cos_NC: Tensor, labels: Tensor, chance: float, slope_scale: float, pull: str) -> Tensor:
+    """``½ (1 - c_y)²`` (fading) or ``1 - c_y`` (steady), plus ``½ Σ_{j≠y} [c_ij - τ]₊²``."""
+    is_target = _one_hot(cos_NC, labels) > 0
+    short_N = 1.0 - cos_NC.gather(1, labels[:, None])[:, 0]
+    excesses_NC = torch.where(is_target, 0.0, (cos_NC - chance).clamp(min=0.0))
+    pull_N = 0.5 * short_N.square() if pull == "fading" else short_N
+    return slope_scale * (pull_N + 0.5 * excesses_NC.square().sum(dim=1)).mean()
+
+
 def p2sgrad_gradients(
     embeddings: Tensor, rows: Tensor, labels: Tensor, inter_class_weight: float
 ) -> tuple[Tensor, Tensor]:

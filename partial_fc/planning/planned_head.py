@@ -64,6 +64,7 @@ class PlannedHead(ShardedClassifier):
             block_classes=spec.block_classes,
             product_dtype=torch.bfloat16 if spec.products == "bfloat16" else None,
             cosines=spec.cosines,
+            near="never",  # how many classes are near is known to a training alone
         )
         dim, optimizer = spec.embedding_dim, spec.row_optimizer()
         self.kept_bytes = kept_bytes

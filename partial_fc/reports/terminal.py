@@ -43,7 +43,7 @@ class TerminalSink:
 
 
 def figures_line(report: StepReport, earlier: StepReport | None = None) -> str:
-    """The figures a person watches, in one line: images per second, loss, scale, angle, time left.
+    """The figures a person watches, in one line: images per second, loss, scale, angle, near classes, time left.
 
     A rank that holds the others up for more than a tenth of each step is named, where it did so in the ``earlier``
     report too: in a single interval it may be chance. A scale that was cut off at its cap is said to be: training
@@ -54,6 +54,8 @@ def figures_line(report: StepReport, earlier: StepReport | None = None) -> str:
         figures.append(f"scale {report.scale:.2f}{' (at its cap)' if report.extra.get('scale_capped') else ''}")
     if report.median_target_angle_radians is not None:
         figures.append(f"angle {math.degrees(report.median_target_angle_radians):.1f} deg")  # not every log takes "°"
+    if (near := report.extra.get("near_per_image")) is not None:
+        figures.append(f"{near:.3g} near classes")
     if report.skipped_steps:
         figures.append(f"{report.skipped_steps:,} skipped steps")
     if report.bad_images:

@@ -26,6 +26,7 @@ from partial_fc import (
     World,
 )
 from partial_fc.functional import reference
+from partial_fc.objectives.p2sgrad import PULLS
 
 Losses = Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]
 
@@ -162,11 +163,21 @@ def cases(num_classes: int, dim: int) -> dict[str, Case]:
         "p2sgrad_as_printed": Case(
             lambda: P2SGrad(1.0, slope_scale=1.0), _each(lambda cos, y: reference.p2sgrad(cos, y, 1.0, 1.0))
         ),
+        **{f"p2sgrad_beyond_chance_{pull}": _beyond_chance(num_classes, dim, fixed, pull) for pull in PULLS},
     }
 
 
 def _each(loss: Callable[[Tensor, Tensor], Tensor]) -> Losses:
     return lambda cosines, labels: [loss(cos_NC, labels_N) for cos_NC, labels_N in zip(cosines, labels, strict=True)]
+
+
+def _beyond_chance(num_classes: int, dim: int, slope_scale: float, pull: str) -> Case:
+    """At half of τ: in so few dimensions hardly a class lies beyond the whole."""
+    chance = 0.5 * math.sqrt(2.0 * math.log(num_classes - 1) / dim)
+    return Case(
+        lambda: P2SGrad(negatives="beyond_chance", pull=pull, chance_multiple=0.5),
+        _each(lambda cos, y: reference.p2sgrad_beyond_chance(cos, y, chance, slope_scale, pull)),
+    )
 
 
 def _adacos(first_scale: float, lag: int) -> Losses:

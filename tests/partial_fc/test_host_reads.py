@@ -37,6 +37,7 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "arcface": ArcFace,
     "cosface": CosFace,
     "p2sgrad": P2SGrad,
+    "beyond_chance": lambda: P2SGrad(negatives="beyond_chance"),
 }
 ROWS: dict[str, Callable[[], RowOptimizer]] = {
     "sgd": lambda: RowSGD(0.1, momentum=0.9, weight_decay=0.01),
@@ -69,7 +70,7 @@ class Training:
         generator = torch.Generator().manual_seed(3)
         self.layer = nn.Parameter(torch.randn(D, D, generator=generator))
         self.head = ShardedClassifier(
-            C, D, objective, world=World(), row_optimizer=rows, sample_rate=sample_rate, seed=5
+            C, D, objective, world=World(), row_optimizer=rows, sample_rate=sample_rate, near="never", seed=5
         )
         self.optimizer = torch.optim.SGD([self.layer], 0.1, momentum=0.9, weight_decay=0.1, fused=True)
         self.check = LossCheck(nn.Module(), self.head, self.optimizer)

@@ -27,7 +27,7 @@ from partial_fc import (
 from partial_fc.functional import reference
 from partial_fc.objectives import OBJECTIVES
 from partial_fc.rules import Rule
-from partial_fc.slopes import Cosines
+from partial_fc.slopes import Cosines, Near
 
 C, D = 23, 8
 CASES = cases(C, D)
@@ -86,8 +86,8 @@ def test_the_softmax_slopes_of_a_row_sum_to_zero_in_float32(objective: Objective
     def sum_over_negatives(term: Rule) -> Tensor:
         return term(cos_NC.clone()).scatter(1, labels_N[:, None], 0.0).sum(dim=1)
 
-    own_squares = partial(sum_over_negatives, Rule(torch.square))
-    slopes = objective(Cosines(100, 99, 32, target_N, lambda own: own, sum_over_negatives, own_squares))
+    own_squares, own_near = partial(sum_over_negatives, Rule(torch.square)), lambda above: Near(target_N, target_N)
+    slopes = objective(Cosines(100, 99, 32, target_N, lambda own: own, sum_over_negatives, own_squares, own_near))
     slopes_NC = slopes.negatives(cos_NC.clone()).scatter(1, labels_N[:, None], slopes.target_N[:, None])
     relative_N = slopes_NC.double().sum(dim=1).abs() / slopes_NC.double().abs().sum(dim=1)
     assert relative_N.max() < 4 * torch.finfo(torch.float32).eps

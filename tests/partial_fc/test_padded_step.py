@@ -33,6 +33,7 @@ OBJECTIVES: dict[str, Callable[[int], Objective]] = {
     "adacos": AdaCos,
     "cosface": lambda num_classes: CosFace(),
     "p2sgrad": lambda num_classes: P2SGrad(),
+    "beyond_chance": lambda num_classes: P2SGrad(negatives="beyond_chance", chance_multiple=0.4),
 }
 ROWS: dict[str, Callable[[], RowOptimizer | None]] = {
     "torch": lambda: None,

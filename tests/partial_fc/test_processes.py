@@ -36,6 +36,7 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "arcface": ArcFace,
     "adacos": lambda: AdaCos(C),
     "p2sgrad": P2SGrad,
+    "beyond_chance": lambda: P2SGrad(negatives="beyond_chance"),
 }
 
 

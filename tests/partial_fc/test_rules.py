@@ -12,9 +12,9 @@ from torch import Tensor
 
 from partial_fc import fused, rules
 from partial_fc.block import Block
-from partial_fc.functional import softmax
+from partial_fc.functional import p2sgrad, softmax
 from partial_fc.rows.sharding import Targets
-from partial_fc.rules import Rule, sum_over_others, with_targets
+from partial_fc.rules import Rule, near_others, sum_over_others, with_targets
 
 N, B, START = 6, 33, 40
 PLACES_N = torch.tensor([-1, START + 7, 2, -1, START + B - 1, -1]) - START
@@ -27,6 +27,8 @@ RULES = {
     "filtered slopes": Rule(softmax.filtered_slopes_, (THRESHOLD, SCALE, LEVEL_N1, GAIN_N1)),
     "linear": Rule(Tensor.mul_, (torch.tensor(0.3),)),
     "squares": Rule(Tensor.square_),
+    "excesses": Rule(p2sgrad.excesses_, (THRESHOLD, SCALE)),
+    "weighted excesses": Rule(p2sgrad.excesses_, (THRESHOLD, SCALE)).weighted(1.0 + torch.rand(B)),
 }
 MODES = [pytest.param(False, id="plain")]
 if shutil.which("g++"):  # torch.compile wants a C++ compiler on a CPU
@@ -76,3 +78,16 @@ def test_one_kernel_gives_what_the_single_steps_give(rule: str, dtype: torch.dty
     assert found_Nb.dtype == dtype
     torch.testing.assert_close(found_Nb, slopes_Nb.to(dtype), rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
     assert torch.equal(product_Nb, untouched), "kept cosines are needed again"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("is_compiled", [mode.values[0] for mode in MODES])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_near_classes_are_summed_up_in_one_kernel(dtype: torch.dtype, is_compiled: bool) -> None:
+    product_Nb, weights_b = (2 * torch.rand(N, B) - 1).to(dtype), 1.0 + torch.rand(B)
+    part = block(product_Nb, None)
+    excesses_Nb = (product_Nb.float() - THRESHOLD).clamp(min=0.0)
+    part.place_targets(excesses_Nb, torch.zeros(N))
+    expected = torch.stack([(excesses_Nb**2 * weights_b).sum(dim=1), ((excesses_Nb > 0) * weights_b).sum(dim=1)])
+    function = fused.compiled(near_others) if is_compiled else near_others
+    torch.testing.assert_close(function(product_Nb, PLACES_N, weights_b, THRESHOLD), expected, rtol=1e-5, atol=1e-6)

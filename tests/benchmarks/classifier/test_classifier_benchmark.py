@@ -171,7 +171,7 @@ def test_a_foreign_head_that_does_not_fit_is_told_in_a_line(heads: Path, name: s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--against nothing", "expected 'dense', 'ours' or PATH:CLASS"),
+        ("--against nothing", "expected 'dense', 'chunked', 'ours' or PATH:CLASS"),
         ("--against nowhere.py:Head", "there is no file 'nowhere.py'"),
         ("--batch 5 --world 2", "expected a multiple of world=2"),
         ("--sample-rate 0", "expected 0 < sample_rate <= 1"),
@@ -272,5 +272,7 @@ def test_ours_over_two_numbers_of_classes_tells_how_the_time_per_class_changes(
 
 @pytest.mark.parametrize(("against", "classes"), [("ours", None), ("dense", 100), (None, 100)])
 def test_a_number_of_classes_for_the_other_goes_with_ours_alone(against: str | None, classes: int | None) -> None:
-    with pytest.raises(ValueError, match="expected a number of classes where against is 'ours', and only there"):
+    with pytest.raises(
+        ValueError, match="expected a number of classes or an objective where against is 'ours', and only there"
+    ):
         Case("p2sgrad", 200, against=against, against_num_classes=classes)

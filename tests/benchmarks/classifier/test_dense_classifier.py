@@ -10,8 +10,13 @@ from simulation import on_ranks
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from benchmarks.classifier import chunked_classifier
+from benchmarks.classifier.chunked_classifier import ChunkedClassifier
+from benchmarks.classifier.contenders import _group_rows
 from benchmarks.classifier.dense_classifier import CosFaceLogits, DenseClassifier
+from benchmarks.classifier.measure import at_45_degrees
 from partial_fc import CosFace, ShardedClassifier
+from partial_fc.functional.p2sgrad import chance_cosine
 from partial_fc.world import World
 
 C, D, N = 37, 8, 12
@@ -113,3 +118,27 @@ def test_bfloat16_products_change_little() -> None:
 def test_more_ranks_than_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="num_classes=2: expected one for each of 3 ranks"):
         on_ranks(3, lambda world: DenseClassifier(2, D, world=world))
+
+
+def test_torchs_own_in_chunks_is_the_softmax_over_scaled_cosines() -> None:
+    made, (embeddings, labels) = ChunkedClassifier(C, D), batch()
+    with torch.no_grad():
+        made.weight.copy_(rows())
+    x, w = embeddings.clone().requires_grad_(), rows().requires_grad_()
+    expected = cross_entropy(chunked_classifier.SCALE * normalize(x) @ normalize(w).T, labels)
+    expected.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(step(made, embeddings, labels), (expected.detach(), x.grad, w.grad))
+
+
+@pytest.mark.parametrize("near_classes", [1, 4])
+def test_grouped_rows_give_an_image_as_many_near_classes_as_asked(near_classes: int) -> None:
+    num_classes, dim, batch_size = 600, 128, 40
+    module = DenseClassifier(num_classes, dim)
+    _group_rows(module, near_classes)
+    labels = torch.arange(batch_size) * 7
+    generator = torch.Generator().manual_seed(1)
+    noise = normalize(torch.randn(batch_size, dim, generator=generator))
+    cosines = at_45_degrees(noise, labels, module).detach() @ normalize(module.weight.detach()).T
+    cosines.scatter_(1, labels[:, None], 0.0)
+    beyond = (cosines > chance_cosine(num_classes, dim)).sum(dim=1).double().mean()
+    assert beyond == pytest.approx(near_classes, rel=0.35)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, get_args
 
 import pytest
@@ -12,13 +14,13 @@ from launch import assembly
 from launch.config.backbone import NETWORKS, BackboneConfig
 from launch.config.objectives import ObjectiveConfig
 from partial_fc.backbones import BACKBONES, backbone
-from partial_fc.objectives import OBJECTIVES
+from partial_fc.objectives import OBJECTIVES, P2SGrad
 
 SECTIONS: dict[str, Any] = {
     get_args(section.model_fields["name"].annotation)[0]: section for section in get_args(get_args(ObjectiveConfig)[0])
 }
 NUMBERS = (-1.0, -1e-9, 0.0, 1e-9, 0.5, 0.999, 1.0, 1.001, 1.57, 1.571, 2.0, 2.001, 64.0, 80.0, 80.001, 1e6)
-WORDS = ("current", "previous", "balanced", "adacos", "other")
+WORDS = ("current", "previous", "balanced", "adacos", "all", "beyond_chance", "fading", "steady", "other")
 OTHERS_NEEDED = {"cosine_softmax": {"scale": 16.0}}
 
 
@@ -43,6 +45,31 @@ def test_a_section_takes_what_the_constructor_takes_and_refuses_what_it_refuses(
     for key, parameter in arguments(name).items():
         for value in tried(parameter):
             assert section_takes(name, key, value) == constructor_takes(name, key, value), (key, value)
+
+
+BEYOND: dict[str, Any] = {"negatives": "beyond_chance"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_taken"),
+    [
+        ({**BEYOND, "pull": "steady"}, True),
+        ({**BEYOND, "chance_multiple": 0.8}, True),
+        ({**BEYOND, "kappa": 0.2}, False),
+        ({**BEYOND, "inter_class_weight": 1.0}, False),
+        ({"chance_multiple": 0.8}, False),
+    ],
+)
+def test_keys_of_p2sgrad_that_do_not_go_together_are_refused_on_both_sides(
+    arguments: dict[str, Any], is_taken: bool
+) -> None:
+    makers: list[Callable[[], object]] = [
+        lambda: P2SGrad(**arguments),
+        lambda: SECTIONS["p2sgrad"].model_validate({"name": "p2sgrad", **arguments}),
+    ]
+    for make in makers:
+        with nullcontext() if is_taken else pytest.raises(ValueError, match="leave"):
+            make()
 
 
 def tried(parameter: inspect.Parameter) -> tuple[Any, ...]:

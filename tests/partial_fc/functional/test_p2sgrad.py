@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from partial_fc.functional import reference
-from partial_fc.functional.p2sgrad import balanced_weight, p2sgrad_loss
+from partial_fc.functional.p2sgrad import balanced_weight, chance_cosine, p2sgrad_loss
 
 float64 = torch.float64
 
@@ -53,3 +53,37 @@ def test_as_printed_the_useless_state_is_the_lower_one_once_classes_exceed_twice
 
 def test_the_balanced_weight_falls_with_the_classes() -> None:
     assert balanced_weight(1000, 128, 0.1) == pytest.approx(0.0128)
+
+
+@pytest.mark.parametrize("pull", ["fading", "steady"])
+def test_beyond_chance_near_twins_push_each_other_and_a_push_by_all_does_not_see_them(pull: str) -> None:
+    """A tight frame beside itself turned by 10 degrees is a tight frame: of all negatives' push nothing is left.
+
+    Each image lies on its class, so that the pull at the target has no tangent part either.
+    """
+    dim, num_classes = 8, 64
+    angles = torch.arange(num_classes // 2, dtype=float64)[:, None] * torch.arange(1, dim // 2 + 1) * torch.pi * 4
+    turn = torch.tensor(10.0, dtype=float64).deg2rad()
+    frames = [(angles / num_classes + shift) for shift in (0.0, turn)]
+    rows_CD = torch.cat([torch.cat([f.cos(), f.sin()], dim=1) for f in frames]) / (dim / 2) ** 0.5
+    labels_N = torch.arange(num_classes)
+    embeddings_ND = rows_CD.clone().requires_grad_()
+    cos_NC = reference.cosines(embeddings_ND, rows_CD)
+    twin_N = (labels_N + num_classes // 2) % num_classes
+    assert float(cos_NC[labels_N, twin_N].detach().min()) == pytest.approx(float(turn.cos()))
+    (by_all_ND,) = torch.autograd.grad(loss_of_rows(cos_NC, labels_N, 1.0).sum(), embeddings_ND, retain_graph=True)
+    assert by_all_ND.norm(dim=1).max() < 1e-12
+    beyond = reference.p2sgrad_beyond_chance(cos_NC, labels_N, 0.9, 1.0, pull) * num_classes
+    (grad_ND,) = torch.autograd.grad(beyond, embeddings_ND)
+    away_N = -(grad_ND * (rows_CD[twin_N] - rows_CD)).sum(dim=1)
+    assert away_N.max() < -1e-3, "every image goes away from the twin of its class"
+
+
+def test_chance_is_where_the_nearest_of_random_directions_lies() -> None:
+    """Of 20 draws of 4,000 directions in 256 dimensions, the mean; the formula is a little above it."""
+    torch.manual_seed(0)
+    nearest = [
+        float((directions[0] @ directions[1:].T).max())
+        for directions in (torch.nn.functional.normalize(torch.randn(4001, 256), dim=1) for _ in range(20))
+    ]
+    assert sum(nearest) / len(nearest) == pytest.approx(chance_cosine(4001, 256), rel=0.15)

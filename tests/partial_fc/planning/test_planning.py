@@ -136,6 +136,15 @@ def test_a_gpu_does_the_same_products_and_moves_less_memory_where_cosines_are_ma
     assert not torch.empty(1).is_cuda
 
 
+def test_a_loss_beyond_chance_is_planned_by_the_road_that_reads_every_class() -> None:
+    """Who is near is known to a training alone: the plan is the most that a step can cost."""
+    beyond, softmax = (
+        HeadCost(HeadSpec(64, make, momentum_sgd)).step(10_000, 256, 4)
+        for make in (lambda classes: P2SGrad(negatives="beyond_chance"), OBJECTIVES["cosface"])
+    )
+    assert beyond.operations == pytest.approx(softmax.operations, rel=0.01)
+
+
 # Measured
 
 M_MMAP_THRESHOLD = -3  # of malloc.h

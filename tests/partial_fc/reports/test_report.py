@@ -43,6 +43,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
 
 
+def test_how_many_classes_are_near_an_image_is_told() -> None:
+    assert "angle 60.0 deg  33.4 near classes  left" in figures_line(report(extra={"near_per_image": 33.41}))
+
+
 def test_a_scale_at_its_cap_is_told() -> None:
     assert "  scale 20.50 (at its cap)  angle" in figures_line(report(extra={"scale_capped": 0.1}))
     assert "  scale 20.50  angle" in figures_line(report(extra={"scale_capped": 0.0}))

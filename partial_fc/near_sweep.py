@@ -1,0 +1,177 @@
+"""The near road: one look at all classes, then only what is near, for losses of which few classes have a slope.
+
+Beyond a cosine τ alone has another class a slope (:attr:`partial_fc.slopes.Slopes.near_above`). So a step needs
+
+1. one product over the shard, in any dtype, that finds the pairs of image and class that may lie beyond τ: a bound of
+   the product's error is taken off τ, so that no true pair is missed;
+2. the cosines of these pairs, made anew in float32 at least;
+3. their slopes, and both gradients as sparse products; of the rows only those that have a slope or are targets are read
+   again, moved and written.
+
+That is 2·N·c·D operations instead of 6·N·c·D, and few rows moved instead of all. Where more pairs are found than the
+sparse products are worth, the step goes the block road (:class:`partial_fc.sweep.Sweep`), which is also the twin.
+
+Legend: ``N`` rows of the global batch; ``b`` classes of one block; ``m`` pairs; ``D`` dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from partial_fc.block import Block, RowGradient
+from partial_fc.functional.cosine import blocks
+from partial_fc.rows.sharding import Targets
+from partial_fc.slopes import Near, Slopes
+from partial_fc.sweep import Sweep
+
+MOST_PAIRS_SHARE = 1 / 64  # of N·c: about where sparse products take as long as the block road's other sweeps
+_PAIRS_AT_ONCE = 1024  # whose rows stay in the cache
+
+
+class Pairs(NamedTuple):
+    """Images, the places of classes among those that are looked at, and what stands between them, by rising place."""
+
+    rows: Int[Tensor, " m"]
+    places: Int[Tensor, " m"]
+    values: Float[Tensor, " m"]
+
+    def sorted(self) -> Pairs:
+        """By place; of one place in the order they have."""
+        order = torch.argsort(self.places, stable=True)
+        return Pairs(*(part[order] for part in self))
+
+
+@dataclass
+class NearSweep(Sweep):
+    """A :class:`Sweep` for slopes that most classes do not have. It reads on the host how many pairs were found."""
+
+    _pairs: Pairs | None = field(default=None, init=False)
+
+    def own_near(self, above: float) -> Near:
+        """See :meth:`Sweep.own_near`; the pairs that are found are kept for the gradient."""
+        self._pairs = self._look(above)
+        if self._pairs is None:
+            return super().own_near(above)
+        rows, places, cosines = self._pairs
+        weights_m, nothing_N = self._weights(places), torch.zeros_like(self.unit_ND[:, 0])
+        squares_m = (cosines - above).square_().mul_(weights_m)
+        return Near(nothing_N.index_add(0, rows, squares_m), nothing_N.index_add(0, rows, weights_m))
+
+    def row_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None) -> Iterator[RowGradient]:
+        """See :meth:`Sweep.row_gradients`; only of rows that have a slope or are targets."""
+        if self._pairs is None:
+            yield from super().row_gradients(slopes, gain, applies)
+            return
+        pairs = self._with_targets(self._pairs, slopes)
+        touched, counts = torch.unique_consecutive(pairs.places, return_counts=True)
+        ends = [0, *counts.cumsum(0).tolist()]
+        grad_ND = torch.zeros_like(self.unit_ND)
+        for drawn in blocks(len(touched), self.block_width()):
+            some = Pairs(*(part[ends[drawn.start] : ends[drawn.stop]] for part in pairs))
+            block, width = self._touched_block(touched[drawn]), len(counts[drawn])
+            within = torch.searchsorted(touched[drawn], some.places)
+            grad_ND += sparse_product(some.rows, within, some.values, block.unit_bD, len(grad_ND))
+            grad_bD = sparse_product(within, some.rows, some.values, self.unit_ND, width).mul_(gain)
+            yield block.row_gradient(grad_bD, applies, self.scratch)
+        self._send(grad_ND.mul_(gain))
+
+    def _look(self, above: float) -> Pairs | None:
+        """All pairs but the targets' with cosines above ``above``, and those; None where there are too many."""
+        least = least_product(above, self.unit_ND.shape[1], self.product_dtype)
+        most = len(self.unit_ND) + int(MOST_PAIRS_SHARE * len(self.unit_ND) * self.num_columns)
+        found, number = [(self.targets.rows[:0], self.targets.places[:0])], 0
+        for block in self._blocks():
+            rows, places = reaching(self._product_of(block), least)
+            found.append((rows, places + block.start))
+            number += len(rows)
+            if number > most:
+                return None
+        rows, places = map(torch.cat, zip(*found, strict=True))
+        cos_m = self._cosines_of(rows, places)
+        kept = cos_m > cos_m.new_tensor(above)
+        kept &= places != self.target_places_N[rows]
+        return Pairs(rows[kept], places[kept], cos_m[kept]).sorted()
+
+    def _cosines_of(self, rows: Tensor, places: Tensor) -> Float[Tensor, " m"]:
+        """The pairs' cosines in the dtype of the embeddings."""
+        some = zip(torch.split(rows, _PAIRS_AT_ONCE), torch.split(places, _PAIRS_AT_ONCE), strict=True)
+        return torch.cat([torch.linalg.vecdot(self.unit_ND[r], self._target_units(p)) for r, p in some])
+
+    def _with_targets(self, pairs: Pairs, slopes: Slopes) -> Pairs:
+        """The slopes of the pairs and of the targets that lie here."""
+        rows, places = self._own_targets()
+        slopes_m = slopes.negatives(pairs.values.clone()[None])[0].mul_(self._weights(pairs.places))
+        more = rows, places, slopes.target_N[rows]
+        return Pairs(*map(torch.cat, zip((*pairs[:2], slopes_m), more, strict=True))).sorted()
+
+    def _weights(self, places: Tensor) -> Float[Tensor, " m"]:
+        """How often each pair counts, as :meth:`Block.weights`."""
+        weights_m = self.unit_ND.new_full((len(places),), 1 / self.sample_rate)
+        return weights_m.masked_fill_(torch.isin(places, self._own_targets()[1]), 1.0)
+
+    def _own_targets(self) -> tuple[Tensor, Tensor]:
+        """The rows whose class lies here, and its place."""
+        rows, places, is_here = self.targets
+        return rows[is_here], places[is_here]
+
+    def _touched_block(self, places: Tensor) -> Block:
+        columns = self._columns(places)
+        unit_bD, norm_b1 = self._units(columns)
+        unit_bD = unit_bD.to(self.unit_ND.dtype)
+        nowhere = Targets(places[:0], places[:0], torch.empty(0, dtype=torch.bool, device=places.device))
+        return Block(0, columns, unit_bD, unit_bD, norm_b1, nowhere, None)
+
+
+def reaching(product_Nb: Float[Tensor, "N b"], least: float) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """Rows and columns of the entries of at least ``least``: first which rows have any, then where in those.
+
+    Bfloat16 numbers above 0 order as their bits do, and a CPU compares integers several times as fast.
+    """
+    ordered, bound = product_Nb, torch.tensor(least, dtype=product_Nb.dtype, device=product_Nb.device)
+    if product_Nb.dtype == torch.bfloat16 and least > 0:
+        ordered, bound = product_Nb.view(torch.int16), bound.view(torch.int16)
+    rows = torch.nonzero(ordered.amax(dim=1) >= bound).squeeze(1)
+    near, columns = torch.nonzero(ordered[rows] >= bound).unbind(1)
+    return rows[near], columns
+
+
+def sparse_product(
+    rows_m: Int[Tensor, " m"], columns_m: Int[Tensor, " m"], values_m: Float[Tensor, " m"], right: Tensor, height: int
+) -> Tensor:
+    """``S @ right``, ``(height, D)``, of the matrix S that is 0 but for ``values_m`` at ``(rows_m, columns_m)``."""
+    order = torch.argsort(rows_m, stable=True)
+    ends = torch.bincount(rows_m, minlength=height).cumsum(0)
+    starts = torch.cat([ends.new_zeros(1), ends])
+    return torch.nn.functional.embedding_bag(
+        *(columns_m[order], right, starts),
+        mode="sum",
+        per_sample_weights=values_m[order],
+        include_last_offset=True,
+    )
+
+
+def least_product(above: float, dim: int, dtype: torch.dtype) -> float:
+    """A number of ``dtype`` that the product of unit vectors in ``dtype`` reaches if their cosine is above ``above``.
+
+    With the factors rounded to ``dtype``, of unit roundoff ``u``, ``|Δx̂|, |Δŵ| <= u``, so the exact product of the
+    rounded factors is off by ``2u + u²`` at most; its sum in float32 (float64 of float64) by ``γ = D ε / (1 - D ε)``
+    times the factors' lengths; and its rounding to ``dtype`` by the share ``u`` of itself. Vectors that are of unit
+    length but for their own rounding are allowed for by a doubled γ.
+    """
+    unit_roundoff = torch.finfo(dtype).eps / 2
+    sums = torch.finfo(torch.promote_types(dtype, torch.float32)).eps / 2
+    accumulated = 2 * dim * sums / (1 - dim * sums)
+    factors = 0.0 if sums == unit_roundoff else 2 * unit_roundoff + unit_roundoff**2
+    least = above - factors - accumulated * (1 + unit_roundoff) ** 2
+    least -= abs(least) * unit_roundoff
+    rounded = torch.tensor(least, dtype=torch.float64).to(dtype)
+    if rounded.item() > least:
+        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
+    return rounded.item()

@@ -1,0 +1,205 @@
+"""The near road: one look at all classes, then few pairs; held against the block road and the whole matrix."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given as any_of
+from hypothesis import settings
+from hypothesis import strategies as some
+from problems import Problem, by_ranks, by_whole_matrix, cases, error, problem
+from simulation import on_ranks
+from torch import Tensor
+
+from partial_fc import P2SGrad, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World, near_sweep
+from partial_fc.functional.cosine import unit_rows
+from partial_fc.functional.p2sgrad import chance_cosine
+from partial_fc.near_sweep import NearSweep, least_product
+
+C, D = 60, 24
+LOSSES = ["p2sgrad_beyond_chance_fading", "p2sgrad_beyond_chance_steady"]
+ROADS = ("always", "never")
+
+
+@pytest.fixture(autouse=True)
+def as_many_pairs_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In so few dimensions many classes lie beyond chance."""
+    monkeypatch.setattr(near_sweep, "MOST_PAIRS_SHARE", 1.0)
+
+
+def head_of(num_classes: int = C, dim: int = D, **options: Any) -> ShardedClassifier:
+    objective = P2SGrad(negatives="beyond_chance", chance_multiple=0.5)
+    return ShardedClassifier(num_classes, dim, objective, **{"world": World(), **options})
+
+
+def trained(head: ShardedClassifier, batches: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    losses = []
+    for embeddings_nD, labels_n in batches:
+        loss = head(embeddings_nD.clone().requires_grad_(), labels_n)
+        loss.backward()
+        losses.append(loss.detach())
+    return losses
+
+
+def batches_of(steps: int, size: int = 20) -> list[tuple[Tensor, Tensor]]:
+    return [(torch.randn(size, D, dtype=torch.float64), torch.randint(C, (size,))) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize("block_classes", [1, 7, 1000])
+def test_the_near_road_is_the_block_road_and_the_whole_matrix_to_float64_rounding(
+    name: str, size: int, block_classes: int
+) -> None:
+    given, case = problem(C, D, (9, 6)), cases(C, D)[name]
+    truths = by_whole_matrix(case, given)
+    for road in ROADS:
+        for found, truth in zip(
+            by_ranks(case, given, size, block_classes=block_classes, near=road), truths, strict=True
+        ):
+            assert max(error(*pair) for pair in zip(found, truth, strict=True)) < 1e-12
+
+
+@pytest.mark.parametrize("product_dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_whatever_the_look_is_made_in_the_result_is_that_of_float32(
+    product_dtype: torch.dtype, weight_dtype: torch.dtype
+) -> None:
+    given = problem(300, 64, (50,), near=1.0)
+    rows_CD = given.rows_CD.to(weight_dtype).double()
+    given = Problem(rows_CD, [(x.float().double(), y) for x, y in given.batches])
+    case = cases(300, 64)[LOSSES[0]]
+    (truth,) = by_whole_matrix(case, given)
+    (found,) = by_ranks(case, given, 2, dtype=torch.float32, product_dtype=product_dtype, block_classes=64)
+    assert max(error(*pair) for pair in zip(found, truth, strict=True)) < 2e-6
+
+
+@pytest.mark.parametrize("make", [lambda: RowSGD(0.1, 0.9, 0.01), lambda: RowAdamW(0.1)], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("rate", [1.0, 0.4])
+@pytest.mark.parametrize("size", [1, 3])
+def test_rows_and_optimizer_state_are_those_of_the_block_road(make: Any, rate: float, size: int) -> None:
+    """Also over steps in which a row has no slope: it then keeps weight and state."""
+    given = batches_of(4)
+
+    def work(road: str) -> list[dict[str, Tensor]]:
+        def rank(world: World) -> dict[str, Tensor]:
+            head = head_of(world=world, near=road, sample_rate=rate, row_optimizer=make()).double()
+            trained(head, [(x.tensor_split(size)[world.rank], y.tensor_split(size)[world.rank]) for x, y in given])
+            return {name: value for name, value in head.state_dict().items() if isinstance(value, Tensor)}
+
+        return on_ranks(size, rank)
+
+    for near, blocks in zip(*map(work, ROADS), strict=True):
+        for name, value in blocks.items():
+            torch.testing.assert_close(near[name], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("make", [lambda: RowSGD(0.1, 0.9), lambda: RowAdamW(0.1)], ids=["sgd", "adamw"])
+def test_a_row_without_a_slope_keeps_weight_and_state(make: Any, road: str) -> None:
+    optimizer: RowOptimizer = make()
+    head = head_of(row_optimizer=optimizer, near=road)
+    trained(head, [(x.float(), y) for x, y in batches_of(2)])
+    before = {name: value.clone() for name, value in head.state_dict().items() if isinstance(value, Tensor)}
+    embeddings_ND, labels_N = torch.randn(3, D), torch.tensor([4, 9, 9])
+    cosines_NC = unit_rows(embeddings_ND)[0] @ head.weight.detach().T
+    chance = 0.5 * chance_cosine(C, D)
+    moves_C = (cosines_NC > chance).any(dim=0)
+    moves_C[labels_N] = True
+    trained(head, [(embeddings_ND, labels_N)])
+    for name, value in head.state_dict().items():
+        if isinstance(value, Tensor) and len(value.shape) and len(value) == C:
+            changed_C = (value != before[name]).view(C, -1).any(dim=1)
+            assert torch.equal(changed_C, moves_C), name
+    assert 3 <= moves_C.sum() < C
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_how_many_are_near_is_told(road: str) -> None:
+    head = head_of(near=road)
+    embeddings_ND, labels_N = torch.randn(9, D), torch.randint(C, (9,))
+    head(embeddings_ND, labels_N)
+    near_NC = unit_rows(embeddings_ND)[0] @ head.weight.detach().T > 0.5 * chance_cosine(C, D)
+    near_NC.scatter_(1, labels_N[:, None], False)
+    assert head.statistics["near_per_image"].item() == pytest.approx(near_NC.sum(dim=1).double().mean().item())
+
+
+def test_more_pairs_than_fit_go_the_block_road(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in early training, or when all embeddings lie in one cone."""
+    given = problem(C, D, (40,), near=1.0)
+    cone = Problem(given.rows_CD.abs(), [(x.abs(), y) for x, y in given.batches])
+    monkeypatch.setattr(near_sweep, "MOST_PAIRS_SHARE", 1 / 64)
+    went_on: list[bool] = []
+    look = NearSweep._look
+
+    def watched(sweep: NearSweep, above: float) -> Any:
+        pairs = look(sweep, above)
+        went_on.append(pairs is not None)
+        return pairs
+
+    monkeypatch.setattr(NearSweep, "_look", watched)
+    case = cases(C, D)[LOSSES[0]]
+    (truth,), (found,) = by_whole_matrix(case, cone), by_ranks(case, cone, 2, block_classes=7)
+    assert went_on == [False, False]
+    assert max(error(*pair) for pair in zip(found, truth, strict=True)) < 1e-12
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_sums_and_gradients_over_drawn_classes_are_right_on_average(road: str) -> None:
+    """A drawn class counts 1/rate times, one of the batch's own once: the mean over draws is that of all classes."""
+    torch.manual_seed(0)
+    embeddings_ND, labels_N = torch.randn(30, D, dtype=torch.float64), torch.randint(C // 2, (30,))
+
+    def step(rate: float, seed: int) -> tuple[Tensor, ...]:
+        head = head_of(near=road, sample_rate=rate, seed=seed).double()
+        head.weight.data = rows_CD.clone()
+        leaf_ND = embeddings_ND.clone().requires_grad_()
+        loss = head(leaf_ND, labels_N)
+        return loss.detach(), head.statistics["near_per_image"], *torch.autograd.grad(loss, (leaf_ND, head.weight))
+
+    rows_CD = torch.randn(C, D, dtype=torch.float64)
+    truths = step(1.0, 0)
+    draws = [torch.stack(parts) for parts in zip(*(step(0.5, seed) for seed in range(400)), strict=True)]
+    for truth, drawn in zip(truths, draws, strict=True):
+        deviations = (drawn.mean(dim=0) - truth).abs() / (drawn.std(dim=0) / math.sqrt(len(drawn)) + 1e-12)
+        assert deviations.max() < 5.5, "standard deviations of the mean"
+        assert error(drawn.mean(dim=0), truth) < 0.1
+
+
+@any_of(
+    above=some.floats(0.02, 0.9),
+    dim=some.sampled_from([1, 3, 16, 64, 500]),
+    dtype=some.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    seed=some.integers(0, 2**31),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_pair_beyond_a_cosine_has_a_product_below_the_bound(
+    above: float, dim: int, dtype: torch.dtype, seed: int
+) -> None:
+    """Unit vectors at cosines just above ``above``, rounded and multiplied in every dtype."""
+    generator = torch.Generator().manual_seed(seed)
+    wide = torch.promote_types(dtype, torch.float32)
+    x_mD = unit_rows(torch.randn(256, dim, dtype=torch.float64, generator=generator))[0]
+    other_mD = torch.randn(256, dim, dtype=torch.float64, generator=generator)
+    tangent_mD = unit_rows(other_mD - (other_mD * x_mD).sum(1, keepdim=True) * x_mD)[0]
+    cosine = above + (1 - above) * torch.rand(256, 1, dtype=torch.float64, generator=generator) ** 8 * 0.02
+    w_mD = cosine * x_mD + (1 - cosine**2).sqrt() * tangent_mD
+    x_mD, w_mD = (unit_rows(unit_mD.to(wide))[0] for unit_mD in (x_mD, w_mD))
+    exact_m = (x_mD.double() * w_mD.double()).sum(dim=1)
+    product_mm = x_mD.to(dtype) @ w_mD.to(dtype).T
+    found_m = product_mm.diagonal() >= least_product(above, dim, dtype)
+    assert found_m[exact_m > above].all()
+
+
+def test_the_bound_in_float32_is_next_to_the_cosine_and_in_bfloat16_a_hundredth_below() -> None:
+    assert 0.2 - least_product(0.2, 512, torch.float32) < 1e-4
+    assert 0.2 - least_product(0.2, 512, torch.bfloat16) < 0.01
+
+
+def test_few_dimensions_for_many_classes_are_refused_when_the_classifier_is_made() -> None:
+    with pytest.raises(ValueError, match=r"1,000,000 classes in 27 dimensions .* expected more than 27 dimensions"):
+        ShardedClassifier(1_000_000, 27, P2SGrad(negatives="beyond_chance"), world=World())
+    assert chance_cosine(1_000_000, 28) < 1
