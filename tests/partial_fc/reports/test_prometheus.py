@@ -76,6 +76,7 @@ def test_names_and_types_are_those_of_the_dashboards(sink: PrometheusSink) -> No
     assert {name: family.type for name, family in families(sink).items()} == {
         "images": "counter",
         "bad_images": "counter",
+        "skipped_steps": "counter",
         "steps": "counter",
         "step_seconds": "histogram",
         "data_wait_seconds": "histogram",
