@@ -192,7 +192,7 @@ def _curve_figure(
         for step, stage in begins:
             axes.axvline(step, color=MUTED, linewidth=0.8)
             beside = axes.get_xaxis_transform()
-            axes.text(step, 0.98, stage, transform=beside, rotation=90, ha="right", va="top", size=8, color=MUTED)
+            axes.text(step, 0.98, stage, transform=beside, rotation=90, ha="left", va="top", size=8, color=MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlabel("step")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,18 @@ def test_stages_are_named_by_what_they_change(tmp_path: Path) -> None:
     ]
     idle = stages_of(loaded(tmp_path, [{"share": 0.5}, {}]), 10)
     assert stage_in_words(idle, 2) == "stage 2 of 2 from step 6: nothing changes"
+
+
+def test_the_stages_of_the_documentation_are_some(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "schedule.md").read_text()
+    schedules = [yaml.safe_load(text)["schedule"] for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    configs = [loaded(tmp_path, each.get("stages"), f"schedule.epochs={each['epochs']}") for each in schedules]
+    assert [objectives_in_words(config) for config in configs] == [
+        "adacos",
+        "p2sgrad, then adacos",
+        "cosface, then arcface",
+    ]
+    assert [stage.first_step for stage in stages_of(configs[2], 3000)] == [0, 1500, 2500]
 
 
 def test_stages_read_back_from_the_resolved_config(tmp_path: Path) -> None:
