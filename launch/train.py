@@ -6,19 +6,21 @@ import argparse
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 
 import torch
 
 from data_pipeline.source import Source
 from launch import assembly
 from launch.assembly.data import refuse_foreign_lists, set_paths, training_paths
+from launch.assembly.optimizer import total_steps
 from launch.assembly.run import Run
 from launch.assembly.run_folder import RunFolder
+from launch.assembly.stages import begin_stage
 from launch.command_line import training
 from launch.config.data import DataConfig
 from launch.config.loading import absolute, load_config, resolved_yaml
 from launch.config.run import Config
+from launch.config.stages import objectives_in_words, stage_in_words, stages_of
 from launch.errors import Stopped, reported
 from launch.evaluation.held_out import HeldOut, damage_found, open_identities
 from launch.evaluation.results import evaluate_backbone
@@ -73,6 +75,7 @@ def run(config: Config) -> None:
 def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
     device, data = local_device(), config.data
     source = assembly.open_training_data(data, config.seed)
+    stages_of(config, total_steps(config.schedule, len(source)))  # refuses a stage without a step
     identities_C = assembly.identities(data, source)
     held_out = _held_out(data, source)
     backbone = assembly.backbone(config.backbone, data.image_size, config.backbone.weights)
@@ -90,7 +93,7 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
         with (
             assembly.open_sinks(
                 *(config.report, folder, world),
-                objective=config.objective.name,
+                objective=objectives_in_words(config),
                 num_classes=source.num_classes,
                 goes_on=resumed is not None,
             ) as sinks,
@@ -125,36 +128,50 @@ def _prepare_saves(config: Config, parts: Run, device: torch.device, ranks: int,
 def _trained(
     config: Config, parts: Run, folder: RunFolder, sinks: Sequence[Sink], stop: StopRequest, watchdog: Watchdog
 ) -> int:
-    """How many steps of the run are done, when the last of them is saved."""
-    save = watchdog.save(parts.save)
+    """How many steps of the run are done, when the last of them is saved, and the last of each stage before."""
+    save, done, before = watchdog.save(parts.save), parts.start_step, parts.stage
     try:
-        done = train(
-            range(parts.start_step, parts.total_steps),
-            batches=parts.batches,
-            counts=parts.counts,
-            backbone=parts.model,
-            head=parts.head,
-            optimizer=parts.optimizer,
-            set_rates=parts.set_rates,
-            autocast=parts.autocast,
-            clip_norm=config.optimizer.clip_norm,
-            meter=parts.meter,
-            sinks=sinks,
-            report_every=config.report.every_steps,
-            save=save,
-            save_every=config.save_every_steps,
-            stops=watchdog.stops(stop.is_agreed),
-            course=parts.state.course,
-            tolerance=Tolerance(**config.divergence.model_dump()),
-            told=partial(print, flush=True) if global_rank() == 0 else lambda text: None,
-        )
-        if done > parts.start_step:
+        for stage in parts.stages:
+            if done >= stage.stop_step or stop.was_agreed:
+                continue
+            if len(parts.stages) > 1:
+                _tell(stage_in_words(parts.stages, stage.number))
+            if stage is not before:
+                watchdog.begin("start")
+                begin_stage(parts, before, stage)
+            before, parts.meter.stage = stage, stage.number
+            done = train(
+                range(done, stage.stop_step),
+                batches=parts.batches,
+                counts=parts.counts,
+                backbone=parts.model,
+                head=parts.head,
+                optimizer=parts.optimizer,
+                set_rates=parts.set_rates,
+                autocast=parts.autocast,
+                clip_norm=config.optimizer.clip_norm,
+                meter=parts.meter,
+                sinks=sinks,
+                report_every=config.report.every_steps,
+                save=save,
+                save_every=config.save_every_steps,
+                stops=watchdog.stops(stop.is_agreed),
+                course=parts.state.course,
+                tolerance=Tolerance(**config.divergence.model_dump()),
+                told=_tell,
+            )
             save(done)
     except TrainingDiverged as error:
         parts.saver.wait()
         raise TrainingDiverged(f"{error}. {_last_good(folder)}") from error
     parts.saver.wait()
     return done
+
+
+def _tell(text: str) -> None:
+    """Print on rank 0."""
+    if global_rank() == 0:
+        print(text, flush=True)
 
 
 def _last_good(folder: RunFolder) -> str:
@@ -198,7 +215,7 @@ def _summary(config: Config, source: Source, parts: Run, world: World, device: t
     return (
         f"{len(source):,} images of {source.num_classes:,} identities{assembly.numbering(source)}; "
         f"{config.backbone.name} of width {config.backbone.width} ({parameters / 1e6:.1f} M parameters), "
-        f"{config.objective.name}; {parts.total_steps:,} steps of {config.schedule.batch_size} "
+        f"{objectives_in_words(config)}; {parts.total_steps:,} steps of {config.schedule.batch_size} "
         f"on {world.size} x {device.type}{f', going on after step {parts.start_step:,}' if parts.start_step else ''}"
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -31,11 +31,16 @@ class TrainingDiverged(RuntimeError):  # noqa: N818  # the name says what happen
 
 @dataclass
 class LossCourse:
-    """What the losses were like: their running mean, their running mean distance from it, and how many there were."""
+    """What the losses were like: their running mean, their running mean distance from it, and how many there were.
+
+    ``skipped_steps`` is how many updated no weight since the process started, ``latest_skipped`` which of the latest.
+    """
 
     mean: float = 0.0
     deviation: float = 0.0
     steps: int = 0
+    skipped_steps: int = 0
+    latest_skipped: deque[int] = field(default_factory=deque)
 
     def take(self, loss: float) -> None:
         """Go on by the loss of a step that was not skipped."""
@@ -53,6 +58,10 @@ class LossCourse:
     def numbers(self) -> Float[Tensor, "3"]:
         """All of it in float64, for a checkpoint."""
         return torch.tensor([self.mean, self.deviation, self.steps], dtype=torch.float64)
+
+    def begin_anew(self) -> None:
+        """Forget the losses, as those to come may be others; skipped steps still count."""
+        self.take_up(LossCourse().numbers())
 
     def take_up(self, numbers: Float[Tensor, "3"]) -> None:
         """Go on from :meth:`numbers`."""
@@ -104,8 +113,11 @@ class LossCheck:
         self._buffers = _Buffers((*backbone.buffers(), *head.objective.buffers()))
         self._open: _Loss | None = None
         self._is_last_good = True
-        self._latest_skipped: deque[int] = deque()
-        self.skipped_steps = 0
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps updated no weight since the process started."""
+        return self._course.skipped_steps
 
     def to_minimise(self, loss: Float[Tensor, ""], step: int) -> Tensor | None:
         """``loss``, to be given to the backward pass of ``step``; None where the step is skipped.
@@ -144,11 +156,12 @@ class LossCheck:
             return True
         self._head.refuse_bad_labels()
         self._buffers.take_back()
-        self.skipped_steps += 1
-        self._latest_skipped.append(last.step)
-        while self._latest_skipped[0] <= last.step - COUNTED_STEPS:
-            self._latest_skipped.popleft()
-        number, most = len(self._latest_skipped), self._tolerance.most_skipped
+        self._course.skipped_steps += 1
+        skipped = self._course.latest_skipped
+        skipped.append(last.step)
+        while skipped[0] <= last.step - COUNTED_STEPS:
+            skipped.popleft()
+        number, most = len(skipped), self._tolerance.most_skipped
         if number > most:
             raise TrainingDiverged(f"{_explained(last, value)}; {_told_count(number, most)}. {_ADVICE}")
         self._told(f"step {last.step:,} is skipped: {_explained(last, value)}; {_told_count(number, most)}")

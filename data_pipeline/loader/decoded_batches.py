@@ -38,7 +38,7 @@ class DecodedBatches:
         self._form, self._labels, self._feed = form, labels, feed
         self._num_threads, self.step = num_threads, first
         self._failure: Exception | None = None
-        self._start_pipeline()
+        self.start_pipeline()
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -65,8 +65,8 @@ class DecodedBatches:
         labels = torch.from_numpy(self._labels[encoded.plan.samples])
         return Batch(images, _on_device(labels, images.device), encoded.replaced)
 
-    def _start_pipeline(self) -> None:
-        """Starts a pipeline whose first batch is that of this step."""
+    def start_pipeline(self) -> None:
+        """Starts a pipeline whose first batch is that of this step, and drops what an earlier one made ahead."""
         self._in_flight = InFlight(self._feed, self._form, self.step)
         self._pipeline = started_pipeline(self._in_flight, self._num_threads)
 
@@ -84,7 +84,7 @@ class DecodedBatches:
                 if not bad:
                     raise
             self._feed.mark_bad(self.step, _problems(self._in_flight.handed_out(self.step), bad, kind))
-            self._start_pipeline()
+            self.start_pipeline()
 
 
 def _on_device(labels: Tensor, device: torch.device) -> Tensor:

@@ -17,7 +17,7 @@ BATCHES_AHEAD = 2  # decoded while the model works on another
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """Which images make a batch, (n,), and how each is changed: arrays (n, ...), the same names in every batch."""
+    """Which images make a batch, (n,), and how each is changed: arrays (n, ...), under the same names in a pipeline."""
 
     samples: NDArray[np.int64]
     parameters: Parameters = field(default_factory=dict)

@@ -80,6 +80,11 @@ class ImageLoader:
         (drawn,) = self._drawn([step])
         return self._plan(*drawn)
 
+    def change_augmentation(self, augmentation: Augmentation) -> None:
+        """From the next batch on images are changed so. The batches that were made ahead are made anew."""
+        self._augmentation = augmentation
+        self._batches.start_pipeline()
+
     def __iter__(self) -> Iterator[Batch]:
         return self
 

@@ -75,12 +75,17 @@ def loader(
         rank=world.rank,
         size=world.size,
         seed=seed,
-        augmentation=Augmentation(**section.augmentation.model_dump()),
+        augmentation=augmentation(section),
         quarantine=quarantined(section, source),
         sample_order=_sample_order(section.images_per_identity_in_batch, source, batch_size, seed),
         num_threads=section.decode_threads,
         start_step=start_step,
     )
+
+
+def augmentation(section: DataConfig) -> Augmentation:
+    """How training images are changed."""
+    return Augmentation(**section.augmentation.model_dump())
 
 
 def quarantined(section: DataConfig, source: Source) -> NDArray[np.int64]:

@@ -16,7 +16,8 @@ def refuse_small_disk(folder: RunFolder, run: Run, config: Config) -> None:
     One all-gather of three numbers.
     """
     steps, kept = run.total_steps - run.start_step, config.checkpoint
-    saves = -(-steps // (config.save_every_steps or max(steps, 1)))
+    ends = sum(stage.stop_step > run.start_step for stage in run.stages)
+    saves = -(-steps // (config.save_every_steps or max(steps, 1))) + max(ends - 1, 0)
     number = min(saves, kept.keep_last + 1) + (steps // kept.keep_every_steps if kept.keep_every_steps else 0)
     each = run.saver.size_bytes()
     there = next(place for place in (folder.path.absolute(), *folder.path.absolute().parents) if place.exists())

@@ -7,6 +7,7 @@ from typing import Any
 from launch.assembly.optimizer import total_steps, warmup_steps
 from launch.config.run import Config
 from launch.config.schedule import ScheduleConfig
+from launch.config.stages import stage_after, stages_of
 from partial_fc.checkpoint.arcface_torch import Origin
 from partial_fc.checkpoint.arcface_torch_optimizer import Course, Polynomial, course_of_run
 from partial_fc.checkpoint.exporting import Export, network_to_export
@@ -37,7 +38,8 @@ def export_of(checkpoint: CheckpointFolder) -> tuple[Export, list[str]]:
 def _of_run(facts: dict[str, Any], step: int) -> tuple[int, Course | None, float, list[str]]:
     """The epoch that is to begin, the course, how much larger gradients are here, and what finds no place there."""
     try:
-        config, num_images = Config.model_validate(facts["config"]), int(facts["data"]["num_images"])
+        whole, num_images = Config.model_validate(facts["config"]), int(facts["data"]["num_images"])
+        config = stage_after(stages_of(whole, total_steps(whole.schedule, num_images)), step).config
     except (KeyError, ValueError):
         return 0, None, 1.0, ["its manifest holds no configuration: epoch 0 and no optimizer's state are written"]
     schedule, rows, name = config.schedule, config.classifier, config.optimizer.name

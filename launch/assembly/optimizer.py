@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from launch.config.run import OptimizerConfig
 from launch.config.schedule import DecayConfig, ScheduleConfig
+from launch.config.stages import Stage, stage_at
 from partial_fc import ShardedClassifier
 from partial_fc.schedule import learning_rate_factor
 
@@ -37,25 +38,21 @@ def optimizer(section: OptimizerConfig, backbone: nn.Module) -> torch.optim.Opti
 
 
 def rate_setter(
-    schedule: DecayConfig,
-    row_schedule: DecayConfig,
-    optimizer: torch.optim.Optimizer,
-    head: ShardedClassifier,
-    *,
-    total_steps: int,
-    steps_per_epoch: float,
+    stages: Sequence[Stage], optimizer: torch.optim.Optimizer, head: ShardedClassifier, *, steps_per_epoch: float
 ) -> Callable[[int], tuple[float, float]]:
     """``set_rates(step)``: sets and returns the learning rates of backbone and rows, each by its own schedule.
 
-    The rates that ``optimizer`` and ``head`` have now are those that the schedules scale.
+    The schedules run over the whole run; what they scale are the rates of the step's stage.
     """
     rows = head.row_optimizer
     assert rows is not None
-    largest, largest_of_rows = optimizer.param_groups[0]["lr"], rows.learning_rate
-    factor = partial(_factor, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    factor = partial(_factor, total_steps=stages[-1].stop_step, steps_per_epoch=steps_per_epoch)
 
     def set_rates(step: int) -> tuple[float, float]:
-        rate, rows.learning_rate = largest * factor(schedule, step), largest_of_rows * factor(row_schedule, step)
+        config = stage_at(stages, step).config
+        schedule, row_schedule = config.schedule, config.classifier.schedule or config.schedule
+        rate = config.optimizer.learning_rate * factor(schedule, step)
+        rows.learning_rate = config.classifier.learning_rate * factor(row_schedule, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
         return rate, rows.learning_rate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from launch.assembly.optimizer import optimizer, rate_setter, total_steps
 from launch.assembly.rank_figures import gathered_figures
 from launch.assembly.run_folder import RunFolder
 from launch.config.run import Config
+from launch.config.stages import Stage, stage_after, stages_of
 from launch.units import bytes_text
 from partial_fc import ShardedClassifier, World
 from partial_fc.checkpoint.arcface_torch import Origin
@@ -31,7 +32,6 @@ from partial_fc.checkpoint.saving import Saver
 from partial_fc.checkpoint.taking_up import take_up
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved
-from partial_fc.divergence import LossCourse
 from partial_fc.reports.meter import Meter
 
 
@@ -40,11 +40,13 @@ class Run:
     """One rank's parts of a run: what ``partial_fc.loop.train`` takes, and the backbone that is saved and measured.
 
     ``model`` is ``backbone`` compiled and under DDP: the same weights. The run goes on from ``start_step``, where it
-    took a checkpoint up. ``save(step)`` begins a checkpoint on all ranks; ``saver.wait()`` ends it.
+    took a checkpoint up, with the parts of ``stage``: that of the step before, which ends there where ``start_step`` is
+    the next one's first. ``save(step)`` begins a checkpoint on all ranks; ``saver.wait()`` ends it.
     """
 
     start_step: int
-    total_steps: int
+    stages: Sequence[Stage]
+    stage: Stage
     batches: ImageLoader
     counts: list[int]
     backbone: nn.Module
@@ -57,6 +59,11 @@ class Run:
     state: TrainingState
     saver: Saver
     save: Callable[[int], None]
+
+    @property
+    def total_steps(self) -> int:
+        """Of the whole run."""
+        return self.stages[-1].stop_step
 
 
 def run(
@@ -73,11 +80,13 @@ def run(
     """The parts of a run on ``source`` that trains ``backbone``, which moves to ``device``.
 
     ``facts`` go into the checkpoints' manifests; ``identities_C`` are the keys by which rows are found again;
-    ``resumed`` is the checkpoint to go on from.
+    ``resumed`` is the checkpoint to go on from. ConfigError for a stage without a step.
     """
     schedule, num_classes = config.schedule, source.num_classes
     steps_per_epoch = len(source) / schedule.batch_size
-    steps_of_run = total_steps(schedule, len(source))
+    stages = stages_of(config, total_steps(schedule, len(source)))
+    stage = stage_after(stages, CheckpointFolder(resumed).manifest().step if resumed is not None else 0)
+    config = stage.config
     backbone = backbone.to(device)
     loss = objective(config.objective, num_classes)
     shard = head(config.classifier, loss, num_classes, config.backbone.embedding_dim, world=world, seed=config.seed)
@@ -92,7 +101,7 @@ def run(
     state = TrainingState(backbone, shard, steps, world, identities_c=identities_c)
     start = _start_step(config, state, resumed)
     if config.resume == "changed":
-        state.course.take_up(LossCourse().numbers())  # the losses to come may be others
+        state.course.begin_anew()
     batches = loader(
         *(config.data, source),
         batch_size=schedule.batch_size,
@@ -112,24 +121,18 @@ def run(
     )
     return Run(
         start_step=start,
-        total_steps=steps_of_run,
+        stages=stages,
+        stage=stage,
         batches=batches,
         counts=counts,
         backbone=backbone,
         model=model,
         head=shard,
         optimizer=steps,
-        set_rates=rate_setter(
-            schedule,
-            config.classifier.schedule or schedule,
-            steps,
-            shard,
-            total_steps=steps_of_run,
-            steps_per_epoch=steps_per_epoch,
-        ),
+        set_rates=rate_setter(stages, steps, shard, steps_per_epoch=steps_per_epoch),
         autocast=casts,
         meter=Meter(
-            total_steps=steps_of_run,
+            total_steps=stages[-1].stop_step,
             images_per_epoch=len(source),
             step=start,
             images=start * schedule.batch_size,

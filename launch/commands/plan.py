@@ -15,6 +15,7 @@ from launch import assembly
 from launch.assembly.data import refuse_small_batch
 from launch.config.loading import ConfigError
 from launch.config.run import Config
+from launch.config.stages import objectives_in_words
 from launch.planning import figure as plan_figure
 from launch.planning import table as plan_table
 from launch.planning.forecast import Forecast, forecasts, planner
@@ -39,9 +40,8 @@ def run(arguments: argparse.Namespace, config: Config) -> int:
         text = json.dumps(_record(config, arguments, classes, rates, origin, plans), indent=1) + "\n"
         _written(arguments.json, lambda path: path.write_text(text), "the same figures for programs")
     if arguments.picture is not None:
-        title = (
-            f"{config.backbone.name}, {config.objective.name}, {classes:,} classes of {config.backbone.embedding_dim}"
-        )
+        objectives, dim = objectives_in_words(config), config.backbone.embedding_dim
+        title = f"{config.backbone.name}, {objectives}, {classes:,} classes of {dim}"
         _written(
             arguments.picture,
             lambda path: plan_figure.draw(path, title, plans, arguments.gpu_memory),

@@ -134,9 +134,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 def _explained(error: ValidationError) -> Iterable[str]:
     for problem in error.errors():
-        # Between "objective" and its keys pydantic puts the objective's name, which is no part of the key.
-        section, *rest = problem["loc"] or ("",)
-        key = ".".join(map(str, (section, *(rest[1:] if section == "objective" else rest))))
+        key = _key(problem["loc"])
         if problem["type"] == "missing":
             yield f"{key!r} is missing"
         elif problem["type"] == "value_error":
@@ -144,6 +142,17 @@ def _explained(error: ValidationError) -> Iterable[str]:
             yield f"{key}: {said}" if key else said
         else:
             yield f"{key}: {_cut(problem['msg'], _LONGEST_REASON)}, got {_shown(problem['input'])}"
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """The key at pydantic's ``location``: between "objective" and its keys that has the objective's name too."""
+    key = ""
+    for before, word in zip((None, *location), location, strict=False):
+        if before == "stages":
+            key += f", stage {int(word) + 1}:"
+        elif before != "objective":
+            key += f"{'' if not key else ' ' if key.endswith(':') else '.'}{word}"
+    return key.removesuffix(":")
 
 
 def _shown(value: Any) -> str:

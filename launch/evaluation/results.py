@@ -14,6 +14,7 @@ from data_pipeline.source import Source
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import resolved_yaml
 from launch.config.run import Config
+from launch.config.stages import objectives_in_words, stage_names
 from launch.evaluation.embeddings import Embeddings, embeddings
 from launch.evaluation.held_out import HeldOut, rows_of_pairs
 from launch.pages.report import PairPicture, write_report
@@ -53,9 +54,10 @@ def evaluate_backbone(
             out.report,
             evaluation,
             seen=held_out.seen,
-            title=f"{config.run_dir.name}: {config.objective.name} on {identities}",
+            title=f"{config.run_dir.name}: {objectives_in_words(config)} on {identities}",
             config=resolved_yaml(config),
             metrics=_records(metrics),
+            stages=stage_names(config),
             pairs=_pictures(found, held_out.source, evaluation.operating_threshold),
         )
     return evaluation

@@ -11,6 +11,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -131,10 +132,28 @@ def bar_figure(bins: Sequence[tuple[str, int]], label: str) -> str:
         return _svg(axes, label)
 
 
-def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """The curves of those quantities that the records hold; of a step that was run twice the last record counts."""
+def stage_begins(metrics: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> list[tuple[int, str]]:
+    """The steps done when each stage but the first began, as far as the records tell, and the stage's name."""
+    records, begins = _by_step(metrics), list[tuple[int, str]]()
+    for before, after in pairwise(records):
+        number = int(after.get("stage") or 1)
+        if number != (before.get("stage") or 1) and number <= len(stages):
+            begins.append((int(before["step"]), stages[number - 1]))
+    return begins
+
+
+def _by_step(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records in the order of their steps; of a step that was run twice the last one."""
     by_step = {int(record["step"]): record for record in metrics if record.get("step") is not None}
-    records = [by_step[step] for step in sorted(by_step)]
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def training_curves(metrics: Sequence[Mapping[str, Any]], stages: Sequence[str] = ()) -> list[Curve]:
+    """The curves of those quantities that the records hold; of a step that was run twice the last record counts.
+
+    A thin line with its name, of ``stages``, stands where each stage of the run but the first begins.
+    """
+    records, begins = _by_step(metrics), stage_begins(metrics, stages)
     quantities: list[tuple[str, str, float, Callable[[float], str]]] = [
         ("loss", "Loss", 1, "{:.4g}".format),
         ("scale", "Scale s", 1, "{:.2f}".format),
@@ -147,12 +166,14 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Curve]:
         points = [(record["step"], record[key] * unit) for record in records if record.get(key) is not None]
         steps_values = np.array([point for point in points if math.isfinite(point[1])], dtype=np.float64)
         if len(steps_values) > 0:
-            svg = _curve_figure(name, _thinned(steps_values), key)
+            svg = _curve_figure(name, _thinned(steps_values), key, begins)
             curves.append(Curve(name, text(float(steps_values[-1, 1])), svg))
     return curves
 
 
-def _curve_figure(name: str, steps_values: NDArray[np.float64], key: str) -> str:
+def _curve_figure(
+    name: str, steps_values: NDArray[np.float64], key: str, begins: Sequence[tuple[int, str]] = ()
+) -> str:
     with matplotlib.rc_context(STYLE):
         axes = _axes(SMALL)
         steps, values = steps_values.T
@@ -168,6 +189,10 @@ def _curve_figure(name: str, steps_values: NDArray[np.float64], key: str) -> str
             from_zero = low >= 0 and (low < 0.5 * high or key == "images_per_second")
             axes.set_ylim(0 if from_zero else low - margin, high + margin)
             axes.yaxis.set_major_locator(MaxNLocator(4))
+        for step, stage in begins:
+            axes.axvline(step, color=MUTED, linewidth=0.8)
+            beside = axes.get_xaxis_transform()
+            axes.text(step, 0.98, stage, transform=beside, rotation=90, ha="left", va="top", size=8, color=MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlabel("step")

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from launch.pages.figures import roc_figure, score_figure, training_curves
+from launch.pages.figures import roc_figure, score_figure, stage_begins, training_curves
 from launch.pages.page import data_uri, jpeg, write_page
 from partial_fc.evaluation import Evaluation
 
@@ -51,10 +51,12 @@ def write_report(
     seen: str = "",
     config: str | Mapping[str, Any] = "",
     metrics: Sequence[Mapping[str, Any]] = (),
+    stages: Sequence[str] = (),
     pairs: Sequence[PairPicture] = (),
 ) -> None:
     """Write the page; `metrics` are the records of `metrics.jsonl`, `config` text (YAML) or what JSON can say.
 
+    `stages` are the names of the run's stages: a line in the curves marks where each but the first began.
     `seen` is what is known of whether the identities were trained on: "not seen in training". Sections without content
     are left out. A picture above 32 KiB is scaled down to 224 pixels, so that the page stays small enough to send.
     """
@@ -72,7 +74,9 @@ def write_report(
         roc=roc_figure(evaluation),
         scores=score_figure(evaluation, logarithmic=False),
         scores_logarithmic=score_figure(evaluation, logarithmic=True),
-        curves=training_curves(metrics),
+        curves=training_curves(metrics, stages),
+        begins=[(name, f"{step + 1:,}") for step, name in stage_begins(metrics, stages)],
+        first_stage=stages[0] if stages else "",
         groups=_groups(pairs) if pairs else [],
         config=config if isinstance(config, str) or not config else json.dumps(config, indent=2, default=str),
     )

@@ -11,7 +11,9 @@ import torch
 from launch import assembly
 from launch.assembly.data import LEAST_IMAGES_OF_RANK
 from launch.assembly.model import DTYPES
+from launch.config.objectives import ObjectiveConfig
 from launch.config.run import Config
+from launch.config.stages import stage_configs, stage_names
 from partial_fc.planning.backbone_cost import BackboneCost
 from partial_fc.planning.collectives import Collective, backbone_collectives
 from partial_fc.planning.head_cost import HeadCost
@@ -19,14 +21,27 @@ from partial_fc.planning.memory import most_classes, rank_memory
 from partial_fc.planning.planned_head import HeadSpec
 from partial_fc.planning.rates import Rates
 from partial_fc.planning.save_cost import SaveCost, save_cost
-from partial_fc.planning.step_time import StepTime, step_time
+from partial_fc.planning.step_time import StepTime, mean_time, step_time
 
 MOST_GPUS = 1024
 
 
 @dataclass(frozen=True)
+class StageForecast:
+    """A stage of the run on one number of GPUs: its share of the steps, bytes of the fullest GPU, a step's time."""
+
+    name: str
+    share: float
+    total_bytes: int
+    time: StepTime
+
+
+@dataclass(frozen=True)
 class Forecast:
-    """One number of GPUs: the global batch, bytes of the fullest GPU by part, what fits, a step's time, a save."""
+    """One number of GPUs: the global batch, bytes of the fullest GPU by part, what fits, a step's time, a save.
+
+    Memory and collectives are those of the stage that needs most memory, ``time`` is the mean over the run.
+    """
 
     gpus: int
     batch: int
@@ -35,6 +50,7 @@ class Forecast:
     time: StepTime
     collectives: tuple[Collective, ...]
     save: SaveCost
+    stages: tuple[StageForecast, ...]
 
     @property
     def total_bytes(self) -> int:
@@ -48,11 +64,20 @@ class Forecast:
 
 
 @dataclass(frozen=True)
+class PlannedStage:
+    """A stage of the run: its name, its share of the steps, and the classifier in it."""
+
+    name: str
+    share: float
+    head: HeadCost
+
+
+@dataclass(frozen=True)
 class Planner:
     """What a plan is made of; :meth:`forecast` answers for one number of GPUs."""
 
     num_classes: int
-    head: HeadCost
+    stages: tuple[PlannedStage, ...]
     backbone: BackboneCost
     backbone_moments: int
     backbone_products: str
@@ -62,19 +87,26 @@ class Planner:
 
     def forecast(self, gpus: int, batch: int) -> Forecast:
         """The plan for ``gpus`` and a global ``batch``."""
-        said = self.head.step(self.num_classes, batch, gpus).collectives
+        head, memory_bytes = self._fullest(self.num_classes, gpus, batch)
+        said, stages = head.step(self.num_classes, batch, gpus).collectives, self._stages(gpus, batch)
         return Forecast(
             gpus,
             batch,
-            self.rank_bytes(gpus, batch),
+            memory_bytes,
             most_classes(
-                lambda classes: sum(self._memory(classes, gpus, batch).values()),
+                lambda classes: sum(self._fullest(classes, gpus, batch)[1].values()),
                 self.memory_bytes,
             ),
-            step_time(self.head, self.num_classes, self.backbone, self.backbone_products, batch, gpus, self.rates),
+            mean_time([(stage.share, stage.time) for stage in stages]),
             (*said, *backbone_collectives(self.backbone.parameters)) if gpus > 1 else (),
             self.save_cost(gpus),
+            stages,
         )
+
+    @property
+    def head(self) -> HeadCost:
+        """The classifier, as it begins."""
+        return self.stages[0].head
 
     def save_cost(self, gpus: int) -> SaveCost:
         """What a save of ``gpus`` costs."""
@@ -82,11 +114,27 @@ class Planner:
 
     def rank_bytes(self, gpus: int, batch: int) -> dict[str, int]:
         """The bytes of the fullest of ``gpus``, by part; half a second, where :meth:`forecast` takes one."""
-        return self._memory(self.num_classes, gpus, batch)
+        return self._fullest(self.num_classes, gpus, batch)[1]
 
-    def _memory(self, num_classes: int, gpus: int, batch: int) -> dict[str, int]:
-        return rank_memory(
-            self.head, num_classes, self.backbone, self.backbone_moments, batch, gpus, self.reserve_bytes
+    def _fullest(self, num_classes: int, gpus: int, batch: int) -> tuple[HeadCost, dict[str, int]]:
+        """The classifier of the stage that needs most memory, and the bytes by part."""
+        heads = dict.fromkeys(stage.head for stage in self.stages)
+        found = [(head, self._memory(head, num_classes, gpus, batch)) for head in heads]
+        return max(found, key=lambda each: sum(each[1].values()))
+
+    def _memory(self, head: HeadCost, num_classes: int, gpus: int, batch: int) -> dict[str, int]:
+        return rank_memory(head, num_classes, self.backbone, self.backbone_moments, batch, gpus, self.reserve_bytes)
+
+    def _stages(self, gpus: int, batch: int) -> tuple[StageForecast, ...]:
+        classes, network = self.num_classes, (self.backbone, self.backbone_products)
+        return tuple(
+            StageForecast(
+                stage.name,
+                stage.share,
+                sum(self._memory(stage.head, classes, gpus, batch).values()),
+                step_time(stage.head, classes, *network, batch, gpus, self.rates),
+            )
+            for stage in self.stages
         )
 
 
@@ -96,7 +144,7 @@ def planner(config: Config, num_classes: int, device: str, rates: Rates, memory:
     network = partial(assembly.network, config.backbone, config.data.image_size)
     return Planner(
         num_classes=num_classes,
-        head=HeadCost(head_spec(config, device)),
+        stages=_planned_stages(config, device),
         backbone=BackboneCost(network, config.data.image_size, torch.bfloat16 if autocast == "bfloat16" else None),
         backbone_moments=2 if config.optimizer.name == "adamw" else int(config.optimizer.momentum > 0),
         backbone_products=autocast,
@@ -104,6 +152,18 @@ def planner(config: Config, num_classes: int, device: str, rates: Rates, memory:
         memory_bytes=memory,
         reserve_bytes=reserve,
     )
+
+
+def _planned_stages(config: Config, device: str) -> tuple[PlannedStage, ...]:
+    """The stages of ``config``; those with the same classifier share one, as its steps are planned once."""
+    heads = dict[tuple[ObjectiveConfig, float], HeadCost]()
+    shares, stages = config.schedule.stage_shares(), list[PlannedStage]()
+    for name, share, of_stage in zip(stage_names(config), shares, stage_configs(config), strict=True):
+        key = of_stage.objective, of_stage.classifier.sample_rate
+        if key not in heads:
+            heads[key] = HeadCost(head_spec(of_stage, device))
+        stages.append(PlannedStage(name, share, heads[key]))
+    return tuple(stages)
 
 
 def head_spec(config: Config, device: str) -> HeadSpec:

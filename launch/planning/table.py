@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.config.run import Config
+from launch.config.stages import objectives_in_words
 from launch.planning.forecast import Forecast, Planner
 from launch.units import bytes_text, seconds_text
 from partial_fc.checkpoint.tensor_file import PIECE_BYTES
@@ -24,14 +25,17 @@ def print_plan(config: Config, planner: Planner, plans: Sequence[Forecast], aske
         console = Console(highlight=False, markup=False, width=_WIDTH_ELSEWHERE)
     rates = planner.rates
     console.print(
-        f"{config.backbone.name} ({planner.backbone.parameters / 1e6:.1f} M parameters), {config.objective.name}, "
-        f"{planner.num_classes:,} classes of {config.backbone.embedding_dim}, {config.classifier.products} products"
+        f"{config.backbone.name} ({planner.backbone.parameters / 1e6:.1f} M parameters), "
+        f"{objectives_in_words(config)}, {planner.num_classes:,} classes of {config.backbone.embedding_dim}, "
+        f"{config.classifier.products} products"
     )
     console.print(_parts_table(console, planner, asked))
     if asked.collectives:
         console.print(_collectives_table(console, planner, asked))
     console.print(_fit_table(console, planner, plans))
     console.print(_time_table(console, plans, config.data.num_images))
+    if len(asked.stages) > 1:
+        console.print(_stages_table(console, asked))
     console.print(_save_table(console, planner, asked, in_parts=config.checkpoint.in_background is False))
     console.print(
         f"rates {origin}: {rates.float32_operations / 1e12:.3g} float32, {rates.tf32_operations / 1e12:.3g} TF32, "
@@ -89,6 +93,18 @@ def _time_table(console: Console, plans: Sequence[Forecast], num_images: int | N
         epoch = [seconds_text(num_images / plan.images_per_second)] if num_images else []
         step = seconds_text(plan.time.total)
         table.add_row(f"{plan.gpus:,}", *seconds, step, f"{plan.images_per_second:,.0f}", *epoch)
+    return table
+
+
+def _stages_table(console: Console, plan: Forecast) -> Table:
+    names = ["share of the run", "memory", "classifier", "step", "images/s"]
+    table = _table(console, f"the stages of the run, {plan.gpus} GPU{'s' * (plan.gpus > 1)}", "stage", *names)
+    for number, stage in enumerate(plan.stages, 1):
+        seconds = seconds_text(stage.time.head), seconds_text(stage.time.total)
+        rate = f"{plan.batch / stage.time.total:,.0f}"
+        name = f"{number} {stage.name}".removesuffix(f" stage {number}")
+        table.add_row(name, f"{100 * stage.share:.3g} %", bytes_text(stage.total_bytes), *seconds, rate)
+    table.caption = "above: memory and what is said of the stage that needs most, times as the mean over the run"
     return table
 
 

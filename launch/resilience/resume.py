@@ -134,5 +134,8 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
+        elif key == "stages" and value is not None:
+            for number, stage in enumerate(value, 1):
+                yield from _flat(stage, f"{prefix}{key}, stage {number}: ")
         else:
             yield f"{prefix}{key}", value

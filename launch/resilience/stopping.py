@@ -25,6 +25,8 @@ class StopRequest:
     def __init__(self, world: World, device: torch.device) -> None:
         self._world, self._device = world, device
         self._is_told = False
+        self.was_agreed = False
+        """Whether the ranks have agreed to end."""
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
@@ -42,7 +44,8 @@ class StopRequest:
         """Whether training ends after ``done`` steps, on all ranks alike. An all-reduce of a number every 8 steps."""
         if done % ASKED_EVERY_STEPS:
             return False
-        return bool(self._world.all_sum(torch.tensor(int(self._is_told), device=self._device)))
+        self.was_agreed = bool(self._world.all_sum(torch.tensor(int(self._is_told), device=self._device)))
+        return self.was_agreed
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._is_told = True

@@ -46,7 +46,8 @@ class _Watched(NamedTuple):
 class Watchdog:
     """Ends this process, ``rank`` of the run, when a phase exceeds its limit; ``stacks`` is the file for the stacks.
 
-    The first step, which compiles, belongs to the start. A phase whose limit is None may take for ever.
+    The first step, which compiles, belongs to the start, so does that of a stage. A phase without a limit may take for
+    ever.
     """
 
     def __init__(self, limits: WatchdogConfig, stacks: Path, rank: int) -> None:

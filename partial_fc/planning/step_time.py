@@ -7,7 +7,7 @@ classifier, reads and writes memory on its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from partial_fc.planning.backbone_cost import BackboneCost
@@ -31,6 +31,15 @@ class StepTime:
     def total(self) -> float:
         """One after the other."""
         return self.backbone + self.head + self.communication
+
+
+def mean_time(shares: Sequence[tuple[float, StepTime]]) -> StepTime:
+    """The mean over steps of which each share, of 1, takes a time of its own."""
+    return StepTime(
+        sum(share * time.backbone for share, time in shares),
+        sum(share * time.head for share, time in shares),
+        sum(share * time.communication for share, time in shares),
+    )
 
 
 def step_time(

@@ -18,6 +18,7 @@ class Meter:
     ``observe`` once per step, ``report`` once per interval, ``start`` before the first step and after every pause
     that is not training (evaluation, a checkpoint). Figures may be tensors on any device: they are added up there,
     and only ``report`` reads them. On a CUDA device steps are timed by events in the stream, as the host is ahead.
+    ``stage``, which each report names, is set when a stage of the run begins.
     ``arrive`` before the first collective of a step and ``leave`` after its last: what lies between a step's ``leave``
     and the next one's ``arrive``, a rank does by itself. All ranks take as long for a step as the slowest of them, so
     this part alone tells which rank that is. ``gather(own_step_seconds)`` gives the figures of all ranks; ``report``
@@ -38,6 +39,7 @@ class Meter:
         self._step, self._images = step, images
         self._gather, self._bad_images_of_rank = gather, 0
         self._device = device or torch.device("cpu")
+        self.stage = 1
         self._slow_steps = 1  # at the start: the first compiles, and finds every cache cold
         self._forget()
         self.start()
@@ -116,6 +118,7 @@ class Meter:
             seconds_left=(self._total_steps - self._step) * sum(usual) / len(usual),
             timestamp_seconds=time.time(),
             skipped_steps=skipped_steps,
+            stage=self.stage,
             bad_images=ranks.bad_images,
             interval_bad_images_of_rank=self._bad_images_of_rank - earlier,
             own_step_seconds=own_step_seconds,

@@ -30,6 +30,7 @@ WAIT_BUCKETS_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0
 _GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
     "step": ("Steps done since the start of the run, over all its processes.", lambda r: r.step),
     "run_steps": ("Steps that the whole run will have.", lambda r: r.total_steps),
+    "stage": ("Stage of the run's schedule, from 1.", lambda r: r.stage),
     "epoch": ("Passes over the data since the start of the run.", lambda r: r.epoch),
     "loss": ("Loss of the global batch, mean over the last interval.", lambda r: r.loss),
     "scale": ("Scale s of the cosines, mean over the last interval.", lambda r: r.scale),

@@ -20,13 +20,14 @@ class StepReport:
     count all ranks. ``step_seconds`` is from the end of one step to the end of the next and holds the
     ``data_wait_seconds``; ``seconds_left`` goes on at that pace, the process's first step left out of it. ``scale`` and
     the target angle are None for objectives without them. ``skipped_steps`` is how many updated no weight since the
-    process started, as their loss was no good; ``loss`` is their mean too. ``bad_images`` is how many of the images of
-    all ranks had to be replaced by others since their processes started, ``interval_bad_images_of_rank`` how many of
-    this rank's in the interval. ``own_step_seconds`` is the part of a step that this rank needs alone, when no other
-    rank can hold it up; ``slowest_rank`` needs most of all ranks, ``slowest_rank_lag_seconds`` more than their median
-    does: about what the others wait for it in each step. ``extra`` holds what only some objective has
-    (``scale_capped``): snake_case names, none of a field. ``*_of_steps`` are the single steps' durations, oldest first,
-    or empty where only the mean is known.
+    process started, as their loss was no good; ``loss`` is their mean too. ``stage`` is that of the run's schedule,
+    from 1, and that of all steps of the interval. ``bad_images`` is how many of the images of all ranks had to be
+    replaced by others since their processes started, ``interval_bad_images_of_rank`` how many of this rank's in the
+    interval. ``own_step_seconds`` is the part of a step that this rank needs alone, when no other rank can hold it up;
+    ``slowest_rank`` needs most of all ranks, ``slowest_rank_lag_seconds`` more than their median does: about what the
+    others wait for it in each step. ``extra`` holds what only some objective has (``scale_capped``): snake_case names,
+    none of a field. ``*_of_steps`` are the single steps' durations, oldest first, or empty where only the mean is
+    known.
     """
 
     step: int
@@ -46,6 +47,7 @@ class StepReport:
     seconds_left: float
     timestamp_seconds: float
     skipped_steps: int = 0
+    stage: int = 1
     bad_images: int = 0
     interval_bad_images_of_rank: int = 0
     own_step_seconds: float = 0.0

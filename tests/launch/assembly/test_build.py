@@ -19,6 +19,7 @@ from launch import assembly
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
+from launch.config.stages import stages_of
 from partial_fc import AdaCos, RowSGD, ShardedClassifier, World
 from partial_fc.backbones import VisionTransformer
 from partial_fc.reports.step_report import Sink
@@ -50,9 +51,8 @@ def head_of(config: Config, num_classes: int, world: World) -> ShardedClassifier
 def rate_setter_of(
     config: Config, total_steps: int, num_images: int, optimizer: torch.optim.Optimizer, head: ShardedClassifier
 ) -> Callable[[int], tuple[float, float]]:
-    schedules = config.schedule, config.classifier.schedule or config.schedule
     per_epoch = num_images / config.schedule.batch_size
-    return assembly.rate_setter(*schedules, optimizer, head, total_steps=total_steps, steps_per_epoch=per_epoch)
+    return assembly.rate_setter(stages_of(config, total_steps), optimizer, head, steps_per_epoch=per_epoch)
 
 
 def loader_of(config: Config, source: Source, world: World) -> ImageLoader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -90,6 +91,31 @@ def test_a_plan_says_what_a_save_takes_and_how_long(
     printed = " ".join(capsys.readouterr().out.split())
     assert "host memory of rank 0, in parts | 16." in printed
     assert "no rate of the disk is known" in printed
+
+
+def test_a_plan_has_the_memory_of_the_stage_that_needs_most_and_the_times_of_all(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plan(*words: str) -> Any:
+        out = tmp_path / "plan.json"
+        assert cli.main(["plan", str(config), "--fixed-batch", "--device", "cpu", "--json", str(out), *words]) == 0
+        return json.loads(out.read_text())["plans"][0]
+
+    sampled, whole = ("classifier.sample_rate=0.1", "objective.name=cosface"), ("objective.name=arcface",)
+    alone = [plan(*(word for each in words for word in ("--set", each))) for words in (sampled, whole)]
+    assert alone[0]["total_bytes"] < alone[1]["total_bytes"]
+    stages = "[{share: 0.75}, {objective: {name: arcface}, classifier: {sample_rate: 1.0}}]"
+    capsys.readouterr()
+    staged = plan(*(word for each in (*sampled, f"schedule.stages={stages}") for word in ("--set", each)))
+    printed = capsys.readouterr().out
+    assert staged["memory_bytes"] == alone[1]["memory_bytes"]
+    assert staged["most_classes"] == min(each["most_classes"] for each in alone)
+    assert [stage["time"] for stage in staged["stages"]] == [each["time"] for each in alone]
+    assert [stage["total_bytes"] for stage in staged["stages"]] == [each["total_bytes"] for each in alone]
+    mean_seconds = 0.75 * alone[0]["step_seconds"] + 0.25 * alone[1]["step_seconds"]
+    assert staged["step_seconds"] == pytest.approx(mean_seconds)
+    for part in ("cosface, then arcface, 5,000 classes", "the stages of the run, 8 GPUs", "1 cosface", "2 arcface"):
+        assert part in printed
 
 
 def test_a_fixed_batch_ends_where_a_gpu_would_get_fewer_than_two_images(config: Path, tmp_path: Path) -> None:

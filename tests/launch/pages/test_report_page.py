@@ -108,6 +108,19 @@ def test_every_colour_of_a_figure_follows_the_reader_s_setting(tmp_path: Path, e
         assert f"{variable[4:-1]}:" in page.source
 
 
+def test_a_thin_line_with_its_name_marks_where_a_stage_begins(tmp_path: Path, evaluation: Evaluation) -> None:
+    metrics = [{**record, "stage": 1 + (record["step"] > 120) + (record["step"] > 300)} for record in records()]
+    names = ["p2sgrad", "adacos", "all classes"]
+    page = written(tmp_path, evaluation, metrics=[*metrics[:20], *metrics[10:]], stages=names)
+    for name in names[1:]:
+        assert page.source.count(f">{name}</text>") == 5, "in every curve, and once where steps were run twice"
+    said = "p2sgrad from the first step, adacos from step 121, all classes from step 301."
+    assert said in " ".join(page.text.split())
+    assert "not to be compared" in page.text
+    for others in ({"metrics": records()}, {"metrics": records(), "stages": ["adacos"]}):
+        assert "a stage begins" not in written(tmp_path, evaluation, **others).text
+
+
 def test_ids_occur_once_and_every_reference_has_its_target(tmp_path: Path, evaluation: Evaluation) -> None:
     page = written(tmp_path, evaluation, metrics=records())
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]

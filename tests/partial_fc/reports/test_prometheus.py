@@ -83,6 +83,7 @@ def test_names_and_types_are_those_of_the_dashboards(sink: PrometheusSink) -> No
         "run_info": "gauge",
         "step": "gauge",
         "run_steps": "gauge",
+        "stage": "gauge",
         "epoch": "gauge",
         "loss": "gauge",
         "scale": "gauge",
