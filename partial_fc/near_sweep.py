@@ -2,8 +2,8 @@
 
 Beyond a cosine τ alone has another class a slope (:attr:`partial_fc.slopes.Slopes.near_above`). So a step needs
 
-1. one product over the shard, in any dtype, that finds the pairs of image and class that may lie beyond τ: a bound of
-   the product's error is taken off τ, so that no true pair is missed;
+1. one product over the shard, in int8 where the CPU can, that finds the pairs of image and class that may lie beyond τ:
+   a bound of the product's error is taken off τ, so that no true pair is missed;
 2. the cosines of these pairs, made anew in float32 at least;
 3. their slopes, and both gradients as sparse products; of the rows only those that have a slope or are targets are read
    again, moved and written.
@@ -16,7 +16,6 @@ Legend: ``N`` rows of the global batch; ``b`` classes of one block; ``m`` pairs;
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from partial_fc.block import Block, RowGradient
 from partial_fc.functional.cosine import blocks
+from partial_fc.functional.look import least_int8_product, least_product, quantised, reaching, sparse_product
 from partial_fc.rows.sharding import Targets
 from partial_fc.slopes import Near, Slopes
 from partial_fc.sweep import Sweep
@@ -46,6 +46,36 @@ class Pairs(NamedTuple):
         """By place; of one place in the order they have."""
         order = torch.argsort(self.places, stable=True)
         return Pairs(*(part[order] for part in self))
+
+
+class _Look:
+    """Products of the whole batch with a block in the sweep's own dtype."""
+
+    def __init__(self, sweep: NearSweep) -> None:
+        self.sweep = sweep
+
+    def at(self, block: Block, above: float) -> tuple[Float[Tensor, "N b"], float]:
+        """The product, and what its entries reach whose cosine is above ``above``."""
+        dim = block.unit_bD.shape[1]
+        return self.sweep._product_of(block), least_product(above, dim, self.sweep.product_dtype)
+
+
+class _Int8Look(_Look):
+    """Products in int8, whose sums are exact."""
+
+    def __init__(self, sweep: NearSweep) -> None:
+        super().__init__(sweep)
+        self.batch = quantised(sweep.unit_ND)
+
+    def at(self, block: Block, above: float) -> tuple[Int[Tensor, "N b"], float]:
+        """See :meth:`_Look.at`."""
+        scratch, unit_bD = self.sweep.scratch, block.unit_bD
+        wide_bD = scratch("scaled", unit_bD.shape, self.sweep.unit_ND)
+        rows = quantised(unit_bD, scratch("rows", unit_bD.shape, unit_bD, torch.int8), wide_bD)
+        product_Nb = scratch("product", (len(self.sweep.unit_ND), len(unit_bD)), unit_bD, torch.int32)
+        torch._int_mm(self.batch.integers, rows.integers.T, out=product_Nb)
+        eps = torch.finfo(unit_bD.dtype).eps
+        return product_Nb, least_int8_product(above, self.batch, rows, eps)
 
 
 @dataclass
@@ -84,11 +114,11 @@ class NearSweep(Sweep):
 
     def _look(self, above: float) -> Pairs | None:
         """All pairs but the targets' with cosines above ``above``, and those; None where there are too many."""
-        least = least_product(above, self.unit_ND.shape[1], self.product_dtype)
+        look = _Int8Look(self) if look_dtype(self.product_dtype) == torch.int8 else _Look(self)
         most = len(self.unit_ND) + int(MOST_PAIRS_SHARE * len(self.unit_ND) * self.num_columns)
         found, number = [(self.targets.rows[:0], self.targets.places[:0])], 0
         for block in self._blocks():
-            rows, places = reaching(self._product_of(block), least)
+            rows, places = reaching(*look.at(block, above))
             found.append((rows, places + block.start))
             number += len(rows)
             if number > most:
@@ -129,49 +159,9 @@ class NearSweep(Sweep):
         return Block(0, columns, unit_bD, unit_bD, norm_b1, nowhere, None)
 
 
-def reaching(product_Nb: Float[Tensor, "N b"], least: float) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """Rows and columns of the entries of at least ``least``: first which rows have any, then where in those.
+def look_dtype(product_dtype: torch.dtype) -> torch.dtype:
+    """What the look is made in: int8 where the CPU has instructions for its products, else ``product_dtype``.
 
-    Bfloat16 numbers above 0 order as their bits do, and a CPU compares integers several times as fast.
+    The result is the same: the cosines of what is found are made anew.
     """
-    ordered, bound = product_Nb, torch.tensor(least, dtype=product_Nb.dtype, device=product_Nb.device)
-    if product_Nb.dtype == torch.bfloat16 and least > 0:
-        ordered, bound = product_Nb.view(torch.int16), bound.view(torch.int16)
-    rows = torch.nonzero(ordered.amax(dim=1) >= bound).squeeze(1)
-    near, columns = torch.nonzero(ordered[rows] >= bound).unbind(1)
-    return rows[near], columns
-
-
-def sparse_product(
-    rows_m: Int[Tensor, " m"], columns_m: Int[Tensor, " m"], values_m: Float[Tensor, " m"], right: Tensor, height: int
-) -> Tensor:
-    """``S @ right``, ``(height, D)``, of the matrix S that is 0 but for ``values_m`` at ``(rows_m, columns_m)``."""
-    order = torch.argsort(rows_m, stable=True)
-    ends = torch.bincount(rows_m, minlength=height).cumsum(0)
-    starts = torch.cat([ends.new_zeros(1), ends])
-    return torch.nn.functional.embedding_bag(
-        *(columns_m[order], right, starts),
-        mode="sum",
-        per_sample_weights=values_m[order],
-        include_last_offset=True,
-    )
-
-
-def least_product(above: float, dim: int, dtype: torch.dtype) -> float:
-    """A number of ``dtype`` that the product of unit vectors in ``dtype`` reaches if their cosine is above ``above``.
-
-    With the factors rounded to ``dtype``, of unit roundoff ``u``, ``|Δx̂|, |Δŵ| <= u``, so the exact product of the
-    rounded factors is off by ``2u + u²`` at most; its sum in float32 (float64 of float64) by ``γ = D ε / (1 - D ε)``
-    times the factors' lengths; and its rounding to ``dtype`` by the share ``u`` of itself. Vectors that are of unit
-    length but for their own rounding are allowed for by a doubled γ.
-    """
-    unit_roundoff = torch.finfo(dtype).eps / 2
-    sums = torch.finfo(torch.promote_types(dtype, torch.float32)).eps / 2
-    accumulated = 2 * dim * sums / (1 - dim * sums)
-    factors = 0.0 if sums == unit_roundoff else 2 * unit_roundoff + unit_roundoff**2
-    least = above - factors - accumulated * (1 + unit_roundoff) ** 2
-    least -= abs(least) * unit_roundoff
-    rounded = torch.tensor(least, dtype=torch.float64).to(dtype)
-    if rounded.item() > least:
-        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
-    return rounded.item()
+    return torch.int8 if torch.cpu._is_vnni_supported() else product_dtype

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.classifier.case import DTYPES, Case
 from launch.planning.device_rates import MATRIX_SIZE, STREAM_BYTES, product_rate, stream_rate
+from partial_fc.near_sweep import look_dtype
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Ceilings:
     float32_operations: float
     bfloat16_operations: float
     memory_bytes: float
+    int8_operations: float = 0.0  # of a record from before it was measured
 
     def or_better(self, other: Ceilings) -> Ceilings:
         """The better of two measurements of one machine, rate by rate: what it can do, whatever else it did."""
@@ -44,6 +46,8 @@ def step_floors(case: Case, ceilings: Ceilings) -> Floors:
     """The floors of one of our steps; GPUs have these ceilings each, ranks on a CPU share them."""
     devices = case.world if case.device == "cuda" else 1
     rate = ceilings.bfloat16_operations if case.dtype == "bfloat16" else ceilings.float32_operations
+    if case.objective == "p2sgrad_beyond_chance" and case.device == "cpu":
+        rate = ceilings.int8_operations or rate
     return Floors(operations(case) / (rate * devices), traffic_bytes(case) / (ceilings.memory_bytes * devices))
 
 
@@ -105,4 +109,5 @@ def measured_ceilings(device: torch.device, *, matrix_size: int = 0, stream_byte
         product_rate(device, torch.float32, size),
         product_rate(device, torch.bfloat16, size),
         stream_rate(device, (stream_bytes or STREAM_BYTES[device.type]) // 8),
+        product_rate(device, torch.int8, size) if look_dtype(torch.float32) == torch.int8 else 0.0,
     )

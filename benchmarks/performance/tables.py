@@ -76,9 +76,10 @@ def _curve(records: Mapping[str, Record]) -> list[Record]:
 
 def _best(records: Mapping[str, Record]) -> str:
     best = reduce(Ceilings.or_better, [record.rates for record in records.values()])
+    int8 = f", {best.int8_operations / 1e9:,.0f} in int8" if best.int8_operations else ""
     return (
         f"At its best over all cases it did {best.float32_operations / 1e9:,.0f} GFLOP/s in float32, "
-        f"{best.bfloat16_operations / 1e9:,.0f} in bfloat16, and moved {best.memory_bytes / 1e9:,.0f} GB/s."
+        f"{best.bfloat16_operations / 1e9:,.0f} in bfloat16{int8}, and moved {best.memory_bytes / 1e9:,.0f} GB/s."
     )
 
 

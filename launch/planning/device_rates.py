@@ -14,10 +14,11 @@ FEWEST_REPEATS = 4
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Operations per second of a product of two square matrices."""
+    """Operations per second of a product of two square matrices; of int8 into int32."""
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    product = torch.empty_like(left)
-    return 2.0 * size**3 / _shortest_seconds(lambda: torch.mm(left, right, out=product), device)
+    multiply = torch._int_mm if dtype == torch.int8 else torch.mm
+    product = torch.empty_like(left, dtype=torch.int32 if dtype == torch.int8 else dtype)
+    return 2.0 * size**3 / _shortest_seconds(lambda: multiply(left, right, out=product), device)
 
 
 def stream_rate(device: torch.device, elements: int) -> float:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from partial_fc import P2SGrad, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World, near_sweep
 from partial_fc.functional.cosine import unit_rows
+from partial_fc.functional.look import least_int8_product, least_product, quantised, reaching
 from partial_fc.functional.p2sgrad import chance_cosine
-from partial_fc.near_sweep import NearSweep, least_product
+from partial_fc.near_sweep import NearSweep
 
 C, D = 60, 24
 LOSSES = ["p2sgrad_beyond_chance_fading", "p2sgrad_beyond_chance_steady"]
@@ -48,6 +49,7 @@ def batches_of(steps: int, size: int = 20) -> list[tuple[Tensor, Tensor]]:
     return [(torch.randn(size, D, dtype=torch.float64), torch.randint(C, (size,))) for _ in range(steps)]
 
 
+@pytest.mark.usefixtures("_every_look")
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 @pytest.mark.parametrize("block_classes", [1, 7, 1000])
@@ -63,6 +65,12 @@ def test_the_near_road_is_the_block_road_and_the_whole_matrix_to_float64_roundin
             assert max(error(*pair) for pair in zip(found, truth, strict=True)) < 1e-12
 
 
+@pytest.fixture(params=[torch.int8, None], ids=["int8", "product dtype"])
+def _every_look(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_sweep, "look_dtype", lambda product_dtype: request.param or product_dtype)
+
+
+@pytest.mark.usefixtures("_every_look")
 @pytest.mark.parametrize("product_dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_whatever_the_look_is_made_in_the_result_is_that_of_float32(
@@ -172,26 +180,53 @@ def test_sums_and_gradients_over_drawn_classes_are_right_on_average(road: str) -
 @any_of(
     above=some.floats(0.02, 0.9),
     dim=some.sampled_from([1, 3, 16, 64, 500]),
-    dtype=some.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    dtype=some.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.int8]),
+    spread=some.sampled_from([0.0, 4.0]),
     seed=some.integers(0, 2**31),
 )
 @settings(max_examples=150, deadline=None)
 def test_no_pair_beyond_a_cosine_has_a_product_below_the_bound(
-    above: float, dim: int, dtype: torch.dtype, seed: int
+    above: float, dim: int, dtype: torch.dtype, spread: float, seed: int
 ) -> None:
-    """Unit vectors at cosines just above ``above``, rounded and multiplied in every dtype."""
+    """Unit vectors at cosines just above ``above``, rounded and multiplied in every dtype; also of few dimensions."""
     generator = torch.Generator().manual_seed(seed)
     wide = torch.promote_types(dtype, torch.float32)
-    x_mD = unit_rows(torch.randn(256, dim, dtype=torch.float64, generator=generator))[0]
+    lengths_D = torch.exp(spread * torch.randn(dim, dtype=torch.float64, generator=generator))
+    x_mD = unit_rows(torch.randn(256, dim, dtype=torch.float64, generator=generator) * lengths_D)[0]
     other_mD = torch.randn(256, dim, dtype=torch.float64, generator=generator)
     tangent_mD = unit_rows(other_mD - (other_mD * x_mD).sum(1, keepdim=True) * x_mD)[0]
     cosine = above + (1 - above) * torch.rand(256, 1, dtype=torch.float64, generator=generator) ** 8 * 0.02
     w_mD = cosine * x_mD + (1 - cosine**2).sqrt() * tangent_mD
     x_mD, w_mD = (unit_rows(unit_mD.to(wide))[0] for unit_mD in (x_mD, w_mD))
     exact_m = (x_mD.double() * w_mD.double()).sum(dim=1)
-    product_mm = x_mD.to(dtype) @ w_mD.to(dtype).T
-    found_m = product_mm.diagonal() >= least_product(above, dim, dtype)
+    if dtype == torch.int8:
+        x, w = quantised(x_mD), quantised(w_mD)
+        product_mm = x.integers.int() @ w.integers.int().T
+        least = least_int8_product(above, x, w, torch.finfo(wide).eps)
+    else:
+        product_mm, least = x_mD.to(dtype) @ w_mD.to(dtype).T, least_product(above, dim, dtype)
+    found_m = product_mm.diagonal() >= least
     assert found_m[exact_m > above].all()
+
+
+@pytest.mark.parametrize("dim", [1, 24, 500])
+def test_int8_factors_are_off_by_no_more_than_they_say(dim: int) -> None:
+    for vectors_mD in (torch.randn(300, dim), torch.zeros(2, dim), torch.randn(300, dim).exp()):
+        unit_mD = unit_rows(vectors_mD)[0]
+        rounded = quantised(unit_mD)
+        off_m = (unit_mD.double() - rounded.step * rounded.integers.double()).norm(dim=1)
+        assert off_m.max() <= rounded.error
+        into = quantised(unit_mD, torch.empty_like(unit_mD, dtype=torch.int8), torch.empty_like(unit_mD))
+        assert torch.equal(into.integers, rounded.integers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int32], ids=str)
+@pytest.mark.parametrize("least", [-3.0, 0.0, 5.0, 1000.0])
+def test_what_reaches_a_bound_is_found(dtype: torch.dtype, least: float) -> None:
+    product_Nb = (10 * torch.randn(30, 17)).to(dtype)
+    found = torch.zeros(30, 17, dtype=torch.bool)
+    found[reaching(product_Nb, least)] = True
+    assert torch.equal(found, product_Nb >= least)
 
 
 def test_the_bound_in_float32_is_next_to_the_cosine_and_in_bfloat16_a_hundredth_below() -> None:

@@ -66,12 +66,20 @@ def test_the_floor_is_the_longer_of_computing_and_moving() -> None:
     assert half.seconds == fast_memory.seconds / 2
 
 
+def test_beyond_chance_one_look_at_all_classes_is_the_least() -> None:
+    beyond = replace(SOFTMAX, objective="p2sgrad_beyond_chance")
+    assert operations(beyond) == 2 * N * C * D
+    assert traffic_bytes(beyond) == 4 * C * D
+    assert step_floors(beyond, Ceilings(1e9, 2e9, 1e15, 4e9)).seconds == operations(beyond) / 4e9
+    assert step_floors(beyond, Ceilings(1e9, 2e9, 1e15)).seconds == operations(beyond) / 1e9
+
+
 def test_the_machine_has_rates_and_the_better_of_two_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launch.planning.device_rates.MEASURING_SECONDS", 0.0)
     rates = measured_ceilings(CPU, matrix_size=64, stream_bytes=MEBIBYTE)
     for rate in (rates.float32_operations, rates.bfloat16_operations, rates.memory_bytes):
         assert 1e5 < rate < 1e16
-    assert Ceilings(1, 5, 3).or_better(Ceilings(2, 4, 3)) == Ceilings(2, 5, 3)
+    assert Ceilings(1, 5, 3).or_better(Ceilings(2, 4, 3, 6)) == Ceilings(2, 5, 3, 6)
 
 
 def held_for_a_moment() -> None:
