@@ -76,6 +76,7 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
     device, data = local_device(), config.data
     source = assembly.open_training_data(data, config.seed)
     stages_of(config, total_steps(config.schedule, len(source)))  # refuses a stage without a step
+    assembly.refuse_unfit_objectives(config, source.num_classes)
     identities_C = assembly.identities(data, source)
     held_out = _held_out(data, source)
     backbone = assembly.backbone(config.backbone, data.image_size, config.backbone.weights)

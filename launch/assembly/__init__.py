@@ -19,6 +19,7 @@ from launch.assembly.model import (
     is_compiled,
     network,
     objective,
+    refuse_unfit_objectives,
     replicated,
     row_optimizer,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "quarantined",
     "rate_setter",
     "refuse_small_disk",
+    "refuse_unfit_objectives",
     "replicated",
     "row_optimizer",
     "run",

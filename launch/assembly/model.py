@@ -16,7 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from launch.assembly.run_folder import RunFolder
 from launch.config.backbone import BackboneConfig
 from launch.config.classifier import ClassifierConfig
+from launch.config.loading import ConfigError
 from launch.config.objectives import ObjectiveConfig
+from launch.config.run import Config
+from launch.config.stages import stage_configs
 from partial_fc import Objective, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World, backbones, sum_gradients
 from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.checkpoint.loading import load_backbone
@@ -59,6 +62,15 @@ def checkpoint_of(path: Path) -> Path:
 def objective(section: ObjectiveConfig, num_classes: int) -> Objective:
     """The loss."""
     return OBJECTIVES[section.name](**section.arguments(num_classes))
+
+
+def refuse_unfit_objectives(config: Config, num_classes: int) -> None:
+    """ConfigError for an objective, of any stage, that cannot train so many classes in the network's dimensions."""
+    try:
+        for stage in stage_configs(config):
+            objective(stage.objective, num_classes).refuse_unfit(num_classes, config.backbone.embedding_dim)
+    except ValueError as error:
+        raise ConfigError(f"objective: {error}") from error
 
 
 def row_optimizer(section: ClassifierConfig) -> RowOptimizer:

@@ -139,7 +139,11 @@ class Planner:
 
 
 def planner(config: Config, num_classes: int, device: str, rates: Rates, memory: int, reserve: int) -> Planner:
-    """The planner of ``config`` with ``num_classes`` on devices of ``memory`` bytes that keep ``reserve`` free."""
+    """The planner of ``config`` with ``num_classes`` on devices of ``memory`` bytes that keep ``reserve`` free.
+
+    ConfigError where an objective cannot train so many classes in the network's dimensions.
+    """
+    assembly.refuse_unfit_objectives(config, num_classes)
     autocast = config.backbone.autocast
     network = partial(assembly.network, config.backbone, config.data.image_size)
     return Planner(

@@ -188,6 +188,18 @@ def test_other_stages_are_refused_with_what_differs(data: Path, tmp_path: Path, 
         train.run(load_config(config_at(tmp_path, data, others)))
 
 
+def test_a_loss_of_a_later_stage_that_cannot_be_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path
+) -> None:
+    beyond = {"objective": {"name": "p2sgrad", "negatives": "beyond_chance"}}
+    config = load_config(config_at(tmp_path, data, [{"share": 0.5}, beyond]), ["backbone.embedding_dim=4"])
+    with pytest.raises(
+        ConfigError, match=r"objective: of 12 classes in 4 dimensions .* expected more than 4 dimensions"
+    ):
+        train.run(config)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_stage_without_a_step_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="stage 1 of 2 is too short to have a step, of the 24 of the run"):
         train.run(load_config(config_at(tmp_path, data, [{"share": 0.01}, {}])))

@@ -135,6 +135,7 @@ def test_what_does_not_fit_is_said(config: Path, capsys: pytest.CaptureFixture[s
     [
         (["--gpus", "100"], "BatchNorm needs two images on each of 100 GPUs"),
         (["--num-classes", "2"], "expected at least 3"),
+        (["--set", "objective={name: p2sgrad, negatives: beyond_chance}"], "expected more than"),
         (["--picture", "plan.gif"], ".svg, .png, .pdf"),
         (["--rates", "nowhere.json"], "cannot read the rates"),
         (["--set", "data.num_classes=null"], "give data.num_classes or --num-classes"),
