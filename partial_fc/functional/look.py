@@ -35,7 +35,7 @@ def quantised(
     """Vectors as int8 of one common step, the largest component's 127th. ``out`` and ``wide`` are buffers for it."""
     low, high = torch.aminmax(vectors)
     largest = max(-float(low), float(high))
-    if largest == 0:
+    if not 0 < largest < math.inf:  # all are 0; or one is not finite, and whatever is made of it, so is the loss not
         largest = 1.0
     scaled = torch.mul(vectors, _LARGEST_INT8 / largest, out=wide).round_()
     integers = scaled.to(torch.int8) if out is None else out.copy_(scaled)

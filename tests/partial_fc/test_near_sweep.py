@@ -125,6 +125,19 @@ def test_a_row_without_a_slope_keeps_weight_and_state(make: Any, road: str) -> N
     assert 3 <= moves_C.sum() < C
 
 
+@pytest.mark.usefixtures("_every_look")
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_an_embedding_that_is_not_finite_gives_such_a_loss_and_moves_no_row(number: float) -> None:
+    head = head_of(row_optimizer=RowSGD(0.1, 0.9))
+    before = head.weight.detach().clone()
+    embeddings_ND = torch.randn(9, D)
+    embeddings_ND[4, 3] = number
+    loss = head(embeddings_ND.requires_grad_(), torch.randint(C, (9,)))
+    loss.backward()
+    assert loss.isnan()
+    assert torch.equal(head.weight, before)
+
+
 @pytest.mark.parametrize("road", ROADS)
 def test_how_many_are_near_is_told(road: str) -> None:
     head = head_of(near=road)
