@@ -30,7 +30,7 @@ from benchmarks.machine import this_machine
 SAVE_EVERY, STEPS_BETWEEN = 8, 16  # two saves between failures: the second one of a process has two collectives more
 RECORDED = 39, 47  # the fifth save and what its thread does after it
 DISK_BYTES = 256 << 20
-STEP_LIMIT_SECONDS = 20.0  # of the watchdogs
+LIMIT_SECONDS = 20.0  # of the watchdogs, for a step and for a save
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _settings(data: Path, steps: int) -> dict[str, Any]:
-    return {**settings(data, steps, SAVE_EVERY), "watchdog": {"step_seconds": STEP_LIMIT_SECONDS}}
+    watchdog = {"step_seconds": LIMIT_SECONDS, "save_seconds": LIMIT_SECONDS}
+    return {**settings(data, steps, SAVE_EVERY), "watchdog": watchdog}
 
 
 def _finish(run: Run, launches: int) -> None:
