@@ -70,6 +70,8 @@ class AdaCosSection(ObjectiveSection):
     dynamic: bool = True
     statistics: Literal["current", "previous"] = "current"
     max_scale: Scale = 64.0
+    average: Literal["mean", "median"] = "mean"
+    may_fall: bool = True
 
     def arguments(self, num_classes: int) -> dict[str, Any]:
         """With the number of classes, from which the first scale follows."""

@@ -25,16 +25,22 @@ def median_angle(cos_N: Float[Tensor, " N"]) -> Float[Tensor, ""]:
 
 
 def dynamic_scale(
-    log_negatives_N: Float[Tensor, " N"], median_angle_radians: Tensor, num_classes: int, max_scale: float
+    log_negatives_N: Float[Tensor, " N"],
+    median_angle_radians: Tensor,
+    num_classes: int,
+    max_scale: float,
+    average: str = "mean",
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The next scale and whether a limit binds (0 or 1): ``ln B_avg / cos(min(π/4, θ_med))``, eq. 14.
 
     ``log_negatives_N`` is ``ln Σ_{j≠y} exp(s c_ij)`` at the scale ``s`` before; ``B_avg`` is the mean of its
-    exponential over the global batch, taken in logs. ``max_scale`` ends the recurrence's divergence when negatives
-    crowd (a share of wrong labels, a cone of centres, D < 4 ln(C - 1)). From below the scale is held at 1 or, if
+    exponential over the global batch, taken in logs; with ``average`` "median", which is not the paper's, ``ln B_avg``
+    is the median of ``log_negatives_N``, which a few crowded rows do not move. ``max_scale`` ends the recurrence's
+    divergence when negatives crowd (a share of wrong labels, a cone of centres, D < 4 ln(C - 1)). From below the scale is held at 1 or, if
     less, the fixed scale: negatives on the far side can bring ln B_avg below 0, which would turn the loss around.
     """
     log_mean = torch.logsumexp(log_negatives_N, dim=0) - math.log(len(log_negatives_N))
-    free = log_mean / torch.cos(median_angle_radians.clamp(max=math.pi / 4))
+    log_average = log_negatives_N.median() if average == "median" else log_mean
+    free = log_average / torch.cos(median_angle_radians.clamp(max=math.pi / 4))
     scale = free.clamp(min(1.0, fixed_scale(num_classes)), max_scale)
     return scale, (scale != free).to(free.dtype)

@@ -21,6 +21,10 @@ class AdaCos(ScaledSoftmax):
     - ``statistics="current"``, the paper: a step's scale comes from its own batch, at one more sweep of products.
     - ``statistics="previous"``: it comes from the batch before, whose negative sum was at hand: no extra sweep.
 
+    Two cures of a scale that runs up with its negatives, not the paper's and tried in ``docs/experiments.md``:
+    ``average="median"`` takes the median row's negative sum in place of the mean; ``may_fall=False`` keeps the scale
+    from falling.
+
     ``max_scale`` (at most 80) ends the divergence that crowded negatives cause; ``figures["scale_capped"]`` is 1 in a
     step where a limit binds. Under class sampling the negative sum is corrected for the classes left out. The dynamic
     scale is saved with the module, equal on all ranks, and untouched in evaluation.
@@ -30,11 +34,21 @@ class AdaCos(ScaledSoftmax):
     steps: Tensor
 
     def __init__(
-        self, num_classes: int, *, dynamic: bool = True, statistics: str = "current", max_scale: float = 64.0
+        self,
+        num_classes: int,
+        *,
+        dynamic: bool = True,
+        statistics: str = "current",
+        max_scale: float = 64.0,
+        average: str = "mean",
+        may_fall: bool = True,
     ) -> None:
         super().__init__()
         if statistics not in ("current", "previous"):
             raise ValueError(f"statistics={statistics!r}: expected 'current' or 'previous'")
+        if average not in ("mean", "median"):
+            raise ValueError(f"average={average!r}: expected 'mean' or 'median'")
+        self.average, self.may_fall = average, may_fall
         self.num_classes = num_classes
         self.dynamic = dynamic
         self.statistics = statistics
@@ -59,7 +73,9 @@ class AdaCos(ScaledSoftmax):
                 cosines.median_target_angle.double(),
                 self.num_classes,
                 self.max_scale,
+                self.average,
             )
+            following = following if self.may_fall else torch.maximum(following, self.scale)
             following = torch.where(following.isfinite(), following, self.scale)  # of a batch that is not finite
             if self.statistics == "previous":
                 self.scale.copy_(following)

@@ -383,3 +383,17 @@ def test_adacos_for_another_number_of_classes_is_refused() -> None:
     head = ShardedClassifier(10, D, AdaCos(11), world=World())
     with pytest.raises(ValueError, match=r"11.*10"):
         head(torch.randn(2, D), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("may_fall", [True, False])
+def test_a_scale_that_may_not_fall_does_not(may_fall: bool) -> None:
+    """Embeddings come nearer to their classes from step to step: the paper's scale falls with the angle."""
+    torch.manual_seed(0)
+    objective = AdaCos(C, may_fall=may_fall)
+    head = ShardedClassifier(C, D, objective, world=World())
+    labels_N, noise_ND = torch.randint(C, (200,)), torch.randn(200, D)
+    scales = []
+    for near in (0.5, 1.0, 2.0, 4.0, 8.0):
+        head(noise_ND + near * head.weight.detach()[labels_N], labels_N)
+        scales.append(objective.scale.item())
+    assert (scales == sorted(scales)) != may_fall

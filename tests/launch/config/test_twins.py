@@ -20,7 +20,19 @@ SECTIONS: dict[str, Any] = {
     get_args(section.model_fields["name"].annotation)[0]: section for section in get_args(get_args(ObjectiveConfig)[0])
 }
 NUMBERS = (-1.0, -1e-9, 0.0, 1e-9, 0.5, 0.999, 1.0, 1.001, 1.57, 1.571, 2.0, 2.001, 64.0, 80.0, 80.001, 1e6)
-WORDS = ("current", "previous", "balanced", "adacos", "all", "beyond_chance", "fading", "steady", "other")
+WORDS = (
+    "mean",
+    "median",
+    "current",
+    "previous",
+    "balanced",
+    "adacos",
+    "all",
+    "beyond_chance",
+    "fading",
+    "steady",
+    "other",
+)
 OTHERS_NEEDED = {"cosine_softmax": {"scale": 16.0}}
 
 

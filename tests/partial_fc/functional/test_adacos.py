@@ -35,6 +35,15 @@ def test_a_cosine_that_rounding_put_beyond_one_has_the_angle_zero() -> None:
     assert float(median_angle(torch.tensor([1.0000001]))) == 0.0
 
 
+def test_a_few_crowded_rows_move_the_mean_and_not_the_median() -> None:
+    calm_N, crowded_N = torch.full((9,), 7.0, dtype=float64), torch.full((9,), 7.0, dtype=float64)
+    crowded_N[:2] = 30.0
+    angle = torch.tensor(1.2, dtype=float64)
+    for average, moves in (("mean", True), ("median", False)):
+        calm, crowded = (dynamic_scale(each, angle, 4000, UNLIMITED, average)[0] for each in (calm_N, crowded_N))
+        assert (crowded > calm + 1) == moves
+
+
 @pytest.mark.parametrize("near", [0.0, 3.0])
 @pytest.mark.parametrize("size", [1, 7, 8])
 def test_the_dynamic_scale_equals_plain_loops(near: float, size: int) -> None:
