@@ -35,9 +35,11 @@ def dynamic_scale(
 
     ``log_negatives_N`` is ``ln Σ_{j≠y} exp(s c_ij)`` at the scale ``s`` before; ``B_avg`` is the mean of its
     exponential over the global batch, taken in logs; with ``average`` "median", which is not the paper's, ``ln B_avg``
-    is the median of ``log_negatives_N``, which a few crowded rows do not move. ``max_scale`` ends the recurrence's
-    divergence when negatives crowd (a share of wrong labels, a cone of centres, D < 4 ln(C - 1)). From below the scale is held at 1 or, if
-    less, the fixed scale: negatives on the far side can bring ln B_avg below 0, which would turn the loss around.
+    is the median of ``log_negatives_N``, which a few crowded rows do not move.
+
+    ``max_scale`` ends the recurrence's divergence when negatives crowd (a share of wrong labels, a cone of centres,
+    D < 4 ln(C - 1)). From below the scale is held at 1 or, if less, the fixed scale: negatives on the far side can
+    bring ln B_avg below 0, which would turn the loss around.
     """
     log_mean = torch.logsumexp(log_negatives_N, dim=0) - math.log(len(log_negatives_N))
     log_average = log_negatives_N.median() if average == "median" else log_mean
