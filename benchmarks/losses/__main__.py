@@ -42,13 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is planned and not there yet. 0: all is there; 1: a run failed; 2: nothing can be run; 130: stopped."""
     arguments = _parser().parse_args(argv)
     planned = {f"{run.name}-seed{seed}": (run, seed) for run, seed in plan(RUNS)}
+    if unknown := set(arguments.only or planned) - planned.keys():
+        print(f"losses: there is no run {', '.join(sorted(unknown))}; --list names them", file=sys.stderr)
+        return 2
     settings = {name: run.settings(seed, arguments.epochs) for name, (run, seed) in planned.items()}
     try:
         names = unfinished(settings, arguments.out, lambda path: read_json(path, Result).settings)
     except ValueError as error:
         print(f"losses: {error}", file=sys.stderr)
         return 2
-    waiting = {name: planned[name] for name in names}
+    waiting = {name: planned[name] for name in names if name in (arguments.only or planned)}
     if arguments.list:
         print_plan({name: f"{run.group:7} {run.label}" for name, (run, _) in planned.items()}, waiting)
         return 0
@@ -101,10 +104,12 @@ def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Re
 def words(settings: Mapping[str, Any], data: Path, run_dir: Path, nproc: str) -> list[str]:
     """The trainer's arguments for one run: the configuration, and what differs from it by dotted key.
 
-    A loss that is not finite ends a run: whether that happens is one of the questions.
+    A loss that is not finite ends a run: whether that happens is one of the questions. The configuration's own stages
+    are left out.
     """
     places = {"run_dir": run_dir, "data.train": data / "background", "data.evaluate": data / "evaluation"}
-    values = {**settings, "divergence.most_skipped": 0, **{key: str(place.resolve()) for key, place in places.items()}}
+    common = {"schedule.stages": None, "divergence.most_skipped": 0}
+    values = {**common, **settings, **{key: str(place.resolve()) for key, place in places.items()}}
     overrides = (f"{key}={json.dumps(value)}" for key, value in values.items())  # JSON is YAML
     return [str(CONFIG), "--nproc", nproc, *(word for override in overrides for word in ("--set", override))]
 
@@ -134,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add_argument("--out", type=Path, default=DOCS / "experiments" / "losses", help="where results go")
     arguments.add_argument("--epochs", type=float, default=EPOCHS, help="of every run (default: %(default)s)")
     arguments.add_argument("--nproc", default="1", help="ranks of each run, as partial-fc train takes it")
+    arguments.add_argument("--only", nargs="+", metavar="NAME", help="these runs only, as --list names them")
     arguments.add_argument("--list", action="store_true", help="tell what is planned and what is there; run nothing")
     return arguments
 

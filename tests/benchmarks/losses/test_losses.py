@@ -74,6 +74,13 @@ def _overrides(run: Run, data: Path, seed: int = 3) -> list[str]:
     return [word for flag, word in itertools.pairwise(words) if flag == "--set"]
 
 
+def test_one_run_alone_is_named_as_the_list_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert losses.main(["--out", str(tmp_path), "--only", "adacos-fixed-seed0", "--list"]) == 0
+    assert "1 of" in capsys.readouterr().out
+    assert losses.main(["--out", str(tmp_path), "--only", "adacos", "--list"]) == 2
+    assert "there is no run adacos; --list names them" in capsys.readouterr().err
+
+
 # The table of runs
 
 
