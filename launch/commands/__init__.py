@@ -1,1 +1,1 @@
-"""The commands of one process: plan, pack, inspect, verify, import."""
+"""The commands of one process: plan, pack, inspect, verify, import, checkpoint."""

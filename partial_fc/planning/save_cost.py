@@ -8,6 +8,8 @@ from partial_fc.planning.backbone_cost import BackboneCost
 from partial_fc.planning.head_cost import HeadCost
 from partial_fc.planning.rates import Rates
 
+IDENTITY_BYTES = 8  # of each class the key of its identity, by which the row is found again
+
 
 @dataclass(frozen=True)
 class SaveCost:
@@ -34,7 +36,7 @@ def save_cost(
 ) -> SaveCost:
     """The cost of a save of ``ranks``: class rows and their state, the backbone's state on rank 0, buffers on each."""
     here = min(ranks, rates.ranks_per_machine)
-    fullest, of_class = -(-num_classes // ranks), head.class_bytes()
+    fullest, of_class = -(-num_classes // ranks), head.class_bytes() + IDENTITY_BYTES
     shared = backbone.held_bytes + 4 * backbone_moments * backbone.parameters
     return SaveCost(
         rank_bytes=fullest * of_class + backbone.buffer_bytes + shared,
