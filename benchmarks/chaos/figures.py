@@ -36,7 +36,8 @@ def _recovery(fault: Fault, happened: Event, events: Sequence[Event]) -> Recover
     marks = [each for each in after if (each.attempt, each.rank) == (attempt, 0) and each.kind in ("begin", "end")]
     if not marks or (launched is None and fault.action != "stop"):
         raise ValueError(f"nothing followed {fault}")
-    done = max((event.step for event in events if event not in after and event.kind == "begin"), default=0)
+    before = events[: len(events) - len(after)]  # they lie in order
+    done = max((event.step for event in before if event.kind == "begin"), default=0)
     goes_on_at = marks[0].step if launched and marks[0].kind == "begin" else done
     step_done = marks[min(1 if launched else 0, len(marks) - 1)]  # a step begins when the one before is done
     return Recovery(
