@@ -129,11 +129,16 @@ def _prepare_saves(config: Config, parts: Run, device: torch.device, ranks: int,
 def _trained(
     config: Config, parts: Run, folder: RunFolder, sinks: Sequence[Sink], stop: StopRequest, watchdog: Watchdog
 ) -> int:
-    """How many steps of the run are done, when the last of them is saved, and the last of each stage before."""
+    """How many steps of the run are done, when the last of them is saved, and the last of each stage before.
+
+    A stage's last step is not saved where that step was skipped: weights that make bad losses are not worth it.
+    """
     save, done, before = watchdog.save(parts.save), parts.start_step, parts.stage
     try:
         for stage in parts.stages:
-            if done >= stage.stop_step or stop.was_agreed:
+            if stop.was_agreed:
+                break
+            if done >= stage.stop_step:
                 continue
             if len(parts.stages) > 1:
                 _tell(stage_in_words(parts.stages, stage.number))
@@ -161,7 +166,9 @@ def _trained(
                 tolerance=Tolerance(**config.divergence.model_dump()),
                 told=_tell,
             )
-            save(done)
+            goes_on = done < parts.total_steps and not stop.was_agreed
+            if not (goes_on and parts.state.course.was_skipped(done - 1)):
+                save(done)
     except TrainingDiverged as error:
         parts.saver.wait()
         raise TrainingDiverged(f"{error}. {_last_good(folder)}") from error

@@ -73,14 +73,12 @@ class Block(NamedTuple):
         have_b = torch.zeros(len(self.unit_bD), dtype=torch.bool, device=places.device)
         return have_b.index_put_((places,), is_here, accumulate=True) if len(have_b) else have_b
 
-    def weights(self, sample_rate: float) -> Float[Tensor, " b"]:
-        """``(b,)``: how often each class counts that was drawn at this rate, for sums that are right on average.
+    def weights(self, sample_rate: float, like: Tensor) -> Float[Tensor, " b"]:
+        """``(b,)``, of the dtype of ``like``: how often each class counts that was drawn at this rate.
 
-        The batch's own, which always take part, count once. In float32 at least.
+        So that sums are right on average. The batch's own classes, which always take part, count once.
         """
-        wide = torch.promote_types(self.unit_bD.dtype, torch.float32)
-        weights_b = self.unit_bD.new_full((len(self.unit_bD),), 1 / sample_rate, dtype=wide)
-        return weights_b.masked_fill_(self.have_targets, 1.0)
+        return like.new_full((len(self.unit_bD),), 1 / sample_rate).masked_fill_(self.have_targets, 1.0)
 
     def are_moved(self, slopes_Nb: Float[Tensor, "N b"]) -> Bool[Tensor, "b 1"]:
         """``(b, 1)``: which classes have a slope or are targets."""

@@ -97,7 +97,11 @@ class ShardedClassifier(nn.Module):
             raise ValueError(f"sample_rate={sample_rate}: expected 0 < sample_rate <= 1")
         if block_classes is not None and block_classes < 1:
             raise ValueError(f"block_classes={block_classes}: expected at least 1, or None")
-        for name, word, words in (("cosines", cosines, COSINES), ("gram", gram, ROADS), ("near", near, ROADS)):
+        for name, word, words in (
+            ("cosines", cosines, COSINES),
+            ("gram", gram, ROADS),
+            ("near", near, ("auto", "never")),
+        ):
             if word not in words:
                 raise ValueError(f"{name}={word!r}: expected one of {', '.join(words)}")
         objective.refuse_unfit(num_classes, embedding_dim)
@@ -210,7 +214,7 @@ class ShardedClassifier(nn.Module):
             "scratch": self._scratch,
         }
         if self._goes_near(unit_ND):
-            return NearSweep(**common)
+            return NearSweep(**common, kept_bytes=self._kept_bytes())
         if not self._goes_by_gram(*unit_ND.shape):
             return Sweep(**common, kept_bytes=self._kept_bytes())
         if gram_DD is not None and (drawn or gram_DD.dtype != unit_ND.dtype):
@@ -231,8 +235,7 @@ class ShardedClassifier(nn.Module):
         return self.objective.is_quadratic and (8 * batch > 3 * dim if self.gram == "auto" else self.gram == "always")
 
     def _goes_near(self, unit_ND: Tensor) -> bool:
-        is_at_hand = not late_answer.is_known_late(unit_ND)
-        return self.objective.is_sparse and (is_at_hand if self.near == "auto" else self.near == "always")
+        return self.objective.is_sparse and self.near == "auto" and not late_answer.is_known_late(unit_ND)
 
     def _kept_bytes(self) -> int:
         """How much memory kept cosines may take."""

@@ -55,6 +55,10 @@ class LossCourse:
             return math.inf
         return self.mean + spike * max(self.deviation, _LEAST_DEVIATION * abs(self.mean))
 
+    def was_skipped(self, step: int) -> bool:
+        """Whether ``step``, one of the latest, updated no weight."""
+        return step in self.latest_skipped
+
     def numbers(self) -> Float[Tensor, "3"]:
         """All of it in float64, for a checkpoint."""
         return torch.tensor([self.mean, self.deviation, self.steps], dtype=torch.float64)

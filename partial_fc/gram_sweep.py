@@ -72,7 +72,7 @@ class GramSweep(Sweep):
             _add_at(grad_bD, here.places, pulled_mD[here.rows] * here.is_here.unsqueeze(1))
             yield block.row_gradient(grad_bD, applies, self.scratch)
             if self.carries_gram:
-                add_centred_gram(upper_DD, self._in_product_dtype("rows", self._units(block.columns)[0]))
+                add_centred_gram(upper_DD, self.in_product_dtype("rows", self._units(block.columns)[0]))
         if self.carries_gram:
             self.next_gram_DD = symmetric(upper_DD)
 

@@ -2,23 +2,24 @@
 
 Beyond a cosine τ alone has another class a slope (:attr:`partial_fc.slopes.Slopes.near_above`). So a step needs
 
-1. one product over the shard, in int8 where the CPU can, that finds the pairs of image and class that may lie beyond τ:
-   a bound of the product's error is taken off τ, so that no true pair is missed;
-2. the cosines of these pairs, made anew in float32 at least;
-3. their slopes, and both gradients as sparse products; of the rows only those that have a slope or are targets are read
-   again, moved and written.
+1. one product over the shard, in int8 where the CPU can, that finds the candidates: pairs of image and class that may
+   lie beyond τ. A bound of the product's error is taken off τ, so that no true pair is missed;
+2. the cosines of the candidates, made anew in float32 at least;
+3. the slopes of those beyond τ, and both gradients as sparse products; of the rows only those that have a slope or are
+   targets are read again, moved and written.
 
-That is 2·N·c·D operations instead of 6·N·c·D, and few rows moved instead of all. Where more pairs are found than the
-sparse products are worth, the step goes the block road (:class:`partial_fc.sweep.Sweep`), which is also the twin.
+That is 2·N·c·D operations instead of 6·N·c·D, and few rows moved instead of all. Where there are more candidates than
+the sparse products are worth, the step goes the block road (:class:`partial_fc.sweep.Sweep`), which is also the twin.
 
 Legend: ``N`` rows of the global batch; ``b`` classes of one block; ``m`` pairs; ``D`` dimensions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -26,17 +27,24 @@ from torch import Tensor
 
 from partial_fc.block import Block, RowGradient
 from partial_fc.functional.cosine import blocks
-from partial_fc.functional.look import least_int8_product, least_product, quantised, reaching, sparse_product
+from partial_fc.functional.look import (
+    are_finite,
+    least_int8_product,
+    least_product,
+    quantised,
+    reaching,
+    sparse_product,
+)
 from partial_fc.rows.sharding import Targets
 from partial_fc.slopes import Near, Slopes
 from partial_fc.sweep import Sweep
 
-MOST_PAIRS_SHARE = 1 / 64  # of N·c: about where sparse products take as long as the block road's other sweeps
+MOST_CANDIDATES = 1 / 64  # of N·c pairs: about where sparse products take as long as the block road's other sweeps
 _PAIRS_AT_ONCE = 1024  # whose rows stay in the cache
 
 
 class Pairs(NamedTuple):
-    """Images, the places of classes among those that are looked at, and what stands between them, by rising place."""
+    """Images, the places of classes among those looked at, and a cosine or a slope of each, by rising place."""
 
     rows: Int[Tensor, " m"]
     places: Int[Tensor, " m"]
@@ -48,58 +56,67 @@ class Pairs(NamedTuple):
         return Pairs(*(part[order] for part in self))
 
 
-class _Look:
-    """Products of the whole batch with a block in the sweep's own dtype."""
+class Look(Protocol):
+    """The product of the whole batch with some rows, in low precision."""
+
+    def at(self, unit_bD: Float[Tensor, "b D"], above: float) -> tuple[Tensor, float]:
+        """``(N, b)``, valid until the next call, and what its entries reach whose cosine is above ``above``."""
+
+
+class FloatLook:
+    """In the sweep's own product dtype."""
 
     def __init__(self, sweep: NearSweep) -> None:
-        self.sweep = sweep
+        self.sweep, self.is_finite = sweep, are_finite(sweep.unit_ND)
 
-    def at(self, block: Block, above: float) -> tuple[Float[Tensor, "N b"], float]:
-        """The product, and what its entries reach whose cosine is above ``above``."""
-        dim = block.unit_bD.shape[1]
-        return self.sweep._product_of(block), least_product(above, dim, self.sweep.product_dtype)
+    def at(self, unit_bD: Float[Tensor, "b D"], above: float) -> tuple[Tensor, float]:
+        """See :meth:`Look.at`."""
+        sweep, factor_ND = self.sweep, self.sweep.factor_ND
+        factor_bD = sweep.in_product_dtype("rows", unit_bD)
+        product_Nb = sweep.scratch("product", (len(factor_ND), len(factor_bD)), factor_ND)
+        torch.mm(factor_ND, factor_bD.T, out=product_Nb)
+        least = least_product(above, unit_bD.shape[1], factor_ND.dtype)
+        return product_Nb, least if self.is_finite and are_finite(unit_bD) else -math.inf
 
 
-class _Int8Look(_Look):
-    """Products in int8, whose sums are exact."""
+class Int8Look:
+    """In int8, whose sums are exact."""
 
     def __init__(self, sweep: NearSweep) -> None:
-        super().__init__(sweep)
-        self.batch = quantised(sweep.unit_ND)
+        self.sweep, self.batch = sweep, quantised(sweep.unit_ND)
 
-    def at(self, block: Block, above: float) -> tuple[Int[Tensor, "N b"], float]:
-        """See :meth:`_Look.at`."""
-        scratch, unit_bD = self.sweep.scratch, block.unit_bD
-        wide_bD = scratch("scaled", unit_bD.shape, self.sweep.unit_ND)
+    def at(self, unit_bD: Float[Tensor, "b D"], above: float) -> tuple[Tensor, float]:
+        """See :meth:`Look.at`."""
+        scratch = self.sweep.scratch
+        wide_bD = scratch("scaled", unit_bD.shape, unit_bD)
         rows = quantised(unit_bD, scratch("rows", unit_bD.shape, unit_bD, torch.int8), wide_bD)
-        product_Nb = scratch("product", (len(self.sweep.unit_ND), len(unit_bD)), unit_bD, torch.int32)
+        product_Nb = scratch("product", (len(self.batch.integers), len(unit_bD)), unit_bD, torch.int32)
         torch._int_mm(self.batch.integers, rows.integers.T, out=product_Nb)
-        eps = torch.finfo(unit_bD.dtype).eps
-        return product_Nb, least_int8_product(above, self.batch, rows, eps)
+        return product_Nb, least_int8_product(above, self.batch, rows, torch.finfo(unit_bD.dtype).eps)
 
 
 @dataclass
 class NearSweep(Sweep):
-    """A :class:`Sweep` for slopes that most classes do not have. It reads on the host how many pairs were found."""
+    """A :class:`Sweep` for slopes that most classes do not have. For a CPU: the host reads what is found."""
 
     _pairs: Pairs | None = field(default=None, init=False)
 
     def own_near(self, above: float) -> Near:
         """See :meth:`Sweep.own_near`; the pairs that are found are kept for the gradient."""
-        self._pairs = self._look(above)
-        if self._pairs is None:
+        candidates = self._candidates(above)
+        if candidates is None:
             return super().own_near(above)
-        rows, places, cosines = self._pairs
-        weights_m, nothing_N = self._weights(places), torch.zeros_like(self.unit_ND[:, 0])
-        squares_m = (cosines - above).square_().mul_(weights_m)
-        return Near(nothing_N.index_add(0, rows, squares_m), nothing_N.index_add(0, rows, weights_m))
+        self._pairs = self._beyond(*candidates, above)
+        weights_m, nothing_N = self._weights(self._pairs.places), torch.zeros_like(self.unit_ND[:, 0])
+        squares_m = (self._pairs.values - above).square_().mul_(weights_m)
+        return Near(*(nothing_N.index_add(0, self._pairs.rows, each) for each in (squares_m, weights_m)))
 
     def row_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None) -> Iterator[RowGradient]:
         """See :meth:`Sweep.row_gradients`; only of rows that have a slope or are targets."""
         if self._pairs is None:
             yield from super().row_gradients(slopes, gain, applies)
             return
-        pairs = self._with_targets(self._pairs, slopes)
+        pairs = self._slopes_of(self._pairs, slopes)
         touched, counts = torch.unique_consecutive(pairs.places, return_counts=True)
         ends = [0, *counts.cumsum(0).tolist()]
         grad_ND = torch.zeros_like(self.unit_ND)
@@ -112,30 +129,35 @@ class NearSweep(Sweep):
             yield block.row_gradient(grad_bD, applies, self.scratch)
         self._send(grad_ND.mul_(gain))
 
-    def _look(self, above: float) -> Pairs | None:
-        """All pairs but the targets' with cosines above ``above``, and those; None where there are too many."""
-        look = _Int8Look(self) if look_dtype(self.product_dtype) == torch.int8 else _Look(self)
-        most = len(self.unit_ND) + int(MOST_PAIRS_SHARE * len(self.unit_ND) * self.num_columns)
+    def _candidates(self, above: float) -> tuple[Tensor, Tensor] | None:
+        """Rows and places of all pairs that may have cosines above ``above``; None where they are too many.
+
+        Beside a row or an embedding that is not finite all are candidates.
+        """
+        look: Look = (Int8Look if look_dtype(self.product_dtype) == torch.int8 else FloatLook)(self)
+        most = len(self.unit_ND) + int(MOST_CANDIDATES * len(self.unit_ND) * self.num_columns)
         found, number = [(self.targets.rows[:0], self.targets.places[:0])], 0
-        for block in self._blocks():
-            rows, places = reaching(*look.at(block, above))
-            found.append((rows, places + block.start))
+        for drawn in blocks(self.num_columns, self.block_width()):
+            takes_part_b1 = None if self.takes_part is None else self.takes_part[drawn].unsqueeze(1)
+            unit_bD, _ = self._units(self._columns(drawn), takes_part_b1)
+            rows, places = reaching(*look.at(unit_bD, above))
+            found.append((rows, places + drawn.start))
             number += len(rows)
             if number > most:
                 return None
         rows, places = map(torch.cat, zip(*found, strict=True))
-        cos_m = self._cosines_of(rows, places)
-        kept = cos_m > cos_m.new_tensor(above)
+        return rows, places
+
+    def _beyond(self, rows: Tensor, places: Tensor, above: float) -> Pairs:
+        """The candidates with a cosine above ``above``, or one that is not finite, but the targets; and the cosines."""
+        some = zip(torch.split(rows, _PAIRS_AT_ONCE), torch.split(places, _PAIRS_AT_ONCE), strict=True)
+        cos_m = torch.cat([torch.linalg.vecdot(self.unit_ND[r], self._target_units(p)) for r, p in some])
+        kept = ~(cos_m <= cos_m.new_tensor(above))
         kept &= places != self.target_places_N[rows]
         return Pairs(rows[kept], places[kept], cos_m[kept]).sorted()
 
-    def _cosines_of(self, rows: Tensor, places: Tensor) -> Float[Tensor, " m"]:
-        """The pairs' cosines in the dtype of the embeddings."""
-        some = zip(torch.split(rows, _PAIRS_AT_ONCE), torch.split(places, _PAIRS_AT_ONCE), strict=True)
-        return torch.cat([torch.linalg.vecdot(self.unit_ND[r], self._target_units(p)) for r, p in some])
-
-    def _with_targets(self, pairs: Pairs, slopes: Slopes) -> Pairs:
-        """The slopes of the pairs and of the targets that lie here."""
+    def _slopes_of(self, pairs: Pairs, slopes: Slopes) -> Pairs:
+        """The slopes of the pairs, and of the targets that lie here."""
         rows, places = self._own_targets()
         slopes_m = slopes.negatives(pairs.values.clone()[None])[0].mul_(self._weights(pairs.places))
         more = rows, places, slopes.target_N[rows]
@@ -155,13 +177,10 @@ class NearSweep(Sweep):
         columns = self._columns(places)
         unit_bD, norm_b1 = self._units(columns)
         unit_bD = unit_bD.to(self.unit_ND.dtype)
-        nowhere = Targets(places[:0], places[:0], torch.empty(0, dtype=torch.bool, device=places.device))
+        nowhere = Targets(places[:0], places[:0], torch.empty(0, dtype=torch.bool))
         return Block(0, columns, unit_bD, unit_bD, norm_b1, nowhere, None)
 
 
 def look_dtype(product_dtype: torch.dtype) -> torch.dtype:
-    """What the look is made in: int8 where the CPU has instructions for its products, else ``product_dtype``.
-
-    The result is the same: the cosines of what is found are made anew.
-    """
+    """What the look is made in: int8 where the CPU has instructions for its products, else ``product_dtype``."""
     return torch.int8 if torch.cpu._is_vnni_supported() else product_dtype

@@ -33,13 +33,12 @@ class Sweep:
     """One step on one shard: what the sweeps before the gradient's and the gradient's own have in common.
 
     ``rows_cD`` are this shard's rows, ``are_unit`` whether their length is known to be 1; ``unit_ND`` the global
-    batch's unit embeddings, of which rank r has ``counts[r]``. ``columns`` are those that are looked at, in rising
-    order, and ``takes_part``, bool, which of them take part; None stands for all. Those that are not of the batch were
-    drawn with the chance ``sample_rate``. The products with the rows run in
-    ``product_dtype``; sums, targets and gradients are float32 at least. ``block_classes`` None means what stays in the
-    cache. Of the first sweep's cosines as many are kept for the others as ``kept_bytes`` hold, as the product gave
-    them: results are bitwise equal. All are N·c numbers and save 2·N·c·D operations a sweep. ``next_gram_DD`` is the
-    Gram matrix of the rows after the step, where one was made.
+    batch's unit embeddings, of which rank r has ``counts[r]``. ``columns`` are those looked at, in rising order, and
+    ``takes_part``, bool, which of them take part; None stands for all; those not of the batch were drawn with the
+    chance ``sample_rate``. Products with the rows run in ``product_dtype``; sums, targets and gradients are float32 at
+    least. ``block_classes`` None means what stays in the cache. Of the first sweep's cosines as many are kept for the
+    others as ``kept_bytes`` hold, as the product gave them: results are bitwise equal. All are N·c numbers and save
+    2·N·c·D operations a sweep. ``next_gram_DD`` is the rows' Gram matrix after the step, where one was made.
     """
 
     world: World
@@ -70,7 +69,7 @@ class Sweep:
     @property
     def num_columns(self) -> int:
         """How many classes of this shard are looked at."""
-        return len(self.rows_cD) if self.columns is None else len(self.columns)
+        return len(self.rows_cD if self.columns is None else self.columns)
 
     def cosines(self) -> Cosines:
         """What an objective may ask of this step: the same on every rank."""
@@ -95,10 +94,8 @@ class Sweep:
 
     def own_sum_over_negatives(self, term: Rule) -> Float[Tensor, " N"]:
         """``(N,)``: this shard's sum of ``term(cos_Nb)`` over all classes but the targets."""
-        total_N = torch.zeros_like(self.unit_ND[:, 0])
-        for block in self._blocks():
-            total_N += self._sum_over_others(term, block)
-        return total_N
+        nothing_N = torch.zeros_like(self.unit_ND[:, 0])
+        return sum((self._sum_over_others(term, block) for block in self._blocks()), start=nothing_N)
 
     def own_squares(self) -> Float[Tensor, " N"]:
         """``(N,)``: this shard's sum of squared cosines over all classes but the targets."""
@@ -108,15 +105,15 @@ class Sweep:
         """Of this shard's classes but the targets those with a cosine above ``above``: see :class:`Near`."""
         sums_2N, threshold = self.unit_ND.new_zeros(2, len(self.unit_ND)), self.unit_ND.new_tensor(above)
         for block in self._blocks():
-            product_Nb, weights_b = self._product_of(block), block.weights(self.sample_rate)
-            sums_2N += near_others(product_Nb, self._places_N(block), weights_b, threshold)
+            weights_b = block.weights(self.sample_rate, self.unit_ND)
+            sums_2N += near_others(self._product_of(block), self._places_N(block), weights_b, threshold)
         return Near(*sums_2N)
 
     def row_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None) -> Iterator[RowGradient]:
         """Block by block, the rows' gradient, times ``gain``.
 
         0 where ``applies``, ``()`` bool, is False, even if the loss is not finite; with :attr:`Slopes.near_above` for
-        rows that have no slope. A block's gradient and rows may be overwritten: nothing needs them any more. All blocks
+        rows without a slope. A block's gradient and rows may be overwritten: nothing needs them any more. All blocks
         are to be taken, on every rank; the embeddings' gradient is made on the way.
         """
         grad_ND = torch.zeros_like(self.unit_ND)
@@ -143,7 +140,8 @@ class Sweep:
         """How many classes stand against a target: counted over the ranks where they are drawn. One all-reduce then."""
         if self.columns is None:
             return self.num_classes - 1
-        return self.world.all_sum((self.columns >= 0 if self.takes_part is None else self.takes_part).sum()) - 1
+        number = self.labels_N.new_full((), self.num_columns) if self.takes_part is None else self.takes_part.sum()
+        return self.world.all_sum(number) - 1
 
     def _target_units(self, places: Tensor) -> Tensor:
         rows_mD = self.rows_cD[self._columns(places)].to(self.unit_ND.dtype)
@@ -162,7 +160,7 @@ class Sweep:
         columns = self._columns(drawn)
         takes_part_b1 = None if self.takes_part is None else self.takes_part[drawn].unsqueeze(1)
         unit_bD, norm_b1 = self._units(columns, takes_part_b1)
-        factor_bD = self._in_product_dtype("rows", unit_bD)
+        factor_bD = self.in_product_dtype("rows", unit_bD)
         return Block(drawn.start, columns, unit_bD, factor_bD, norm_b1, self.targets, takes_part_b1)
 
     def _units(self, columns: Columns, takes_part_b1: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -183,25 +181,26 @@ class Sweep:
         """``(N,)``: of ``term`` of the block's cosines the sum over the classes but the targets."""
         if self.unit_ND.is_cuda:
             takes_part_b = None if block.takes_part_b1 is None else block.takes_part_b1.squeeze(1)
-            rest = self._product_of(block), self._places_N(block), takes_part_b, self.unit_ND.dtype
-            return sum_over_others(term, *rest)
+            places_N, dtype = self._places_N(block), self.unit_ND.dtype
+            return sum_over_others(term, self._product_of(block), places_N, takes_part_b, dtype)
         terms_Nb = term(self._cosines(block))
         block.place_targets(terms_Nb, torch.zeros_like(self.unit_ND[:, 0]))
         return block.sum_over_classes(terms_Nb)
 
     def _slopes(self, slopes: Slopes, block: Block) -> Float[Tensor, "N b"]:
         """``(N, b)``: the slopes of the block's cosines, as products take them."""
-        is_weighted = slopes.near_above is not None and self.sample_rate < 1
-        rule = slopes.negatives.weighted(block.weights(self.sample_rate)) if is_weighted else slopes.negatives
+        rule = slopes.negatives
+        if slopes.near_above is not None and self.sample_rate < 1:
+            rule = rule.weighted(block.weights(self.sample_rate, self.unit_ND))
         if self.unit_ND.is_cuda:
-            places_N, dtype = self._places_N(block), self.unit_ND.dtype
-            return with_targets(rule, self._product_of(block), places_N, slopes.target_N, dtype)
+            matrix = self._product_of(block), self._places_N(block), slopes.target_N
+            return with_targets(rule, *matrix, self.unit_ND.dtype)
         slopes_Nb = rule(self._cosines(block))
         block.place_targets(slopes_Nb, slopes.target_N)
-        return self._in_product_dtype("slopes", slopes_Nb)
+        return self.in_product_dtype("slopes", slopes_Nb)
 
     def _places_N(self, block: Block) -> Int[Tensor, " N"]:
-        """``(N,)``: where a row's target lies, counted from the block on; outside of it what no class of it has."""
+        """``(N,)``: as :attr:`target_places_N`, from the block on; outside of the block what no class of it has."""
         return self.target_places_N - block.start
 
     @cached_property
@@ -229,7 +228,7 @@ class Sweep:
         self._kept[block.start] = torch.mm(self.factor_ND, block.factor_bD.T)
         return self._kept[block.start]
 
-    def _in_product_dtype(self, name: str, matrix: Tensor) -> Tensor:
+    def in_product_dtype(self, name: str, matrix: Tensor) -> Tensor:
         """``matrix`` as a product takes it."""
         if matrix.dtype == self.product_dtype:
             return matrix

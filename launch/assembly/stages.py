@@ -7,7 +7,7 @@ from launch.assembly.model import objective
 from launch.assembly.run import Run
 from launch.config.objectives import ObjectiveConfig
 from launch.config.stages import Stage
-from partial_fc import Objective, ShardedClassifier
+from partial_fc import AdaCos, Objective, ShardedClassifier
 
 
 def begin_stage(parts: Run, before: Stage, stage: Stage) -> None:
@@ -28,11 +28,12 @@ def begin_stage(parts: Run, before: Stage, stage: Stage) -> None:
 
 
 def next_objective(section: ObjectiveConfig, head: ShardedClassifier) -> Objective:
-    """The objective of ``section``, where ``head`` is; from one of its class it takes the state that both keep.
+    """The objective of ``section``, where ``head`` is; dynamic AdaCos takes the scale of dynamic AdaCos.
 
-    AdaCos goes on at its dynamic scale, and begins at the fixed one after another objective.
+    That scale goes on, no larger than the new largest one. After another objective AdaCos begins at the fixed scale.
     """
     before, made = head.objective, objective(section, head.num_classes).to(head.weight.device)
-    if type(before) is type(made):
-        made.load_state_dict(before.state_dict(), strict=False)
+    if isinstance(before, AdaCos) and isinstance(made, AdaCos) and before.dynamic and made.dynamic:
+        made.load_state_dict(before.state_dict())
+        made.scale.clamp_(max=made.max_scale)
     return made.train(head.training)

@@ -32,7 +32,12 @@ def p2sgrad_loss(
 
 
 def chance_cosine(num_classes: int, embedding_dim: int) -> float:
-    """``τ = √(2 ln(C-1) / D)``: about the cosine of the nearest of C - 1 random directions, where it is below 1."""
+    """``τ = √(2 ln(C-1) / D)``: about the cosine of the nearest of C - 1 random directions, where it is below 1.
+
+    ValueError for fewer than two classes.
+    """
+    if num_classes < 2:
+        raise ValueError(f"got num_classes={num_classes}: expected >= 2")
     return math.sqrt(2.0 * math.log(num_classes - 1) / embedding_dim)
 
 

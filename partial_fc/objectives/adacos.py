@@ -75,7 +75,7 @@ class AdaCos(ScaledSoftmax):
                 self.max_scale,
                 self.average,
             )
-            following = following if self.may_fall else torch.maximum(following, self.scale)
+            following = following if self.may_fall else torch.maximum(following, self.scale.clamp(max=self.max_scale))
             following = torch.where(following.isfinite(), following, self.scale)  # of a batch that is not finite
             if self.statistics == "previous":
                 self.scale.copy_(following)

@@ -72,7 +72,7 @@ class P2SGrad(Objective):
             return
         raise ValueError(
             f"of {num_classes:,} classes in {embedding_dim} dimensions the nearest by chance is at the cosine "
-            f"√(2·ln(C-1)/D) = {chance:.3g}, and none can lie beyond it: expected more than "
+            f"τ = {self._told_multiple()}√(2·ln(C-1)/D) = {chance:.3g}, and none can lie beyond it: expected more than "
             f"{math.floor(embedding_dim * chance**2)} dimensions, or negatives='all'"
         )
 
@@ -107,6 +107,9 @@ class P2SGrad(Objective):
 
     def _chance(self, num_classes: int, embedding_dim: int) -> float:
         return self.chance_multiple * p2sgrad.chance_cosine(num_classes, embedding_dim)
+
+    def _told_multiple(self) -> str:
+        return "" if self.chance_multiple == 1.0 else f"{self.chance_multiple:g}·"
 
     def _loss(self, target_N: Tensor, push_N: Tensor) -> Tensor:
         target_N = target_N.double()

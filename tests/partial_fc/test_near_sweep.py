@@ -22,13 +22,13 @@ from partial_fc.near_sweep import NearSweep
 
 C, D = 60, 24
 LOSSES = ["p2sgrad_beyond_chance_fading", "p2sgrad_beyond_chance_steady"]
-ROADS = ("always", "never")
+ROADS = ("auto", "never")
 
 
 @pytest.fixture(autouse=True)
 def as_many_pairs_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """In so few dimensions many classes lie beyond chance."""
-    monkeypatch.setattr(near_sweep, "MOST_PAIRS_SHARE", 1.0)
+    monkeypatch.setattr(near_sweep, "MOST_CANDIDATES", 1.0)
 
 
 def head_of(num_classes: int = C, dim: int = D, **options: Any) -> ShardedClassifier:
@@ -126,16 +126,24 @@ def test_a_row_without_a_slope_keeps_weight_and_state(make: Any, road: str) -> N
 
 
 @pytest.mark.usefixtures("_every_look")
-@pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_an_embedding_that_is_not_finite_gives_such_a_loss_and_moves_no_row(number: float) -> None:
-    head = head_of(row_optimizer=RowSGD(0.1, 0.9))
+@pytest.mark.parametrize("product_dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("most", [1.0, 1 / 64])
+@pytest.mark.parametrize("where", ["embedding", "row"])
+@pytest.mark.parametrize("number", [math.nan, -math.nan, math.inf])
+def test_what_is_not_finite_gives_such_a_loss_and_moves_no_row(
+    number: float, where: str, most: float, product_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near_sweep, "MOST_CANDIDATES", most)
+    head = head_of(row_optimizer=RowSGD(0.1, 0.9), product_dtype=product_dtype)
+    embeddings_ND, labels_N = torch.randn(9, D), torch.randint(C - 1, (9,))
+    head(embeddings_ND, labels_N)
+    with torch.no_grad():
+        (embeddings_ND if where == "embedding" else head.weight)[-1, 3] = number
     before = head.weight.detach().clone()
-    embeddings_ND = torch.randn(9, D)
-    embeddings_ND[4, 3] = number
-    loss = head(embeddings_ND.requires_grad_(), torch.randint(C, (9,)))
+    loss = head(embeddings_ND.requires_grad_(), labels_N)
     loss.backward()
     assert loss.isnan()
-    assert torch.equal(head.weight, before)
+    torch.testing.assert_close(head.weight, before, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("road", ROADS)
@@ -152,16 +160,16 @@ def test_more_pairs_than_fit_go_the_block_road(monkeypatch: pytest.MonkeyPatch) 
     """As in early training, or when all embeddings lie in one cone."""
     given = problem(C, D, (40,), near=1.0)
     cone = Problem(given.rows_CD.abs(), [(x.abs(), y) for x, y in given.batches])
-    monkeypatch.setattr(near_sweep, "MOST_PAIRS_SHARE", 1 / 64)
+    monkeypatch.setattr(near_sweep, "MOST_CANDIDATES", 1 / 64)
     went_on: list[bool] = []
-    look = NearSweep._look
+    look = NearSweep._candidates
 
     def watched(sweep: NearSweep, above: float) -> Any:
         pairs = look(sweep, above)
         went_on.append(pairs is not None)
         return pairs
 
-    monkeypatch.setattr(NearSweep, "_look", watched)
+    monkeypatch.setattr(NearSweep, "_candidates", watched)
     case = cases(C, D)[LOSSES[0]]
     (truth,), (found,) = by_whole_matrix(case, cone), by_ranks(case, cone, 2, block_classes=7)
     assert went_on == [False, False]
