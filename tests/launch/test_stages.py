@@ -28,6 +28,7 @@ from launch.config.run import Config
 from launch.errors import Stopped
 from partial_fc import AdaCos, P2SGrad, World
 from partial_fc.checkpoint.layout import CheckpointFolder, latest_checkpoint, whole_checkpoints
+from partial_fc.divergence import TrainingDiverged
 
 STEPS, EVERY = 24, 5  # 96 images, 16 at a time, four epochs
 STAGES: list[tiny.Tree] = [
@@ -225,10 +226,25 @@ def test_what_two_objectives_of_one_class_keep_goes_on(data: Path, tmp_path: Pat
     assert isinstance(parts.head.objective, AdaCos)
     assert (parts.head.objective.max_scale, parts.head.sample_rate) == (20, 1.0)
     assert (float(parts.head.objective.scale), int(parts.head.objective.steps)) == (12.5, 6)
-    fixed = second.config.objective.model_copy(update={"dynamic": False})
-    made = next_objective(fixed, parts.head)
-    assert isinstance(made, AdaCos)
-    assert float(made.scale) == float(AdaCos(len(tiny.TRAINED), dynamic=False).scale)
+    smaller = next_objective(second.config.objective.model_copy(update={"max_scale": 10.0}), parts.head)
+    assert isinstance(smaller, AdaCos)
+    assert float(smaller.scale) == 10.0, "no larger than the new largest one"
+    fixed = next_objective(second.config.objective.model_copy(update={"dynamic": False}), parts.head)
+    assert isinstance(fixed, AdaCos)
+    assert float(fixed.scale) == float(AdaCos(len(tiny.TRAINED), dynamic=False).scale)
+    parts.head.objective = fixed
+    fixed.steps.fill_(9)
+    assert int(next_objective(second.config.objective, parts.head).get_buffer("steps")) == 0, "it begins as a run does"
+
+
+def test_a_stage_whose_last_step_was_skipped_leaves_no_checkpoint_of_it(data: Path, tmp_path: Path) -> None:
+    stages: list[tiny.Tree] = [{"epochs": 1}, {"optimizer": {"learning_rate": 0.05}}]
+    changes = ["optimizer.learning_rate=1e30", "optimizer.clip_norm=null", "divergence.most_skipped=1000"]
+    config = load_config(config_at(tmp_path, data, stages), changes)
+    with contextlib.suppress(TrainingDiverged, ValueError):  # what is left to save or to measure is no good either
+        train.run(config)
+    saved = [folder.manifest().step for folder in whole_checkpoints(tmp_path / "run" / "checkpoints")]
+    assert 6 not in saved
 
 
 def test_losses_that_may_be_others_are_no_spikes_and_skipped_steps_still_count(data: Path, tmp_path: Path) -> None:
