@@ -29,6 +29,7 @@ from launch.evaluation.tables import print_places, print_results
 from launch.planning.shortage import has_room_for_copies, memory_shortage
 from launch.processes import end_with, keep_freed_memory
 from launch.resilience.agent import end_with_agent, patience_seconds, refuse_restarts_that_hang
+from launch.resilience.agreement import agree, shared_memory_shortage
 from launch.resilience.resume import checkpoint_to_resume, run_facts
 from launch.resilience.stopping import StopRequest, leave_on_sigterm
 from launch.resilience.watchdog import Watchdog
@@ -39,7 +40,7 @@ from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.divergence import Tolerance, TrainingDiverged
 from partial_fc.loop import train
 from partial_fc.reports.step_report import Sink
-from partial_fc.world import global_rank, local_device, process_group
+from partial_fc.world import global_rank, local_device, local_rank, process_group
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +85,10 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
         ranks = world.size, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if world.rank == 0 and (said := memory_shortage(config, source.num_classes, device, *ranks)) is not None:
             print(said, flush=True)
+        if local_rank() == 0 and (said := shared_memory_shortage(ranks[1], device)) is not None:
+            print(said, flush=True)
         facts = run_facts(config, source, identities_C)
+        agree(world, folder, facts, device)
         resumed = checkpoint_to_resume(folder, config, facts, identities_C, world, device)
         parts = assembly.run(
             *(config, source, backbone, world, device), facts=facts, identities_C=identities_C, resumed=resumed

@@ -29,8 +29,7 @@ from partial_fc.scratch import Scratch
 from partial_fc.sweep import Sweep
 from partial_fc.world import World, current_world
 
-COSINES = ("recompute", "keep", "auto")
-ROADS = ("auto", "always", "never")
+WORDS = {"cosines": ("recompute", "keep", "auto"), "gram": ("auto", "always", "never"), "near": ("auto", "never")}
 KEPT_SHARE = 0.05  # of the bytes of weights and row state, that "auto" spends on kept cosines
 
 
@@ -97,13 +96,9 @@ class ShardedClassifier(nn.Module):
             raise ValueError(f"sample_rate={sample_rate}: expected 0 < sample_rate <= 1")
         if block_classes is not None and block_classes < 1:
             raise ValueError(f"block_classes={block_classes}: expected at least 1, or None")
-        for name, word, words in (
-            ("cosines", cosines, COSINES),
-            ("gram", gram, ROADS),
-            ("near", near, ("auto", "never")),
-        ):
-            if word not in words:
-                raise ValueError(f"{name}={word!r}: expected one of {', '.join(words)}")
+        for name, word in (("cosines", cosines), ("gram", gram), ("near", near)):
+            if word not in WORDS[name]:
+                raise ValueError(f"{name}={word!r}: expected one of {', '.join(WORDS[name])}")
         objective.refuse_unfit(num_classes, embedding_dim)
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
@@ -226,10 +221,9 @@ class ShardedClassifier(nn.Module):
         if self.sample_rate == 1.0 or not self.training:
             return {}
         draw = owned_targets(labels_N, self.shard), self.shard, self.sample_rate, self.seed, self.steps
-        if not late_answer.is_known_late(labels_N):
-            return {"columns": drawn_columns(*draw), "sample_rate": self.sample_rate}
-        columns, takes_part = padded_columns(*draw, batch=len(labels_N))
-        return {"columns": columns, "takes_part": takes_part, "sample_rate": self.sample_rate}
+        is_late = late_answer.is_known_late(labels_N)
+        drawn = padded_columns(*draw, batch=len(labels_N)) if is_late else (drawn_columns(*draw), None)
+        return {"columns": drawn[0], "takes_part": drawn[1], "sample_rate": self.sample_rate}
 
     def _goes_by_gram(self, batch: int, dim: int) -> bool:
         return self.objective.is_quadratic and (8 * batch > 3 * dim if self.gram == "auto" else self.gram == "always")

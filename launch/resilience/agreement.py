@@ -1,0 +1,104 @@
+"""Before anything is written: whether all ranks mean the same run, and what of their machines gets in its way.
+
+On many nodes each rank has files, packages and a clock of its own. Ranks that differ would train, and what comes out
+would be no one's run: so they compare what they have, in one all-gather of some numbers, and stop with what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import partial_fc
+from launch.assembly.run_folder import RunFolder
+from launch.config.loading import ConfigError
+from partial_fc import World
+
+MOST_SECONDS_APART = 30.0
+PATIENCE_SECONDS = 60.0  # until a file of another node is seen
+SHARED_MEMORY = Path("/dev/shm")
+LEAST_SHARED_BYTES = 256 << 20  # of a rank on a GPU; containers have 64 MiB in all unless told otherwise
+
+
+def agree(world: World, folder: RunFolder, facts: dict[str, Any], device: torch.device) -> None:
+    """Compare with the other ranks what ``facts`` (configuration, images), versions and the run folder are.
+
+    ConfigError, on all ranks, with the ranks that differ from rank 0, and what this rank has. Rank 0 says it where the
+    ranks' clocks are half a minute apart. One all-gather of some numbers. Rank 0 holds the lock of ``folder``.
+    """
+    own = _compared(facts) | {"run folder": "seen" if _is_shared(folder) else "not seen"}
+    numbers = torch.tensor([*map(_number, own.values()), time.time_ns()], device=device)
+    of_ranks = world.all_gather(numbers)
+    for place, (name, value) in enumerate(own.items()):
+        if others := torch.nonzero(of_ranks[:, place] != of_ranks[0, place]).flatten().tolist():
+            ranks = f"rank {others[0]}" if len(others) == 1 else f"ranks {', '.join(map(str, others))}"
+            raise ConfigError(f"{ranks} and rank 0 differ: {name}. {_CURES[name]} Here, rank {world.rank}: {value}")
+    apart_seconds = float(of_ranks[:, -1].max() - of_ranks[:, -1].min()) / 1e9
+    if world.rank == 0 and apart_seconds > MOST_SECONDS_APART:
+        print(
+            f"the clocks of the ranks are {apart_seconds:,.0f} s apart: times in logs and metrics will not match; set "
+            "them by NTP",
+            flush=True,
+        )
+
+
+def shared_memory_shortage(ranks_here: int, device: torch.device) -> str | None:
+    """What to say where ranks on this machine's GPUs have little shared memory to meet in; None where it is enough."""
+    if device.type != "cuda" or ranks_here == 1 or not SHARED_MEMORY.is_dir():
+        return None
+    free, needed = shutil.disk_usage(SHARED_MEMORY).free, ranks_here * LEAST_SHARED_BYTES
+    if free >= needed:
+        return None
+    return (
+        f"{SHARED_MEMORY} has {free >> 20:,} MiB free, and {ranks_here} ranks meet there: NCCL may fail. Give a "
+        "container more: docker run --shm-size=4g, or in Kubernetes an emptyDir of medium Memory at /dev/shm"
+    )
+
+
+_CURES = {
+    "configuration": "Start every rank with the same file and the same --set, in folders of the same name.",
+    "images": "data.train must hold the same files on every node.",
+    "identities": "data.train must hold the same files on every node.",
+    "version of partial_fc": "Install the same one on every node.",
+    "version of torch": "Install the same one on every node.",
+    "version of Python": "Install the same one on every node.",
+    "run folder": "run_dir must lie on a file system that all nodes share, under one path.",
+}
+
+
+def _compared(facts: dict[str, Any]) -> dict[str, str]:
+    """What must be the same on every rank, as text."""
+    config = json.dumps(facts["config"], sort_keys=True, default=str)
+    return {
+        "configuration": f"{hashlib.sha256(config.encode()).hexdigest()[:12]} of run_dir {facts['config']['run_dir']}",
+        "images": f"{facts['data']['num_images']:,} images, {facts['data']['fingerprint']}",
+        "identities": f"{facts['data']['num_classes']:,} identities, {facts['data']['identities']}",
+        "version of partial_fc": partial_fc.__version__,
+        "version of torch": torch.__version__.partition("+")[0],
+        "version of Python": ".".join(platform.python_version_tuple()[:2]),
+    }
+
+
+def _is_shared(folder: RunFolder) -> bool:
+    """Whether this rank sees the lock of rank 0; a network's file system may take a while to show it."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not folder.lock.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.5)
+        if folder.path.is_dir():
+            os.listdir(folder.path)  # which asks the file system anew
+    return True
+
+
+def _number(text: str) -> int:
+    """63 bits of a digest: what ranks compare."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()) >> 1

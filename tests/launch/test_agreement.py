@@ -1,0 +1,103 @@
+"""Ranks that do not mean the same run stop before anything is written, with what differs."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from simulation import on_ranks
+
+from launch.assembly.run_folder import RunFolder
+from launch.config.loading import ConfigError
+from launch.resilience import agreement
+from launch.resilience.agreement import agree, shared_memory_shortage
+from partial_fc import World
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+FACTS: dict[str, Any] = {
+    "config": {"run_dir": "/runs/a", "seed": 0},
+    "data": {"num_images": 10, "num_classes": 3, "fingerprint": "f00", "identities": "1d"},
+}
+Usage = namedtuple("Usage", "total used free")
+
+
+def said_by_ranks(tmp_path: Path, of_rank_1: dict[str, Any], folder_of_rank_1: Path | None = None) -> list[str]:
+    """What each of three ranks is told."""
+    (tmp_path / "run").mkdir()
+    folder = RunFolder(tmp_path / "run")
+    folder.lock.touch()
+
+    def rank(world: World) -> str:
+        is_other = world.rank == 1
+        facts = copy.deepcopy(of_rank_1 if is_other else FACTS)
+        mine = RunFolder(folder_of_rank_1) if is_other and folder_of_rank_1 else folder
+        try:
+            agree(world, mine, facts, CPU)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    return on_ranks(3, rank)
+
+
+def test_ranks_that_mean_the_same_go_on(tmp_path: Path) -> None:
+    assert said_by_ranks(tmp_path, FACTS) == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "name", "cure"),
+    [
+        ("config", "seed", 1, "configuration", "same --set"),
+        ("data", "fingerprint", "bad", "images", "the same files on every node"),
+        ("data", "identities", "2e", "identities", "the same files on every node"),
+    ],
+)
+def test_what_differs_is_said_on_all_ranks_with_what_each_has(
+    tmp_path: Path, part: str, key: str, value: object, name: str, cure: str
+) -> None:
+    said = said_by_ranks(tmp_path, {**FACTS, part: {**FACTS[part], key: value}})
+    assert all(f"rank 1 and rank 0 differ: {name}. " in each and cure in each for each in said)
+    assert said[0].partition("Here")[2] != said[1].partition("Here")[2]
+    assert "Here, rank 2: " in said[2]
+
+
+def test_versions_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter(["2.13.0+cpu", "2.12.0", "2.13.0"])
+    compared = agreement._compared
+    monkeypatch.setattr(
+        agreement, "_compared", lambda facts: compared(facts) | {"version of torch": next(told).partition("+")[0]}
+    )
+    assert all("differ: version of torch. Install the same one" in each for each in said_by_ranks(tmp_path, FACTS))
+
+
+def test_a_run_folder_that_a_rank_does_not_see_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "PATIENCE_SECONDS", 0.1)
+    said = said_by_ranks(tmp_path, FACTS, tmp_path / "elsewhere")
+    assert all(
+        "rank 1 and rank 0 differ: run folder. run_dir must lie on a file system that all" in each for each in said
+    )
+
+
+def test_clocks_apart_are_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0, 95 * 10**9, 10**9])
+    monkeypatch.setattr(time, "time_ns", lambda: next(times))
+    assert said_by_ranks(tmp_path, FACTS) == ["", "", ""]
+    assert capsys.readouterr().out.count("the clocks of the ranks are 95 s apart") == 1
+
+
+def test_little_shared_memory_is_said_where_gpus_meet_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(64 << 20, 0, 64 << 20))
+    monkeypatch.setattr(agreement, "SHARED_MEMORY", Path("/"))
+    assert "has 64 MiB free, and 8 ranks meet there" in str(shared_memory_shortage(8, GPU))
+    assert shared_memory_shortage(1, GPU) is None
+    assert shared_memory_shortage(8, CPU) is None
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(8 << 30, 0, 8 << 30))
+    assert shared_memory_shortage(8, GPU) is None
