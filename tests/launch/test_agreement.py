@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
+import os
 import shutil
 import time
 from collections import namedtuple
@@ -10,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from simulation import on_ranks
 
+from launch import train
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import ConfigError
 from launch.resilience import agreement
@@ -101,3 +106,20 @@ def test_little_shared_memory_is_said_where_gpus_meet_in_it(monkeypatch: pytest.
     assert shared_memory_shortage(8, CPU) is None
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(8 << 30, 0, 8 << 30))
     assert shared_memory_shortage(8, GPU) is None
+
+
+def other_seeds(data: Path, folder: Path) -> None:
+    """One of two processes, each told another seed."""
+    rank = os.environ["RANK"]
+    config = tiny.write_config(folder / f"{rank}.yaml", tiny.tree(data, folder / "run", seed=int(rank)))
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = train.main([str(config)])
+    (folder / f"said-{rank}").write_text(f"{code} {said.getvalue()}")
+
+
+@pytest.mark.processes
+def test_two_processes_told_otherwise_leave_the_run_folder_as_it_was(tmp_path: Path) -> None:
+    tiny.processes(2, other_seeds, tiny.write_data(tmp_path / "data"), tmp_path)
+    assert (tmp_path / "said-0").read_text().startswith("2 partial-fc: rank 1 and rank 0 differ: configuration. ")
+    assert (tmp_path / "said-1").read_text().startswith("2 ")
+    assert [path.name for path in (tmp_path / "run").rglob("*")] == []
