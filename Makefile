@@ -4,7 +4,7 @@ NPROC ?= auto
 SHELL := /bin/bash
 PARTIAL_FC := .venv/bin/partial-fc
 
-.PHONY: train test quick omniglot omniglot_zips bench clean
+.PHONY: train test quick omniglot omniglot_zips bench chaos cluster-test clean
 
 # A set is there when its train.rec is, which appears last: an interrupted command can be given again.
 train: data/synthetic/train/train.rec data/synthetic/heldout/train.rec
@@ -34,6 +34,10 @@ bench: .venv/installed
 # Kills a run a hundred times and writes what that cost into docs/chaos.md.
 chaos: .venv/installed
 	.venv/bin/python -m benchmarks.chaos
+
+# A real Slurm of two nodes on this machine (Debian, as root): preempted, at its time limit, done. Three minutes.
+cluster-test: .venv/installed
+	tests/cluster/slurm.sh
 
 data/synthetic/train/train.rec: | .venv/installed
 	$(PARTIAL_FC) pack synthetic --identities 600 --images 20 --size 40 --out $(@D)

@@ -11,8 +11,8 @@ from typing import Any
 
 from launch import errors
 from launch.command_line import checkpoints, evaluating, importing, inspecting, packing, planning, training, verifying
-from launch.config.loading import load_config
-from launch.processes import run_ranks
+from launch.config.loading import ConfigError, load_config
+from launch.processes import Meeting, run_ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +75,19 @@ def _launcher() -> argparse.ArgumentParser:
     parser.add_argument("--nproc", type=_processes, default="auto", help=help_text)
     help_text = "when a rank fails, start all again so often; they go on from the last checkpoint (0)"
     parser.add_argument("--max-restarts", type=int, default=0, metavar="N", help=help_text)
+    help_text = "machines, each of which is given this command: 4; or 2:4, to go on with as few as 2"
+    parser.add_argument("--nodes", type=_nodes, metavar="N[:M]", help=help_text)
+    help_text = "a port of one of them, where the machines meet; needed with --nodes"
+    parser.add_argument("--meet", metavar="HOST:PORT", help=help_text)
+    parser.add_argument("--address", help="of this machine, as the others reach it (default: what its name says)")
     return parser
+
+
+def _meeting(arguments: argparse.Namespace) -> dict[str, Meeting]:
+    """Where the machines of a run meet; nothing for a run on this one. ConfigError for half of it."""
+    if (arguments.nodes is None) != (arguments.meet is None):
+        raise ConfigError("--nodes says how many machines there are, --meet where they meet: give both, or neither")
+    return {"meeting": Meeting(arguments.nodes, arguments.meet, arguments.address)} if arguments.nodes else {}
 
 
 def _words_for_ranks(arguments: argparse.Namespace) -> list[str]:
@@ -85,8 +97,9 @@ def _words_for_ranks(arguments: argparse.Namespace) -> list[str]:
 
 def _train(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)  # refuse a bad one before any process starts
-    if (ranks := arguments.nproc or _ranks()) > 1 or arguments.max_restarts:
-        return run_ranks("launch.train", _words_for_ranks(arguments), ranks, arguments.max_restarts)
+    meeting = _meeting(arguments)
+    if (ranks := arguments.nproc or _ranks()) > 1 or arguments.max_restarts or meeting:
+        return run_ranks("launch.train", _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)
     from launch import train
 
     train.run(config)
@@ -101,8 +114,9 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    if (ranks := arguments.nproc or _ranks()) > 1:
-        return run_ranks("launch.evaluate", _words_for_ranks(arguments), ranks, arguments.max_restarts)
+    meeting = _meeting(arguments)
+    if (ranks := arguments.nproc or _ranks()) > 1 or meeting:
+        return run_ranks("launch.evaluate", _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)
     from launch import evaluate
 
     evaluate.run(arguments)
@@ -113,6 +127,13 @@ def _processes(text: str) -> int | None:
     if text != "auto" and (not text.isdigit() or int(text) < 1):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number of processes, at least 1, or auto")
     return None if text == "auto" else int(text)
+
+
+def _nodes(text: str) -> str:
+    least, _, most = text.partition(":")
+    if not (least.isdigit() and (not most or most.isdigit()) and 1 <= int(least) <= int(most or least)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of machines, such as 4, or a range, such as 2:4")
+    return text
 
 
 def _ranks() -> int:

@@ -7,31 +7,62 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 from uuid import uuid4
 
 from launch.resilience.agent import OWN_STORE
 
 
-def run_ranks(module: str, words: Sequence[str], nproc: int, max_restarts: int = 0) -> int:
+@dataclass(frozen=True)
+class Meeting:
+    """Where the nodes of a run find each other: ``nodes`` is how many, as 4 or 2:4, ``endpoint`` HOST:PORT of one.
+
+    ``address`` is this node's, as the others reach it; None for what its name resolves to.
+    """
+
+    nodes: str
+    endpoint: str
+    address: str | None = None
+
+    def words(self) -> list[str]:
+        """What torchrun is told."""
+        at = [f"--local-addr={self.address}"] if self.address else []
+        return [f"--nnodes={self.nodes}", f"--rdzv-endpoint={self.endpoint}", f"--rdzv-id={self.endpoint}", *at]
+
+    def failed(self, error: Exception) -> str:
+        """What to look at where the nodes did not meet."""
+        return (
+            f"this machine did not meet the others at {self.endpoint} ({error}): give the same --nodes {self.nodes} "
+            f"and --meet {self.endpoint} on each, start them within ten minutes, and let the port be reached; where a "
+            "machine has several networks, --address says by which it is reached"
+        )
+
+
+def run_ranks(
+    module: str, words: Sequence[str], nproc: int, max_restarts: int = 0, meeting: Meeting | None = None
+) -> int:
     """The exit code of ``nproc`` ranks of ``module`` under torchrun, in sessions of their own, on this machine.
 
+    With ``meeting`` it is one node of several, each of which runs this.
     When one of them fails all are started again, up to ``max_restarts`` times, and go on from the last checkpoint.
     That of the first rank that failed; 128 + the signal's number where a signal ended this process and so its ranks.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.run import get_args_parser
     from torch.distributed.run import run as run_agent
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
     logging.disable(logging.CRITICAL)  # of torchrun's, in this process: the rank that failed has said why
     # What --standalone does, but by address: the ranks meet though nothing resolves this machine's name.
-    meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", f"--rdzv-id={uuid4()}", "--local-addr=127.0.0.1"]
-    if max_restarts:  # torch 2.13 would let the new ranks read the addresses of the dead ones
+    alone = ["--rdzv-endpoint=127.0.0.1:0", f"--rdzv-id={uuid4()}", "--local-addr=127.0.0.1"]
+    if max_restarts or meeting:  # torch 2.13 would let the new ranks read the addresses of the dead ones
         os.environ[OWN_STORE] = "1"
     ranks = [f"--nproc-per-node={nproc}", f"--max-restarts={max_restarts}"]
-    command = [*meeting, *ranks, "--module", module, *words]
+    where = ["--rdzv-backend=c10d", *(meeting.words() if meeting else alone)]
+    command = [*where, *ranks, "--module", module, *words]
     try:
         run_agent(get_args_parser().parse_args(command))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
@@ -44,6 +75,11 @@ def run_ranks(module: str, words: Sequence[str], nproc: int, max_restarts: int =
         return 1
     except SignalException as error:
         return 128 + error.sigval
+    except RendezvousError as error:
+        if meeting is None:
+            raise
+        print(f"partial-fc: {meeting.failed(error)}", file=sys.stderr)
+        return 1
     return 0
 
 
