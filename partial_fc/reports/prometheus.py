@@ -2,7 +2,7 @@
 
 Names and types follow Prometheus' own conventions: one prefix, base units, counters that end in ``_total``, no figure
 of a single class. ``run`` is the one label of a metric; what tells ranks apart (node, rank) belongs to the scrape
-target, see the configuration beside the dashboards.
+target, see docs/monitoring.md.
 """
 
 from __future__ import annotations
