@@ -100,7 +100,8 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
                 *(config.report, folder, world),
                 objective=objectives_in_words(config),
                 num_classes=source.num_classes,
-                goes_on=resumed is not None,
+                saver=parts.saver,
+                resumed=resumed,
             ) as sinks,
             StopRequest(world, device).listening() as stop,
         ):

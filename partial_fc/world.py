@@ -130,6 +130,11 @@ def global_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def restarts() -> int:
+    """How often ``torchrun`` has started the ranks of this node again, as it says; 0 without ``torchrun``."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 def local_device() -> torch.device:
     """The device of this process: its own GPU where there is one, else the CPU."""
     if torch.cuda.is_available():

@@ -44,8 +44,9 @@ class Saver:
     """Saves ``state`` in ``folder``; every method is called on all ranks at the same step.
 
     ``facts`` go into the manifest. Beside the last ``keep_last`` checkpoints those of every ``keep_every_steps`` steps
-    are kept. ``on_saved`` is called on rank 0, from a thread, for each checkpoint that is whole. Without
-    ``in_background`` the training waits until the checkpoint is written, in parts: no second copy of the state is held.
+    are kept. ``on_saved`` is called on rank 0, from a thread, for each checkpoint that is whole; it may be set anew.
+    Without ``in_background`` the training waits until the checkpoint is written, in parts: no second copy of the state
+    is held.
     """
 
     def __init__(

@@ -28,7 +28,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 class Saved:
     """A checkpoint that was written: of all ranks the bytes, of this rank how long training paused and writing took.
 
-    ``in_parts``: training waited for the writing, too, and the pause is of both.
+    ``in_parts``: training waited for the writing, too, and the pause is of both. The checkpoint was whole at
+    ``timestamp_seconds`` since 1970.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Saved:
     pause_seconds: float
     writing_seconds: float
     in_parts: bool
+    timestamp_seconds: float
 
 
 class Tensors(NamedTuple):
@@ -121,9 +123,19 @@ class Writing:
         self.partial.write_manifest(self.manifest)
         final = layout.commit(self.folder, self.manifest.step)
         size_bytes = sum(facts.size_bytes for facts in self.manifest.files.values())
-        ended = time.perf_counter()
+        ended, timestamp_seconds = time.perf_counter(), time.time()
         pause_seconds = (ended if self.in_parts else self._began) - self._paused_at
-        self._finished(Saved(final, self.manifest.step, size_bytes, pause_seconds, ended - self._began, self.in_parts))
+        self._finished(
+            Saved(
+                path=final,
+                step=self.manifest.step,
+                size_bytes=size_bytes,
+                pause_seconds=pause_seconds,
+                writing_seconds=ended - self._began,
+                in_parts=self.in_parts,
+                timestamp_seconds=timestamp_seconds,
+            )
+        )
 
     def _note(self, rank: int) -> Path:
         return self.partial.path / f"rank-{rank:05d}.json"

@@ -2,7 +2,7 @@
 
 Names and types follow Prometheus' own conventions: one prefix, base units, counters that end in ``_total``, no figure
 of a single class. ``run`` is the one label of a metric; what tells ranks apart (node, rank) belongs to the scrape
-target, see the configuration beside the dashboards.
+target, see docs/monitoring.md.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from partial_fc.reports.step_report import StepReport
 
 STEP_BUCKETS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
 WAIT_BUCKETS_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
+CHECKPOINT_BUCKETS_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+PAUSE_BUCKETS_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0)
 
 _GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
     "step": ("Steps done since the start of the run, over all its processes.", lambda r: r.step),
@@ -53,6 +55,11 @@ _GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
     "last_step_timestamp_seconds": ("When the last interval ended, since 1970.", lambda r: r.timestamp_seconds),
 }
 
+_GAUGES_OF_NO_REPORT = {
+    "last_checkpoint_timestamp_seconds": "When the last checkpoint of the run was whole, since 1970; on rank 0.",
+    "restarts": "How often torchrun has started the ranks of this node again.",
+}
+
 
 class EndpointError(OSError):
     """The port of an endpoint cannot be had."""
@@ -68,6 +75,9 @@ class PrometheusSink:
     the global rate and a resumed run does not look like a jump of a million images. A gauge shows nothing until
     there is a value: 0 would be a lie, and a timestamp of 0 an alarm.
 
+    Rank 0 alone is told of checkpoints, by :meth:`saved`. ``last_checkpoint_timestamp_seconds`` says when the one was
+    whole that the run goes on from; ``restarts`` how often the ranks of this node were started again.
+
     EndpointError if the port cannot be had.
     """
 
@@ -82,6 +92,8 @@ class PrometheusSink:
         local_rank: int = 0,
         address: str = "127.0.0.1",
         port: int = 9410,
+        restarts: int = 0,
+        last_checkpoint_timestamp_seconds: float | None = None,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a switch of the whole process, there is no other
         self._run, self._world_size = run, world_size
@@ -102,7 +114,18 @@ class PrometheusSink:
         self._data_wait_seconds = self._histogram(
             "data_wait_seconds", "Part of a step spent waiting for its data.", WAIT_BUCKETS_SECONDS
         )
-        self._gauges = {name: self._gauge(name, text) for name, (text, _) in _GAUGES.items()}
+        self._checkpoint_seconds = self._histogram(
+            "checkpoint_seconds",
+            "Duration of writing a checkpoint, from the end of the copy to its new name; on rank 0.",
+            CHECKPOINT_BUCKETS_SECONDS,
+        )
+        self._checkpoint_pause_seconds = self._histogram(
+            "checkpoint_pause_seconds", "How long training waited for a checkpoint; on rank 0.", PAUSE_BUCKETS_SECONDS
+        )
+        texts = {name: text for name, (text, _) in _GAUGES.items()} | _GAUGES_OF_NO_REPORT
+        self._gauges = {name: self._gauge(name, text) for name, text in texts.items()}
+        self._show("restarts", restarts)
+        self._show("last_checkpoint_timestamp_seconds", last_checkpoint_timestamp_seconds)
         self._info(version=version, objective=objective, num_classes=str(num_classes), world_size=str(world_size))
         self._server, self._thread = _started_server(self._registry, address, port and port + local_rank)
         self.port: int = self._server.server_port
@@ -124,6 +147,12 @@ class PrometheusSink:
             if name not in self._gauges:
                 self._gauges[name] = self._gauge(name, "A figure of the objective, mean over the last interval.")
             self._show(name, value)
+
+    def saved(self, *, timestamp_seconds: float, writing_seconds: float, pause_seconds: float) -> None:
+        """Show a checkpoint that was whole at ``timestamp_seconds``; from any thread, beside :meth:`write`."""
+        self._checkpoint_seconds.observe(writing_seconds)
+        self._checkpoint_pause_seconds.observe(pause_seconds)
+        self._show("last_checkpoint_timestamp_seconds", timestamp_seconds)
 
     def close(self) -> None:
         """Stop listening and free the port."""

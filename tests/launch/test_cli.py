@@ -257,7 +257,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    """``partial-fc train --nproc 2`` with an endpoint per rank, both read until they show figures."""
+    """``partial-fc train --nproc 2`` with an endpoint per rank, both read until they show figures and a checkpoint."""
     folder = tmp_path_factory.mktemp("watched")
     port = free_pair_of_ports()
     report = {"prometheus": True, "port": port, "every_steps": 5}
@@ -269,7 +269,8 @@ def watched(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
         def both_show_figures() -> bool:
             for rank in range(2):
                 pages[rank] = page(port + rank) or pages[rank]
-            return all("partial_fc_loss{" in text for text in pages)
+            is_saved = "partial_fc_last_checkpoint_timestamp_seconds{" in pages[0]
+            return is_saved and all("partial_fc_loss{" in text for text in pages)
 
         waited_for(both_show_figures, process)
         printed, errors = process.communicate(timeout=PATIENCE_SECONDS)
@@ -327,6 +328,10 @@ def test_every_rank_answers_prometheus_while_it_trains(watched: Watched) -> None
         assert 0.0 < found["partial_fc_learning_rate"] <= 0.05
         assert abs(time.time() - found["partial_fc_last_step_timestamp_seconds"]) < 10 * PATIENCE_SECONDS
         assert found["partial_fc_run_info"] == 1.0
+        assert found["partial_fc_restarts"] == 0.0
+        assert found["partial_fc_checkpoint_seconds_count"] == found["partial_fc_checkpoint_pause_seconds_count"]
+        assert (found["partial_fc_checkpoint_seconds_count"] > 0) == (rank == 0), "one rank finishes a checkpoint"
+        assert ("partial_fc_last_checkpoint_timestamp_seconds" in found) == (rank == 0)
         assert 'world_size="2"' in watched.pages[rank]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,6 @@ from launch.config.run import Config
 from launch.config.stages import stages_of
 from partial_fc import AdaCos, RowSGD, ShardedClassifier, World
 from partial_fc.backbones import VisionTransformer
-from partial_fc.reports.step_report import Sink
 
 CPU = torch.device("cpu")
 
@@ -58,11 +57,6 @@ def rate_setter_of(
 def loader_of(config: Config, source: Source, world: World) -> ImageLoader:
     batch_size, seed = config.schedule.batch_size, config.seed
     return assembly.loader(config.data, source, batch_size=batch_size, seed=seed, world=world, device=CPU)
-
-
-def open_sinks_of(config: Config, world: World) -> AbstractContextManager[list[Sink]]:
-    folder = RunFolder(config.run_dir)
-    return assembly.open_sinks(config.report, folder, world, objective="adacos", num_classes=12)
 
 
 def test_a_set_is_named_by_its_file_or_by_its_folder(data: Path) -> None:
@@ -219,15 +213,6 @@ def test_precision_and_compilation_follow_the_config(data: Path, tmp_path: Path)
     with assembly.autocast(other.backbone, CPU)():
         assert layer(torch.zeros(1, 2)).dtype == torch.bfloat16
     assert isinstance(assembly.compiled(layer, other.backbone.compile), torch._dynamo.OptimizedModule)
-
-
-def test_the_first_rank_speaks_and_writes_and_every_rank_is_scraped(data: Path, tmp_path: Path) -> None:
-    config = config_of(data, tmp_path, report={"prometheus": True, "port": 0})
-    for rank, names in ((0, ["TerminalSink", "JsonLinesSink", "PrometheusSink"]), (1, ["PrometheusSink"])):
-        with open_sinks_of(config, Rank(rank, 2)) as opened:
-            assert [type(sink).__name__ for sink in opened] == names
-    with open_sinks_of(config_of(data, tmp_path), Rank(1, 2)) as opened:
-        assert opened == []
 
 
 def test_an_earlier_run_in_the_folder_is_set_aside_whole(tmp_path: Path) -> None:

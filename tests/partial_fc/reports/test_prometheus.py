@@ -73,6 +73,7 @@ def value(sink: PrometheusSink, name: str, **labels: str) -> float | None:
 
 def test_names_and_types_are_those_of_the_dashboards(sink: PrometheusSink) -> None:
     sink.write(report(extra={"scale_capped": 0.5}))
+    sink.saved(timestamp_seconds=1.75e9, writing_seconds=12.0, pause_seconds=0.5)
     assert {name: family.type for name, family in families(sink).items()} == {
         "images": "counter",
         "bad_images": "counter",
@@ -96,11 +97,16 @@ def test_names_and_types_are_those_of_the_dashboards(sink: PrometheusSink) -> No
         "slowest_rank_lag_seconds": "gauge",
         "remaining_seconds": "gauge",
         "last_step_timestamp_seconds": "gauge",
+        "checkpoint_seconds": "histogram",
+        "checkpoint_pause_seconds": "histogram",
+        "last_checkpoint_timestamp_seconds": "gauge",
+        "restarts": "gauge",
     }
 
 
 def test_every_metric_explains_itself_and_has_no_label_but_the_run(sink: PrometheusSink) -> None:
     sink.write(report())
+    sink.saved(timestamp_seconds=1.75e9, writing_seconds=12.0, pause_seconds=0.5)
     for name, family in families(sink).items():
         assert family.documentation.endswith("."), name
         for sample in family.samples:
@@ -160,6 +166,25 @@ def test_bad_images_are_counted_for_this_rank_from_zero_on(sink: PrometheusSink)
     for count in (3, 0, 2):
         sink.write(report(bad_images=100, interval_bad_images_of_rank=count))
     assert value(sink, "bad_images_total") == 5
+
+
+def test_checkpoints_are_shown_beside_the_steps(sink: PrometheusSink) -> None:
+    assert value(sink, "last_checkpoint_timestamp_seconds") is None
+    for seconds in (12.0, 45.0):
+        sink.saved(timestamp_seconds=1.75e9 + seconds, writing_seconds=seconds, pause_seconds=seconds / 100)
+    sink.write(report())
+    assert value(sink, "last_checkpoint_timestamp_seconds") == 1.75e9 + 45
+    assert value(sink, "checkpoint_seconds_bucket", le="20.0") == 1
+    assert value(sink, "checkpoint_seconds_bucket", le="60.0") == 2
+    assert value(sink, "checkpoint_pause_seconds_bucket", le="0.1") == 0
+    assert value(sink, "checkpoint_pause_seconds_bucket", le="0.2") == 1
+    assert value(sink, "checkpoint_pause_seconds_sum") == pytest.approx(0.57)
+
+
+def test_restarts_and_the_checkpoint_that_a_run_goes_on_from_are_shown_before_its_first_step() -> None:
+    sink = sink_with(restarts=2, last_checkpoint_timestamp_seconds=1.75e9)
+    assert (value(sink, "restarts"), value(sink, "last_checkpoint_timestamp_seconds")) == (2, 1.75e9)
+    sink.close()
 
 
 def test_a_gauge_shows_nothing_while_there_is_no_value(sink: PrometheusSink) -> None:
