@@ -76,7 +76,7 @@ _CURES = {
 
 def _compared(facts: dict[str, Any]) -> dict[str, str]:
     """What must be the same on every rank, as text."""
-    config = json.dumps(facts["config"], sort_keys=True, default=str)
+    config = json.dumps(_of_all_nodes(facts["config"]), sort_keys=True, default=str)
     return {
         "configuration": f"{hashlib.sha256(config.encode()).hexdigest()[:12]} of run_dir {facts['config']['run_dir']}",
         "images": f"{facts['data']['num_images']:,} images, {facts['data']['fingerprint']}",
@@ -85,6 +85,14 @@ def _compared(facts: dict[str, Any]) -> dict[str, str]:
         "version of torch": torch.__version__.partition("+")[0],
         "version of Python": ".".join(platform.python_version_tuple()[:2]),
     }
+
+
+def _of_all_nodes(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without what may be each node's own: where its copy of the images lies, threads, endpoints."""
+    data = {key: value for key, value in config["data"].items() if key not in ("train", "decode_threads")}
+    data["evaluate"] = data.get("evaluate") is not None
+    report = {key: value for key, value in config["report"].items() if key not in ("address", "port")}
+    return {**config, "data": data, "report": report}
 
 
 def _is_shared(folder: RunFolder) -> bool:

@@ -26,7 +26,12 @@ from partial_fc import World
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 FACTS: dict[str, Any] = {
-    "config": {"run_dir": "/runs/a", "seed": 0},
+    "config": {
+        "run_dir": "/runs/a",
+        "seed": 0,
+        "data": {"train": "/here", "evaluate": None},
+        "report": {"port": 9410, "every_steps": 20},
+    },
     "data": {"num_images": 10, "num_classes": 3, "fingerprint": "f00", "identities": "1d"},
 }
 Usage = namedtuple("Usage", "total used free")
@@ -53,6 +58,11 @@ def said_by_ranks(tmp_path: Path, of_rank_1: dict[str, Any], folder_of_rank_1: P
 
 def test_ranks_that_mean_the_same_go_on(tmp_path: Path) -> None:
     assert said_by_ranks(tmp_path, FACTS) == ["", "", ""]
+
+
+def test_each_node_may_have_its_own_copy_of_the_images_and_its_own_ports(tmp_path: Path) -> None:
+    own = {"data": {"train": "/there", "evaluate": None}, "report": {"port": 0, "every_steps": 20}}
+    assert said_by_ranks(tmp_path, {**FACTS, "config": {**FACTS["config"], **own}}) == ["", "", ""]
 
 
 @pytest.mark.parametrize(
