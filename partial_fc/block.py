@@ -69,9 +69,7 @@ class Block(NamedTuple):
     @property
     def have_targets(self) -> Bool[Tensor, " b"]:
         """``(b,)``: which of the classes are the batch's own."""
-        _, places, is_here = self.targets
-        have_b = torch.zeros(len(self.unit_bD), dtype=torch.bool, device=places.device)
-        return have_b.index_put_((places,), is_here, accumulate=True) if len(have_b) else have_b
+        return self.targets.marked(len(self.unit_bD))
 
     def weights(self, sample_rate: float, like: Tensor) -> Float[Tensor, " b"]:
         """``(b,)``, of the dtype of ``like``: how often each class counts that was drawn at this rate.

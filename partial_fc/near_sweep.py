@@ -44,7 +44,7 @@ _PAIRS_AT_ONCE = 1024  # whose rows stay in the cache
 
 
 class Pairs(NamedTuple):
-    """Images, the places of classes among those looked at, and a cosine or a slope of each, by rising place."""
+    """Images, the places of classes among those looked at, and a cosine or a slope of each."""
 
     rows: Int[Tensor, " m"]
     places: Int[Tensor, " m"]
@@ -154,10 +154,10 @@ class NearSweep(Sweep):
         cos_m = torch.cat([torch.linalg.vecdot(self.unit_ND[r], self._target_units(p)) for r, p in some])
         kept = ~(cos_m <= cos_m.new_tensor(above))
         kept &= places != self.target_places_N[rows]
-        return Pairs(rows[kept], places[kept], cos_m[kept]).sorted()
+        return Pairs(rows[kept], places[kept], cos_m[kept])
 
     def _slopes_of(self, pairs: Pairs, slopes: Slopes) -> Pairs:
-        """The slopes of the pairs, and of the targets that lie here."""
+        """The slopes of the pairs, and of the targets that lie here, by rising place."""
         rows, places = self._own_targets()
         slopes_m = slopes.negatives(pairs.values.clone()[None])[0].mul_(self._weights(pairs.places))
         more = rows, places, slopes.target_N[rows]

@@ -73,10 +73,7 @@ def most_columns(num_columns: int, rate: float, batch: int) -> int:
 
 
 def _take_part(targets: Targets, shard: range, rate: float, seed: int, step: int) -> Bool[Tensor, " c"]:
-    mask_c = are_drawn(shard, rate, seed, step, targets.places.device)
-    if len(shard):
-        mask_c.index_put_((targets.places,), targets.is_here, accumulate=True)
-    return mask_c
+    return are_drawn(shard, rate, seed, step, targets.places.device) | targets.marked(len(shard))
 
 
 def initial_rows(

@@ -35,6 +35,11 @@ class Targets(NamedTuple):
     places: Int[Tensor, " m"]
     is_here: Bool[Tensor, " m"]
 
+    def marked(self, count: int) -> Bool[Tensor, " count"]:
+        """``(count,)``: which places of the stretch are those of targets that lie in it."""
+        marked = torch.zeros(count, dtype=torch.bool, device=self.places.device)
+        return marked.index_put_((self.places,), self.is_here, accumulate=True) if count else marked
+
     def within(self, start: int, stop: int) -> Targets:
         """The targets in ``start .. stop``, placed from ``start`` on."""
         is_here = self.is_here & (self.places >= start) & (self.places < stop)

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 command=$PWD/.venv/bin/partial-fc
-base=$(mktemp -d /tmp/partial-fc-slurm.XXXX)
+base=$(mktemp -d -t partial-fc-slurm.XXXX)
 export SLURM_CONF=$base/slurm.conf
 
 if ! command -v slurmctld slurmd sbatch munged > /dev/null; then
