@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 import tiny
+from ports import free_port
 
 from launch import cli
 from launch.processes import Meeting
 
 PATIENCE_SECONDS = 300.0
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.processes

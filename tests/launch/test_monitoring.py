@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from partial_fc.reports.prometheus import PrometheusSink
@@ -166,13 +166,6 @@ def test_a_run_that_stands_still_makes_a_real_prometheus_fire(sink: PrometheusSi
             assert (labels["run"], labels["severity"]) == ("r1", "page")
         finally:
             process.terminate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def firing(port: int) -> set[str]:

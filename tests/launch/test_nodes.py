@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from ports import free_port
 
 from launch.resilience.agent import OWN_STORE
 from partial_fc.checkpoint.layout import latest_checkpoint
@@ -108,9 +108,7 @@ def test_a_run_loses_a_node_and_gains_one(tmp_path: Path) -> None:
         save_every_steps=5,
     )
     config, checkpoints = tiny.write_config(tmp_path / "config.yaml", tree), tmp_path / "run" / "checkpoints"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with nodes() as started:
         started += [Node("first", config, port, hosts=True), Node("second", config, port, hosts=False)]
         until_started(started, 1, checkpoints)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 from PIL import Image
+from ports import free_port
 from torch import nn
 
 from data_pipeline.formats.recordio.writer import RecordWriter
@@ -108,9 +108,7 @@ def processes(size: int, work: Callable[..., None], *arguments: object) -> None:
 
     They fork from a server that has imported the trainer and started no thread: an import each would cost seconds.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     context = torch.multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["launch.train"])
     torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call, attr-defined]

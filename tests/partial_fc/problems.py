@@ -121,6 +121,16 @@ def gathered(parts: list[Solution]) -> Solution:
     )
 
 
+def trained(head: ShardedClassifier, batches: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """The losses of a rank's batches, each with its backward pass, which moves the rows."""
+    losses = []
+    for embeddings_nD, labels_n in batches:
+        loss = head(embeddings_nD.clone().requires_grad_(), labels_n)
+        loss.backward()
+        losses.append(loss.detach())
+    return losses
+
+
 def uneven(total: int, size: int) -> list[int]:
     """``total`` rows dealt to ``size`` ranks by chance: uneven, and with empty ranks."""
     return torch.bincount(torch.randint(size, (total,)), minlength=size).tolist()

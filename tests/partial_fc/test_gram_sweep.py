@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from problems import Problem, Solution, by_ranks, by_whole_matrix, cases, error, problem
+from problems import Problem, Solution, by_ranks, by_whole_matrix, cases, error, problem, trained
 from simulation import on_ranks
 from torch import Tensor
 
@@ -25,15 +25,6 @@ LOSSES = ["p2sgrad_balanced", "p2sgrad_as_printed"]
 def head_of(num_classes: int = C, dim: int = D, **options: Any) -> ShardedClassifier:
     options = {"world": World(), "row_optimizer": RowSGD(0.1, 0.9), "gram": "always", **options}
     return ShardedClassifier(num_classes, dim, P2SGrad(), **options)
-
-
-def trained(head: ShardedClassifier, batches: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    losses = []
-    for embeddings_ND, labels_N in batches:
-        loss = head(embeddings_ND.clone().requires_grad_(), labels_N)
-        loss.backward()
-        losses.append(loss.detach())
-    return losses
 
 
 def batches_of(steps: int, size: int = 20, num_classes: int = C, dim: int = D) -> list[tuple[Tensor, Tensor]]:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given as any_of
 from hypothesis import settings
 from hypothesis import strategies as some
-from problems import Problem, by_ranks, by_whole_matrix, cases, error, problem
+from problems import Problem, by_ranks, by_whole_matrix, cases, error, problem, trained
 from simulation import on_ranks
 from torch import Tensor
 
@@ -34,15 +34,6 @@ def as_many_pairs_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
 def head_of(num_classes: int = C, dim: int = D, **options: Any) -> ShardedClassifier:
     objective = P2SGrad(negatives="beyond_chance", chance_multiple=0.5)
     return ShardedClassifier(num_classes, dim, objective, **{"world": World(), **options})
-
-
-def trained(head: ShardedClassifier, batches: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    losses = []
-    for embeddings_nD, labels_n in batches:
-        loss = head(embeddings_nD.clone().requires_grad_(), labels_n)
-        loss.backward()
-        losses.append(loss.detach())
-    return losses
 
 
 def batches_of(steps: int, size: int = 20) -> list[tuple[Tensor, Tensor]]:

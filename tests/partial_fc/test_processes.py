@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from ports import free_port
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -203,13 +203,6 @@ def launch(work: Callable[..., None], size: int, *arguments: object) -> None:
     torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call, attr-defined]
         work, args=(size, *arguments), nprocs=size, start_method="forkserver"
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.processes

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from ports import free_port
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -221,13 +222,6 @@ def test_two_runs_in_one_process_do_not_mix(sink: PrometheusSink) -> None:
     assert value(sink, "loss") is None
     assert value(other, "loss", run="r2") == 1.0
     other.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def test_a_rank_listens_at_the_port_plus_its_local_rank() -> None:
