@@ -16,6 +16,7 @@ from launch.assembly.optimizer import total_steps
 from launch.assembly.run import Run
 from launch.assembly.run_folder import RunFolder
 from launch.assembly.stages import begin_stage
+from launch.assembly.time_told import tell_time
 from launch.command_line import training
 from launch.config.data import DataConfig
 from launch.config.loading import absolute, load_config, resolved_yaml
@@ -114,8 +115,12 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
         if done < parts.total_steps:
             raise Stopped(f"SIGTERM: stopped after step {done:,}, which is saved; the same command goes on from there")
         watchdog.begin("evaluation")
+        parts.spent.spend("save")
         parts.state.average_buffers_()
         _measure(config, parts, held_out, world, device, folder)
+        parts.spent.spend("evaluation")
+        if world.rank == 0:
+            tell_time(parts.spent, folder)
 
 
 def _prepare_saves(config: Config, parts: Run, device: torch.device, ranks: int, ranks_here: int) -> None:

@@ -67,19 +67,22 @@ def train(
     is_save_due = False
     meter.start()
     for step in steps:
-        rates = set_rates(step)
+        rates, gradient_norm = set_rates(step), None
         waiting = time.perf_counter()
         batch = next(batches)
         waited_seconds = time.perf_counter() - waiting
+        meter.begin("forward")
         with autocast():
             embeddings = backbone(batch.images)
-        meter.arrive()
+        if embeddings.requires_grad:  # the hook is called when their gradient is there: the head's part is over
+            embeddings.register_hook(lambda _: meter.begin("backward"))
+        meter.begin("head")
         loss = head(embeddings.float(), batch.labels, counts)
         if (minimised := loss_check.to_minimise(loss, step)) is not None:
             minimised.backward()  # type: ignore[no-untyped-call]
-            meter.leave()
+            meter.begin("update")
             if clip_norm is not None:
-                nn.utils.clip_grad_norm_(backbone.parameters(), clip_norm)
+                gradient_norm = nn.utils.clip_grad_norm_(backbone.parameters(), clip_norm)
             optimizer.step()
             optimizer.zero_grad()
         figures = dict(head.statistics)
@@ -89,6 +92,7 @@ def train(
             data_wait_seconds=waited_seconds,
             scale=figures.pop("scale", None),
             median_target_angle_radians=figures.pop("median_target_angle"),
+            gradient_norm=gradient_norm,
             extra=figures,
         )
         done = step + 1

@@ -7,12 +7,14 @@ so the sum of the ranks' gradients is already its gradient (see :func:`sum_gradi
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from partial_fc.reports.traffic import Traffic
 
 # The names of torch 2.13, and those of earlier versions.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -20,10 +22,14 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sc
 
 
 class World:
-    """One process: rank 0 of 1. The subclasses talk; the meaning of each method is theirs too."""
+    """One process: rank 0 of 1. The subclasses talk; the meaning of each method is theirs too.
+
+    What is said is counted in ``traffic``, where one is set.
+    """
 
     rank: int = 0
     size: int = 1
+    traffic: Traffic | None = None
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         """The sum of every rank's ``tensor``, the same on every rank. One all-reduce of its size."""
@@ -67,13 +73,15 @@ class ProcessGroupWorld(World):
     def all_sum(self, tensor: Tensor) -> Tensor:
         """See :meth:`World.all_sum`; ``tensor`` itself is left as it was."""
         total = tensor.clone()
-        dist.all_reduce(total, group=self.group)
+        with self.waiting(total):
+            dist.all_reduce(total, group=self.group)
         return total
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """See :meth:`World.all_gather`."""
         gathered = tensor.new_empty(self.size * tensor.numel())
-        _all_gather(gathered, tensor.reshape(-1).contiguous(), group=self.group)
+        with self.waiting(gathered):
+            _all_gather(gathered, tensor.reshape(-1).contiguous(), group=self.group)
         return gathered.view(self.size, *tensor.shape)
 
     def gather_rows(self, rows_n: Tensor, counts: Sequence[int] | None = None) -> Tensor:
@@ -84,7 +92,8 @@ class ProcessGroupWorld(World):
         padded = rows_n.new_zeros((longest, *rows_n.shape[1:]))
         padded[: len(rows_n)] = rows_n
         gathered = rows_n.new_empty((self.size * longest, *rows_n.shape[1:]))
-        _all_gather(gathered, padded, group=self.group)
+        with self.waiting(gathered):
+            _all_gather(gathered, padded, group=self.group)
         if min(counts) == longest:
             return gathered
         return torch.cat([part[:count] for part, count in zip(torch.split(gathered, longest), counts, strict=True)])
@@ -105,7 +114,8 @@ class ProcessGroupWorld(World):
         work = _reduce_scatter(summed, rows_N.contiguous(), group=self.group, async_op=True)
 
         def result() -> Tensor:
-            work.wait()
+            with self.waiting(rows_N):
+                work.wait()
             return summed[: counts[self.rank]]
 
         return result
@@ -113,6 +123,10 @@ class ProcessGroupWorld(World):
     def barrier(self) -> None:
         """See :meth:`World.barrier`."""
         dist.barrier(group=self.group)
+
+    def waiting(self, tensor: Tensor) -> AbstractContextManager[None]:
+        """A wait for the collective of ``tensor``, its larger side, for the account of traffic if there is one."""
+        return self.traffic.waiting(tensor) if self.traffic is not None else nullcontext()
 
 
 def current_world() -> World:
@@ -167,21 +181,26 @@ def process_group(timeout_seconds: float = 600.0) -> Iterator[World]:
 
 
 def sum_gradients(
-    group: dist.ProcessGroup | None,
+    world: ProcessGroupWorld | None,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[Tensor]:
     """A DDP communication hook: replicas' gradients are SUMMED, where DDP's own rule averages them.
 
     :class:`~partial_fc.ShardedClassifier` gives the mean over the *global* batch, so each replica holds its part of
     that one gradient and the whole is their sum: ``model.register_comm_hook(None, sum_gradients)``. Without the
-    hook the backbone learns ``size`` times slower than the class rows. One all-reduce of the bucket.
+    hook the backbone learns ``size`` times slower than the class rows. One all-reduce of the bucket, among the ranks
+    of ``world``; None: the default process group. On a GPU it goes on beside the backward pass, and is no wait.
     """
-    work = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
+    world = world or ProcessGroupWorld()
+    work = dist.all_reduce(bucket.buffer(), group=world.group, async_op=True)
     if not bucket.buffer().is_cuda:
         # A callback would run Python in a thread of gloo, which aborts the process if it is there when Python ends.
-        work.wait()
+        with world.waiting(bucket.buffer()):
+            work.wait()
         finished: torch.futures.Future[Tensor] = torch.futures.Future()
         finished.set_result(bucket.buffer())
         return finished
+    if world.traffic is not None:
+        world.traffic.total_bytes += bucket.buffer().nbytes
     future: torch.futures.Future[list[Tensor]] = work.get_future()
     return future.then(lambda done: done.value()[0])

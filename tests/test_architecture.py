@@ -60,7 +60,7 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     "launch.config": {"launch.config", "data_pipeline.augment"},  # and no torch: a refusal is said at once
     "launch.command_line": rooms("launch", "command_line", "config", "units")
     | rooms("data_pipeline", "images", "formats"),
-    "launch.assembly": {"launch.assembly", "launch.config", "launch.units", *LIBRARIES},
+    "launch.assembly": rooms("launch", "assembly", "config", "units", "writing") | LIBRARIES,
     "launch.pages": rooms("launch", "pages", "units", "figure_style", "writing")
     | {"partial_fc.evaluation", "data_pipeline.checking"},
     "launch.resilience": rooms("launch", "resilience", "assembly", "config") | LIBRARIES,
@@ -89,7 +89,8 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "torch.distributed.checkpoint": {"partial_fc.checkpoint"},
     "torch.distributed.run": {"launch.processes"},  # torchrun itself, which starts processes and is no collective
     "torch.distributed.elastic": {"launch.processes"},
-    "prometheus_client": {"partial_fc.reports.prometheus"},
+    "grafana_foundation_sdk": {"launch.monitoring.dashboard"},
+    "prometheus_client": {"partial_fc.reports.prometheus", "partial_fc.reports.endpoint"},
     "torch.utils.tensorboard": {"partial_fc.reports.tensorboard"},
     "rich": {"partial_fc.reports.terminal", "data_pipeline.workers", "data_pipeline.packing.record_set", "launch"},
     "nvidia.dali": {"data_pipeline.loader.dali_graph"},

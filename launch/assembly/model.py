@@ -25,6 +25,7 @@ from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.checkpoint.loading import load_backbone
 from partial_fc.compiling import CompiledOrPlain
 from partial_fc.objectives import OBJECTIVES
+from partial_fc.world import ProcessGroupWorld
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -118,10 +119,10 @@ def is_compiled(wanted: bool | Literal["auto"]) -> bool:
 
 def replicated(backbone: nn.Module, world: World) -> nn.Module:
     """``backbone`` under DDP with summed gradients; itself in one process. BatchNorm stays each rank's own."""
-    if world.size == 1:
+    if not isinstance(world, ProcessGroupWorld):
         return backbone
     model = DistributedDataParallel(backbone, forward_sync_buffers=False, gradient_as_bucket_view=True)
-    model.register_comm_hook(None, sum_gradients)
+    model.register_comm_hook(world, sum_gradients)
     return model
 
 

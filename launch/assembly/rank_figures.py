@@ -25,18 +25,27 @@ class CountedImages(Protocol):
 
 
 def gathered_figures(
-    own_step_seconds: float, *, counted: CountedImages, most_share: float, world: World, device: torch.device
+    own_step_seconds: float,
+    data_wait_seconds: float,
+    *,
+    counted: CountedImages,
+    most_share: float,
+    world: World,
+    device: torch.device,
 ) -> RankFigures:
-    """Every rank's ``own_step_seconds``, and how many images were replaced since the start, here and on all ranks.
+    """Every rank's ``own_step_seconds``, the longest ``data_wait_seconds``, and how many images were replaced.
+
+    Those are counted since the start, here and on all ranks.
 
     ValueError, on all ranks alike, if those are more than ``most_share`` of the images seen and more than ten; with a
-    share of 0, if it is one. One all-gather of three numbers, read by the host.
+    share of 0, if it is one. One all-gather of four numbers, read by the host.
     """
-    here = torch.tensor([own_step_seconds, counted.replaced, counted.images], dtype=torch.float64, device=device)
-    seconds, replaced, images = world.all_gather(here).T.tolist()
+    figures = [own_step_seconds, data_wait_seconds, counted.replaced, counted.images]
+    here = torch.tensor(figures, dtype=torch.float64, device=device)
+    seconds, waits_seconds, replaced, images = world.all_gather(here).T.tolist()
     bad, seen = int(sum(replaced)), int(sum(images))
     _refuse_many(bad, seen, most_share)
-    return RankFigures(tuple(seconds), counted.replaced, bad)
+    return RankFigures(tuple(seconds), max(waits_seconds), counted.replaced, bad)
 
 
 def _refuse_many(bad: int, seen: int, most_share: float) -> None:

@@ -33,6 +33,10 @@ from partial_fc.checkpoint.taking_up import take_up
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved
 from partial_fc.reports.meter import Meter
+from partial_fc.reports.time_spent import TimeSpent, started_seconds
+from partial_fc.reports.traffic import Traffic
+
+_TIME_SPENT = "time_spent"  # the key of a manifest's facts
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class Run:
 
     ``model`` is ``backbone`` compiled and under DDP: the same weights. The run goes on from ``start_step``, where it
     took a checkpoint up, with the parts of ``stage``: that of the step before, which ends there where ``start_step`` is
-    the next one's first. ``save(step)`` begins a checkpoint on all ranks; ``saver.wait()`` ends it.
+    the next one's first. ``save(step)`` begins a checkpoint on all ranks; ``saver.wait()`` ends it. ``spent`` is the
+    account of the run's time.
     """
 
     start_step: int
@@ -59,6 +64,7 @@ class Run:
     state: TrainingState
     saver: Saver
     save: Callable[[int], None]
+    spent: TimeSpent
 
     @property
     def total_steps(self) -> int:
@@ -85,8 +91,10 @@ def run(
     schedule, num_classes = config.schedule, source.num_classes
     steps_per_epoch = len(source) / schedule.batch_size
     stages = stages_of(config, total_steps(schedule, len(source)))
-    stage = stage_after(stages, CheckpointFolder(resumed).manifest().step if resumed is not None else 0)
-    config = stage.config
+    manifest = CheckpointFolder(resumed).manifest() if resumed is not None else None
+    stage = stage_after(stages, manifest.step if manifest is not None else 0)
+    config, world.traffic = stage.config, Traffic()
+    spent = TimeSpent(started_seconds(), manifest.facts.get(_TIME_SPENT) if manifest is not None else None)
     backbone = backbone.to(device)
     loss = objective(config.objective, num_classes)
     shard = head(config.classifier, loss, num_classes, config.backbone.embedding_dim, world=world, seed=config.seed)
@@ -138,11 +146,22 @@ def run(
             images=start * schedule.batch_size,
             device=device,
             gather=gather,
+            traffic=world.traffic,
+            spent=spent,
         ),
         state=state,
         saver=saver,
-        save=saver.save,
+        save=partial(_save, saver, facts, spent),
+        spent=spent,
     )
+
+
+def _save(saver: Saver, facts: dict[str, Any], spent: TimeSpent, step: int) -> None:
+    """Begin the checkpoint of ``step``, with the account of the time until now in its manifest."""
+    spent.spend("training")
+    saver.facts = {**facts, _TIME_SPENT: spent.record()}
+    saver.save(step)
+    spent.spend("save")
 
 
 def _start_step(config: Config, state: TrainingState, resumed: Path | None) -> int:

@@ -31,6 +31,8 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"  # a folder per saved step
         self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"
+        self.time_spent = path / "time_spent.json"  # what the run's time was spent on, from its first start to its end
+        self.targets = path / "targets.json"  # while it trains: where Prometheus finds its ranks
         self.lock = path / ".lock"  # there while a run writes here
 
     def stacks_of(self, rank: int) -> Path:

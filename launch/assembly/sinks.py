@@ -8,11 +8,13 @@ from pathlib import Path
 
 import partial_fc
 from launch.assembly.run_folder import RunFolder
+from launch.assembly.targets import listed_targets
 from launch.config.run import ReportConfig
 from partial_fc import World
 from partial_fc.checkpoint.layout import CheckpointFolder
 from partial_fc.checkpoint.saving import Saver
 from partial_fc.checkpoint.writing import Saved
+from partial_fc.reports.endpoint import EndpointTLS
 from partial_fc.reports.json_lines import JsonLinesSink
 from partial_fc.reports.prometheus import PrometheusSink
 from partial_fc.reports.step_report import Sink
@@ -36,10 +38,10 @@ def open_sinks(
 
     The endpoint of rank 0 shows the checkpoints that ``saver`` finishes, and before them the time of ``resumed``, the
     one that the run goes on from. Without ``resumed`` an earlier run in ``folder`` is set aside once all ranks have
-    their endpoints. One barrier.
+    their endpoints. Rank 0 lists them for Prometheus (:func:`listed_targets`). One barrier.
     """
     with ExitStack() as stack:
-        endpoints: list[Sink] = []
+        endpoints: list[PrometheusSink] = []
         if section.prometheus:
             endpoint = PrometheusSink(
                 run=folder.path.name,
@@ -50,24 +52,32 @@ def open_sinks(
                 local_rank=local_rank(),
                 address=section.address,
                 port=section.port,
+                tls=EndpointTLS(**dict(section.tls)) if section.tls is not None else None,
                 restarts=restarts(),
                 last_checkpoint_timestamp_seconds=_timestamp_seconds(resumed) if resumed and world.rank == 0 else None,
             )
             _show_saves(endpoint, saver)
             endpoints.append(stack.enter_context(closing(endpoint)))
         world.barrier()  # no rank's port is taken: nothing refuses the start any more
-        if world.rank != 0:
-            yield endpoints
-            return
-        if resumed is None and (aside := folder.set_aside()) is not None:
-            print(f"the earlier run in {folder.path} is kept as {aside}", flush=True)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        files: list[Sink] = [
-            stack.enter_context(closing(sink)) for sink in (TerminalSink(), JsonLinesSink(folder.metrics))
-        ]
-        if section.tensorboard:
-            files.append(stack.enter_context(closing(TensorBoardSink(folder.tensorboard))))
+        files = (
+            [stack.enter_context(closing(sink)) for sink in _files(section, folder, resumed)] if not world.rank else []
+        )
+        for endpoint in endpoints:
+            path = folder.targets if section.targets is None else section.targets / f"{folder.path.name}.json"
+            device = saver.state.head.weight.device
+            stack.enter_context(listed_targets(path, section, endpoint.port, world, device))
         yield [*files, *endpoints]
+
+
+def _files(section: ReportConfig, folder: RunFolder, resumed: Path | None) -> Iterator[Sink]:
+    """What rank 0 shows and writes, in a folder of which an earlier run was set aside."""
+    if resumed is None and (aside := folder.set_aside()) is not None:
+        print(f"the earlier run in {folder.path} is kept as {aside}", flush=True)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    yield TerminalSink()
+    yield JsonLinesSink(folder.metrics)
+    if section.tensorboard:
+        yield TensorBoardSink(folder.tensorboard)
 
 
 def _show_saves(endpoint: PrometheusSink, saver: Saver) -> None:

@@ -33,6 +33,14 @@ class OptimizerConfig(Section):
     clip_norm: float | None = Field(5.0, gt=0, description="of the backbone's whole gradient, over all ranks")
 
 
+class TLSConfig(Section):
+    """PEM files of the metrics endpoints, whose answers are encrypted then."""
+
+    certificate: UserPath
+    key: UserPath
+    clients: UserPath | None = Field(None, description="of those who sign for whoever may ask; null: everybody may")
+
+
 class ReportConfig(Section):
     """What the run tells about itself, and when."""
 
@@ -41,6 +49,10 @@ class ReportConfig(Section):
     tensorboard: bool = Field(False, description="event files in run_dir/tensorboard; needs the package tensorboard")
     address: str = "127.0.0.1"
     port: int = Field(9410, ge=0, le=65535, description="of local rank 0; each further rank adds one; 0: any free one")
+    tls: TLSConfig | None = Field(None, description="PEM files for the endpoints; null: they answer in the clear")
+    targets: UserPath | None = Field(
+        None, description="a folder for the list of endpoints that Prometheus reads, as RUN.json; null: in run_dir"
+    )
 
 
 class CheckpointConfig(Section):

@@ -29,6 +29,7 @@ def print_places(out: RunFolder) -> None:
         (out.report, "open this one: curves, ROC, right and wrong pairs"),
         (out.evaluation, "the same figures for programs"),
         (out.metrics, "the course of training, a line per interval"),
+        (out.time_spent, "what the time of the run was spent on"),
         (out.config, "the whole configuration of the run"),
         (out.checkpoints, "backbone.pt and the head, by step"),
     ):

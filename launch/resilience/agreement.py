@@ -91,7 +91,7 @@ def _of_all_nodes(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration without what may be each node's own: where its copy of the images lies, threads, endpoints."""
     data = {key: value for key, value in config["data"].items() if key not in ("train", "decode_threads")}
     data["evaluate"] = data.get("evaluate") is not None
-    report = {key: value for key, value in config["report"].items() if key not in ("address", "port")}
+    report = {key: value for key, value in config["report"].items() if key not in ("address", "port", "tls")}
     return {**config, "data": data, "report": report}
 
 

@@ -45,11 +45,15 @@ class JsonLinesSink:
 def json_record(report: StepReport) -> dict[str, int | float | None]:
     """The report as what JSON can say: extra figures beside the others, None for NaN and infinities.
 
-    The single steps' durations are left out: they would be nearly all of the file. So is what is one rank's alone.
+    The single steps' durations are left out, but for the means of their phases: they would be nearly all of the file.
+    So is what is one rank's alone.
     """
-    of_rank = {"interval_bad_images_of_rank", "own_step_seconds"}
-    left_out = {"extra", "step_seconds_of_steps", "data_wait_seconds_of_steps", *of_rank}
-    flat = {f.name: getattr(report, f.name) for f in fields(report) if f.name not in left_out} | dict(report.extra)
+    of_rank = {"interval_bad_images_of_rank", "interval_collective_bytes_of_rank", "own_step_seconds"}
+    of_steps = {"step_seconds_of_steps", "data_wait_seconds_of_steps", "phase_seconds_of_steps"}
+    left_out = {"extra", "seconds_spent", *of_steps, *of_rank}
+    flat = {f.name: getattr(report, f.name) for f in fields(report) if f.name not in left_out}
+    flat |= report.phase_seconds() | {f"{cause}_spent_seconds": each for cause, each in report.seconds_spent.items()}
+    flat |= report.extra
     return {name: value if value is not None and math.isfinite(value) else None for name, value in flat.items()}
 
 

@@ -9,7 +9,10 @@ from statistics import median_low
 import torch
 from torch import Tensor
 
-from partial_fc.reports.step_report import RankFigures, StepReport
+from partial_fc.reports.instants import Instant, Span, duration_seconds, instant, peak_memory_bytes
+from partial_fc.reports.step_report import Phase, RankFigures, StepReport
+from partial_fc.reports.time_spent import TimeSpent
+from partial_fc.reports.traffic import Traffic
 
 
 class Meter:
@@ -19,10 +22,11 @@ class Meter:
     that is not training (evaluation, a checkpoint). Figures may be tensors on any device: they are added up there,
     and only ``report`` reads them. On a CUDA device steps are timed by events in the stream, as the host is ahead.
     ``stage``, which each report names, is set when a stage of the run begins.
-    ``arrive`` before the first collective of a step and ``leave`` after its last: what lies between a step's ``leave``
-    and the next one's ``arrive``, a rank does by itself. All ranks take as long for a step as the slowest of them, so
-    this part alone tells which rank that is. ``gather(own_step_seconds)`` gives the figures of all ranks; ``report``
-    calls it on every rank at the same step, so it may talk.
+    ``begin(phase)`` parts a step: all until the next phase, or the step's end, belongs to it. What lies between a
+    step's ``update`` and the next one's ``head``, a rank does by itself. All ranks take as long for a step as the
+    slowest of them, so this part alone tells which rank that is. ``gather(own_step_seconds, data_wait_seconds)``, the
+    second being the interval's, gives the figures of all ranks; ``report`` calls it on every rank at the same step,
+    so it may talk. ``traffic`` is that of this rank's collectives; ``spent`` the account of the run's time, if any.
     """
 
     def __init__(
@@ -33,12 +37,15 @@ class Meter:
         step: int = 0,
         images: int = 0,
         device: torch.device | None = None,
-        gather: Callable[[float], RankFigures] = lambda own_step_seconds: RankFigures((own_step_seconds,), 0, 0),
+        gather: Callable[[float, float], RankFigures] = lambda own, waited: RankFigures((own,), waited, 0, 0),
+        traffic: Traffic | None = None,
+        spent: TimeSpent | None = None,
     ) -> None:
         self._total_steps, self._images_per_epoch = total_steps, images_per_epoch
         self._step, self._images = step, images
         self._gather, self._bad_images_of_rank = gather, 0
         self._device = device or torch.device("cpu")
+        self._traffic, self._carried_bytes, self._spent = traffic or Traffic(), 0, spent
         self.stage = 1
         self._slow_steps = 1  # at the start: the first compiles, and finds every cache cold
         self._forget()
@@ -46,18 +53,28 @@ class Meter:
 
     def start(self) -> None:
         """Time the next step from now."""
-        self._mark = _now(self._device)
-        self._left: _Instant | None = self._mark
+        if self._spent is not None:
+            self._spent.spend("start")
+        self._mark = instant(self._device)
+        self._left: Instant | None = self._mark
+        self._phase: Phase | None = None
+        self._traffic.taken()
 
-    def arrive(self) -> None:
-        """The first collective of a step comes next."""
-        if self._left is not None:
-            self._own_spans.append((self._left, _now(self._device)))
-        self._left = None
+    def begin(self, phase: Phase) -> None:
+        """The step's next phase begins: ``forward``, ``head``, ``backward`` or ``update``."""
+        now = instant(self._device)
+        self._end_phase(now)
+        self._phase, self._phase_mark = phase, now
+        if phase == "head" and self._left is not None:
+            self._own_spans.append((self._left, now))
+            self._left = None
+        elif phase == "update":
+            self._left = now
 
-    def leave(self) -> None:
-        """The last collective of a step has ended."""
-        self._left = _now(self._device)
+    def _end_phase(self, now: Instant) -> None:
+        if self._phase is not None:
+            self._phase_spans[self._phase].append((self._phase_mark, now))
+        self._phase = None
 
     def observe(
         self,
@@ -67,15 +84,23 @@ class Meter:
         data_wait_seconds: float,
         scale: Tensor | float | None = None,
         median_target_angle_radians: Tensor | float | None = None,
+        gradient_norm: Tensor | float | None = None,
         extra: Mapping[str, Tensor | float] | None = None,
     ) -> None:
         """Take the figures of the step that ends now; ``images`` is the global batch."""
-        mark = _now(self._device)
+        mark = instant(self._device)
+        self._end_phase(mark)
         self._spans.append((self._mark, mark))
         self._mark = mark
-        self._waits_seconds.append(data_wait_seconds)
+        self._waits.append(self._traffic.taken())
+        self._data_waits_seconds.append(data_wait_seconds)
         self._interval_images += images
-        known = {"loss": loss, "scale": scale, "median_target_angle_radians": median_target_angle_radians}
+        known = {
+            "loss": loss,
+            "scale": scale,
+            "median_target_angle_radians": median_target_angle_radians,
+            "gradient_norm": gradient_norm,
+        }
         for name, value in (*known.items(), *(extra or {}).items()):
             if value is not None:
                 self._sums.add(name, value)
@@ -89,17 +114,22 @@ class Meter:
         if not steps:
             raise ValueError("a report needs at least one observed step since the last report, got none")
         means = self._sums.means()
-        durations = tuple(_seconds(*span) for span in self._spans)
+        durations = tuple(map(duration_seconds, self._spans))
         step_seconds = max(sum(durations) / steps, 1e-9)  # a fake or coarse clock may stand still
         # What is left is timed by the steps that are like it, where there are such.
         usual = durations[self._slow_steps :] or durations
-        own = [_seconds(*span) for span in self._own_spans[self._slow_steps :]]
+        own = [duration_seconds(span) for span in self._own_spans[self._slow_steps :]]
         self._slow_steps = 0
         self._step += steps
         self._images += self._interval_images
         own_step_seconds = sum(own) / max(len(own), 1)
-        ranks, earlier = self._gather(own_step_seconds), self._bad_images_of_rank
+        waited_seconds = sum(self._data_waits_seconds)
+        ranks, earlier = self._gather(own_step_seconds, waited_seconds), self._bad_images_of_rank
         self._bad_images_of_rank, slowest = ranks.bad_images_of_rank, max(ranks.own_step_seconds)
+        carried_bytes, self._carried_bytes = self._traffic.total_bytes - self._carried_bytes, self._traffic.total_bytes
+        if self._spent is not None:
+            self._spent.spend("training")
+            self._spent.move(ranks.longest_data_wait_seconds, "training", "data")
         report = StepReport(
             step=self._step,
             total_steps=self._total_steps,
@@ -109,10 +139,11 @@ class Meter:
             interval_images=self._interval_images,
             images_per_second=self._interval_images / (steps * step_seconds),
             step_seconds=step_seconds,
-            data_wait_seconds=sum(self._waits_seconds) / steps,
+            data_wait_seconds=waited_seconds / steps,
             loss=means.pop("loss"),
             scale=means.pop("scale", None),
             median_target_angle_radians=means.pop("median_target_angle_radians", None),
+            gradient_norm=means.pop("gradient_norm", None),
             learning_rate=learning_rate,
             row_learning_rate=row_learning_rate,
             seconds_left=(self._total_steps - self._step) * sum(usual) / len(usual),
@@ -124,17 +155,30 @@ class Meter:
             own_step_seconds=own_step_seconds,
             slowest_rank=ranks.own_step_seconds.index(slowest),
             slowest_rank_lag_seconds=slowest - median_low(ranks.own_step_seconds),
+            interval_collective_bytes_of_rank=carried_bytes,
+            peak_memory_bytes=peak_memory_bytes(self._device),
+            seconds_spent={} if self._spent is None else dict(self._spent.seconds),
+            goodput=None if self._spent is None else self._spent.goodput,
             extra=means,
             step_seconds_of_steps=durations,
-            data_wait_seconds_of_steps=tuple(self._waits_seconds),
+            data_wait_seconds_of_steps=tuple(self._data_waits_seconds),
+            phase_seconds_of_steps=self._phase_seconds(),
         )
         self._forget()
         return report
 
+    def _phase_seconds(self) -> dict[Phase, tuple[float, ...]]:
+        """Of the steps that had it, each phase's; and of all, how long they waited for collectives."""
+        found = {phase: tuple(map(duration_seconds, spans)) for phase, spans in self._phase_spans.items()}
+        found["collective"] = tuple(sum(map(duration_seconds, waits)) for waits in self._waits)
+        return found
+
     def _forget(self) -> None:
-        self._spans: list[tuple[_Instant, _Instant]] = []
-        self._own_spans: list[tuple[_Instant, _Instant]] = []
-        self._waits_seconds: list[float] = []
+        self._spans: list[Span] = []
+        self._own_spans: list[Span] = []
+        self._phase_spans: dict[Phase, list[Span]] = {"forward": [], "head": [], "backward": [], "update": []}
+        self._waits: list[list[Span]] = []
+        self._data_waits_seconds: list[float] = []
         self._interval_images = 0
         self._sums = _Sums()
 
@@ -155,21 +199,3 @@ class _Sums:
 
     def means(self) -> dict[str, float]:
         return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-
-
-_Instant = float | torch.cuda.Event
-
-
-def _now(device: torch.device) -> _Instant:
-    if device.type != "cuda":
-        return time.perf_counter()
-    event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(device))
-    return event
-
-
-def _seconds(begin: _Instant, end: _Instant) -> float:
-    if isinstance(begin, float) or isinstance(end, float):
-        return float(end) - float(begin)  # type: ignore[arg-type]
-    end.synchronize()
-    return float(begin.elapsed_time(end)) / 1000.0

@@ -8,8 +8,6 @@ target, see docs/monitoring.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Thread
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,14 +17,22 @@ from prometheus_client import (
     Info,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
 )
 
+from partial_fc.reports.endpoint import EndpointTLS, started_server
 from partial_fc.reports.step_report import StepReport
 
 STEP_BUCKETS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
+PHASE_BUCKETS_SECONDS = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
 WAIT_BUCKETS_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
 CHECKPOINT_BUCKETS_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+PHASES = {
+    "forward": "Part of a step in the forward pass of the backbone.",
+    "head": "Part of a step in the head, both its passes: cosines, loss, class rows.",
+    "backward": "Part of a step in the backward pass of the backbone, gradients summed over the ranks.",
+    "update": "Part of a step that updates the weights of the backbone.",
+    "collective": "Part of a step that this rank stood still for collectives, inside the other parts.",
+}
 PAUSE_BUCKETS_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 300.0)
 
 _GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
@@ -40,6 +46,10 @@ _GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
         "Median angle between an embedding and its class centre, mean over the last interval.",
         lambda r: r.median_target_angle_radians,
     ),
+    "gradient_norm": (
+        "Norm of the backbone's gradient before it is clipped, mean over the last interval.",
+        lambda r: r.gradient_norm,
+    ),
     "learning_rate": ("Learning rate of the backbone.", lambda r: r.learning_rate),
     "row_learning_rate": ("Learning rate of the class rows.", lambda r: r.row_learning_rate),
     "own_step_seconds": (
@@ -52,6 +62,18 @@ _GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
         lambda r: r.slowest_rank_lag_seconds,
     ),
     "remaining_seconds": ("Time the remaining steps will take at the last interval's pace.", lambda r: r.seconds_left),
+    "estimated_end_timestamp_seconds": (
+        "When the training will end at the last interval's pace, since 1970.",
+        lambda r: r.timestamp_seconds + r.seconds_left,
+    ),
+    "peak_memory_bytes": (
+        "The most memory the process has had: allocated on its GPU, or resident on the host.",
+        lambda r: r.peak_memory_bytes,
+    ),
+    "goodput_ratio": (
+        "Share of the run's time that was spent on training, since its first start.",
+        lambda r: r.goodput,
+    ),
     "last_step_timestamp_seconds": ("When the last interval ended, since 1970.", lambda r: r.timestamp_seconds),
 }
 
@@ -61,15 +83,11 @@ _GAUGES_OF_NO_REPORT = {
 }
 
 
-class EndpointError(OSError):
-    """The port of an endpoint cannot be had."""
-
-
 class PrometheusSink:
     """Reports as metrics at ``http://address:port/metrics``, where ``port`` is the first rank's of this host.
 
-    Rank ``local_rank`` listens at ``port + local_rank``, or anywhere if ``port`` is 0; ``.port`` says where. The
-    endpoint has neither password nor TLS, so that ``address`` is this host alone unless the caller says otherwise.
+    Rank ``local_rank`` listens at ``port + local_rank``, or anywhere if ``port`` is 0; ``.port`` says where. Without
+    ``tls`` everybody is answered in the clear, so that ``address`` is this host alone unless the caller says otherwise.
 
     Counters count this process' own work from 0: ``images_total`` this rank's share, so that the sum over ranks is
     the global rate and a resumed run does not look like a jump of a million images. A gauge shows nothing until
@@ -78,7 +96,7 @@ class PrometheusSink:
     Rank 0 alone is told of checkpoints, by :meth:`saved`. ``last_checkpoint_timestamp_seconds`` says when the one was
     whole that the run goes on from; ``restarts`` how often the ranks of this node were started again.
 
-    EndpointError if the port cannot be had.
+    EndpointError if the port cannot be had or a file of ``tls`` cannot be used.
     """
 
     def __init__(
@@ -92,6 +110,7 @@ class PrometheusSink:
         local_rank: int = 0,
         address: str = "127.0.0.1",
         port: int = 9410,
+        tls: EndpointTLS | None = None,
         restarts: int = 0,
         last_checkpoint_timestamp_seconds: float | None = None,
     ) -> None:
@@ -114,6 +133,19 @@ class PrometheusSink:
         self._data_wait_seconds = self._histogram(
             "data_wait_seconds", "Part of a step spent waiting for its data.", WAIT_BUCKETS_SECONDS
         )
+        self._phases = {
+            phase: self._histogram(f"{phase}_seconds", text, PHASE_BUCKETS_SECONDS) for phase, text in PHASES.items()
+        }
+        self._collective_bytes = self._counter(
+            "collective_bytes", "Bytes that this rank's collectives gathered, summed or scattered."
+        )
+        self._spent = Gauge(
+            "spent_seconds",
+            "What the run's time was spent on, since its first start; nearly the same on every rank.",
+            ["run", "cause"],
+            namespace="partial_fc",
+            registry=self._registry,
+        )
         self._checkpoint_seconds = self._histogram(
             "checkpoint_seconds",
             "Duration of writing a checkpoint, from the end of the copy to its new name; on rank 0.",
@@ -124,10 +156,11 @@ class PrometheusSink:
         )
         texts = {name: text for name, (text, _) in _GAUGES.items()} | _GAUGES_OF_NO_REPORT
         self._gauges = {name: self._gauge(name, text) for name, text in texts.items()}
+        self._of_objectives: set[str] = set()
         self._show("restarts", restarts)
         self._show("last_checkpoint_timestamp_seconds", last_checkpoint_timestamp_seconds)
         self._info(version=version, objective=objective, num_classes=str(num_classes), world_size=str(world_size))
-        self._server, self._thread = _started_server(self._registry, address, port and port + local_rank)
+        self._server, self._thread = started_server(self._registry, address, port and port + local_rank, tls)
         self.port: int = self._server.server_port
 
     def write(self, report: StepReport) -> None:
@@ -141,12 +174,19 @@ class PrometheusSink:
             self._step_seconds.observe(seconds)
         for seconds in report.data_wait_seconds_of_steps or (report.data_wait_seconds,) * report.interval_steps:
             self._data_wait_seconds.observe(seconds)
+        for phase, durations_seconds in report.phase_seconds_of_steps.items():
+            for seconds in durations_seconds:
+                self._phases[phase].observe(seconds)
+        self._collective_bytes.inc(report.interval_collective_bytes_of_rank)
+        for cause, seconds in report.seconds_spent.items():
+            self._spent.labels(self._run, cause).set(seconds)
         for name, (_, figure) in _GAUGES.items():
             self._show(name, figure(report))
-        for name, value in report.extra.items():
-            if name not in self._gauges:
-                self._gauges[name] = self._gauge(name, "A figure of the objective, mean over the last interval.")
-            self._show(name, value)
+        for name in report.extra.keys() - self._gauges.keys():
+            self._gauges[name] = self._gauge(name, "A figure of the objective, mean over the last interval.")
+            self._of_objectives.add(name)
+        for name in self._of_objectives:
+            self._show(name, report.extra.get(name))
 
     def saved(self, *, timestamp_seconds: float, writing_seconds: float, pause_seconds: float) -> None:
         """Show a checkpoint that was whole at ``timestamp_seconds``; from any thread, beside :meth:`write`."""
@@ -179,10 +219,3 @@ class PrometheusSink:
     def _info(self, **facts: str) -> None:
         family = Info("run", "What this run is.", ["run"], namespace="partial_fc", registry=self._registry)
         family.labels(self._run).info(facts)
-
-
-def _started_server(registry: CollectorRegistry, address: str, port: int) -> tuple[WSGIServer, Thread]:
-    try:
-        return start_http_server(port, addr=address, registry=registry)
-    except OSError as error:
-        raise EndpointError(error.errno, f"no metrics endpoint at {address} port {port}: {error.strerror}") from error

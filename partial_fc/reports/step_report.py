@@ -9,7 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+from partial_fc.reports.time_spent import Cause
+
+Phase = Literal["forward", "head", "backward", "update", "collective"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +29,16 @@ class StepReport:
     replaced by others since their processes started, ``interval_bad_images_of_rank`` how many of this rank's in the
     interval. ``own_step_seconds`` is the part of a step that this rank needs alone, when no other rank can hold it up;
     ``slowest_rank`` needs most of all ranks, ``slowest_rank_lag_seconds`` more than their median does: about what the
-    others wait for it in each step. ``extra`` holds what only some objective has (``scale_capped``): snake_case names,
+    others wait for it in each step. ``gradient_norm`` is that of the backbone's whole gradient before it is clipped,
+    None where none is. ``interval_collective_bytes_of_rank`` is what this rank's collectives carried in the interval;
+    ``peak_memory_bytes`` the most that this process has had, allocated on a GPU or resident on a host.
+    ``seconds_spent`` is what the run's time was spent on since its first start, ``goodput`` the share of training in
+    it. ``extra`` holds what only some objective has (``scale_capped``): snake_case names,
     none of a field. ``*_of_steps`` are the single steps' durations, oldest first, or empty where only the mean is
-    known.
+    known. ``phase_seconds_of_steps`` are those of the phases: ``forward`` of the backbone, ``head`` with its own
+    backward pass, ``backward`` of the backbone with the sum of its gradients over the ranks, ``update`` of its weights;
+    steps that were skipped have no more than the first two. ``collective`` lies inside the others: how long the rank
+    stood still for collectives.
     """
 
     step: int
@@ -53,9 +64,21 @@ class StepReport:
     own_step_seconds: float = 0.0
     slowest_rank: int = 0
     slowest_rank_lag_seconds: float = 0.0
+    gradient_norm: float | None = None
+    interval_collective_bytes_of_rank: int = 0
+    peak_memory_bytes: int | None = None
+    seconds_spent: Mapping[Cause, float] = field(default_factory=dict)
+    goodput: float | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
     step_seconds_of_steps: tuple[float, ...] = ()
     data_wait_seconds_of_steps: tuple[float, ...] = ()
+    phase_seconds_of_steps: Mapping[Phase, tuple[float, ...]] = field(default_factory=dict)
+
+    def phase_seconds(self) -> dict[str, float]:
+        """The mean of each phase over the steps that had it, by the name ``head_seconds``."""
+        return {
+            f"{phase}_seconds": sum(each) / len(each) for phase, each in self.phase_seconds_of_steps.items() if each
+        }
 
     def __post_init__(self) -> None:
         taken = {f.name for f in fields(self)}
@@ -65,9 +88,14 @@ class StepReport:
 
 
 class RankFigures(NamedTuple):
-    """What the ranks tell each other for a report: each one's own seconds, images replaced here and on all of them."""
+    """What the ranks tell each other for a report.
+
+    Each one's own seconds of a step; how long that one waited for data in the interval that waited longest; images
+    replaced here and on all of them.
+    """
 
     own_step_seconds: tuple[float, ...]
+    longest_data_wait_seconds: float
     bad_images_of_rank: int
     bad_images: int
 

@@ -16,7 +16,7 @@ from launch import errors, train
 from launch.config.loading import ConfigError
 from launch.writing import naming, write_text
 from partial_fc.divergence import TrainingDiverged
-from partial_fc.reports.prometheus import EndpointError
+from partial_fc.reports.endpoint import EndpointError
 
 
 @pytest.fixture(scope="module")

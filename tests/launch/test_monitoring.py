@@ -59,6 +59,10 @@ def report(*, timestamp_seconds: float) -> StepReport:
         row_learning_rate=0.05,
         seconds_left=800.0,
         timestamp_seconds=timestamp_seconds,
+        gradient_norm=1.5,
+        seconds_spent={"training": 90.0},
+        goodput=0.9,
+        peak_memory_bytes=1 << 30,
         extra={"scale_capped": 0.0, "near_per_image": 3.5},  # the objectives' tests hold these names
     )
 

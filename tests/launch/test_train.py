@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import re
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ from partial_fc.checkpoint.layout import latest_checkpoint, whole_checkpoints
 from partial_fc.checkpoint.loading import load_backbone
 from partial_fc.loop import train as train_steps
 from partial_fc.reports.step_report import StepReport
+from partial_fc.reports.terminal import TerminalSink
+from partial_fc.reports.time_spent import started_seconds
 from partial_fc.world import process_group
 
 TRAINED, STEPS, EVERY, SAVE_EVERY, BATCH = range(40), 100, 15, 40, 32
@@ -153,7 +156,8 @@ def test_the_report_shows_curves_and_pairs_and_needs_no_other_file(finished: Fin
 def test_without_held_out_identities_a_run_ends_with_its_checkpoint(data: Path, tmp_path: Path) -> None:
     config = tiny.write_config(tmp_path / "config.yaml", tiny.tree(data, tmp_path / "run", schedule={"epochs": 0.1}))
     assert train.main([str(config), "--set", "data.evaluate=null"]) == 0
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "config.yaml", "metrics.jsonl"]
+    left = ["checkpoints", "config.yaml", "metrics.jsonl", "time_spent.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == left
 
 
 def test_a_run_can_start_from_the_weights_of_the_run_it_sets_aside(data: Path, tmp_path: Path) -> None:
@@ -184,8 +188,34 @@ def test_a_run_without_held_out_identities_says_where_its_results_lie(
 ) -> None:
     content = tiny.tree(data, tmp_path / "run", data={"evaluate": None}, schedule={"epochs": 0.1})
     assert train.main([str(tiny.write_config(tmp_path / "config.yaml", content))]) == 0
-    places = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[-3:]]
+    *places, time_told = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[-4:]]
     assert places == [str(tmp_path / "run" / name) for name in ("metrics.jsonl", "config.yaml", "checkpoints")]
+    assert re.match(r"goodput \d+\.\d % of .* s; the rest: start ", time_told)
+
+
+def test_the_time_of_a_run_adds_up_through_a_restart(data: Path, tmp_path: Path) -> None:
+    """The first ends two steps after a save; the second finds the account in the checkpoint."""
+    content = tiny.tree(data, tmp_path / "run", schedule={"epochs": 2}, save_every_steps=3)
+    config = load_config(tiny.write_config(tmp_path / "config.yaml", content), [])
+
+    def killed(sink: TerminalSink, report: StepReport) -> None:
+        if report.step == 8:
+            raise KeyboardInterrupt
+
+    began = started_seconds()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TerminalSink, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config)
+    restarted = time.time()
+    with pytest.MonkeyPatch.context() as patch:  # a process of its own would begin now
+        patch.setattr(sys.modules["launch.assembly.run"], "started_seconds", lambda: restarted)
+        train.run(config)
+    kept = json.loads((tmp_path / "run" / "time_spent.json").read_text())
+    seconds = kept["seconds"]
+    assert sum(seconds.values()) == pytest.approx(kept["until_seconds"] - began, abs=0.01)
+    assert kept["goodput"] == pytest.approx(seconds["training"] / sum(seconds.values()))
+    assert all(seconds[cause] > 0 for cause in ("training", "data", "start", "save", "restart", "evaluation"))
 
 
 @dataclass

@@ -106,9 +106,9 @@ def run(
     optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
     made = Run(backbone, head)
 
-    def gather(own_step_seconds: float) -> RankFigures:
+    def gather(own_step_seconds: float, data_wait_seconds: float) -> RankFigures:
         seconds = world.all_gather(torch.tensor(own_step_seconds, dtype=torch.float64))
-        return RankFigures(tuple(seconds.tolist()), 0, 0)
+        return RankFigures(tuple(seconds.tolist()), data_wait_seconds, 0, 0)
 
     if into is not None:
         into.append(made)

@@ -20,13 +20,14 @@ class Counted(NamedTuple):
 
 def figures(world: World, *, replaced: tuple[int, ...], most_share: float = 0.01) -> RankFigures:
     counted = Counted(1000, replaced[world.rank])
-    return gathered_figures(0.25 + world.rank, counted=counted, most_share=most_share, world=world, device=CPU)
+    seconds, waited = 0.25 + world.rank, 8.0 - world.rank
+    return gathered_figures(seconds, waited, counted=counted, most_share=most_share, world=world, device=CPU)
 
 
-def test_every_rank_hears_of_all_ranks_seconds_and_bad_images() -> None:
+def test_every_rank_hears_of_all_ranks_seconds_longest_wait_and_bad_images() -> None:
     found = on_ranks(3, lambda world: figures(world, replaced=(4, 0, 5)))
-    assert found == [RankFigures((0.25, 1.25, 2.25), own, 9) for own in (4, 0, 5)]
-    assert figures(World(), replaced=(4,)) == RankFigures((0.25,), 4, 4)
+    assert found == [RankFigures((0.25, 1.25, 2.25), 8.0, own, 9) for own in (4, 0, 5)]
+    assert figures(World(), replaced=(4,)) == RankFigures((0.25,), 8.0, 4, 4)
 
 
 def test_too_many_bad_images_end_the_run_on_all_ranks_alike() -> None:

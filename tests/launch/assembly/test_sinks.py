@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
+from simulation import on_ranks
 from torch import nn
 
 from launch import assembly
 from launch.assembly.run_folder import RunFolder
-from launch.config.run import ReportConfig
+from launch.assembly.targets import listed_targets
+from launch.config.run import ReportConfig, TLSConfig
 from partial_fc import AdaCos, ShardedClassifier, World
 from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.checkpoint.saving import Saver
@@ -107,3 +112,40 @@ def test_the_restarts_that_torchrun_counts_are_shown(tmp_path: Path, monkeypatch
             monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
         with opened(tmp_path / "run", Rank(1, 2)) as sinks:
             assert samples(sinks)["partial_fc_restarts"] == int(count or 0)
+
+
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_the_ranks_are_listed_for_prometheus_until_a_clean_end(tmp_path: Path, has_folder: bool) -> None:
+    section = ReportConfig(port=0, address="0.0.0.0", targets=tmp_path / "all" if has_folder else None)
+    file = tmp_path / "all" / "run.json" if has_folder else tmp_path / "run" / "targets.json"
+
+    def rank(world: World) -> int:
+        with opened(tmp_path / "run", world, section=section) as sinks:
+            assert isinstance(sinks[-1], PrometheusSink)
+            return sinks[-1].port
+
+    def failing(world: World) -> tuple[int, list[dict[str, Any]]]:
+        with suppress(KeyError), opened(tmp_path / "run", world, section=section) as sinks:
+            port = sinks[-1].port  # type: ignore[attr-defined]
+            world.barrier()
+            listed = json.loads(file.read_text())
+            raise KeyError
+        return port, listed
+
+    (first, listed), (second, _) = on_ranks(2, failing)
+    host = socket.gethostname()
+    assert listed == [
+        {"targets": [f"{host}:{port}"], "labels": {"node": host, "rank": str(rank), "local_rank": "0"}}
+        for rank, port in enumerate((first, second))
+    ]
+    assert file.exists(), "a run that failed is to be found down"
+    on_ranks(2, rank)
+    assert not file.exists()
+
+
+def test_an_address_and_tls_are_said_in_the_list(tmp_path: Path) -> None:
+    tls = TLSConfig(certificate=Path("own.pem"), key=Path("own.key"))
+    section, device = ReportConfig(address="fd00::1", tls=tls), torch.device("cpu")
+    with listed_targets(tmp_path / "t.json", section, 9410, World(), device):
+        (target,) = json.loads((tmp_path / "t.json").read_text())
+    assert (target["targets"], target["labels"]["__scheme__"]) == (["[fd00::1]:9410"], "https")

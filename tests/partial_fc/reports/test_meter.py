@@ -9,7 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from partial_fc.reports.meter import Meter
-from partial_fc.reports.step_report import RankFigures, StepReport
+from partial_fc.reports.step_report import Phase, RankFigures, StepReport
+from partial_fc.reports.time_spent import CAUSES, TimeSpent
+from partial_fc.reports.traffic import Traffic
 
 
 def meter(**options: Any) -> Meter:
@@ -139,7 +141,7 @@ def test_half_precision_figures_add_up_without_loss() -> None:
 
 def test_bad_images_are_asked_for_once_a_report_and_parted_into_intervals() -> None:
     told = iter([(2, 5), (2, 9), (6, 20)])
-    gathered = meter(gather=lambda own_step_seconds: RankFigures((own_step_seconds,), *next(told)))
+    gathered = meter(gather=lambda own, waited: RankFigures((own,), waited, *next(told)))
     found = []
     for _ in range(3):
         gathered.observe(images=8, loss=0.0, data_wait_seconds=0.0)
@@ -158,9 +160,9 @@ def test_what_a_rank_does_by_itself_is_timed_apart_and_the_first_step_left_out(m
         """Of steps that take so long by themselves, and so long with the other ranks."""
         for alone, together in parts:
             clock[0] += alone
-            gathered.arrive()
+            gathered.begin("head")
             clock[0] += together
-            gathered.leave()
+            gathered.begin("update")
             gathered.observe(images=8, loss=0.0, data_wait_seconds=0.0)
         return reported(gathered).own_step_seconds
 
@@ -171,12 +173,69 @@ def test_what_a_rank_does_by_itself_is_timed_apart_and_the_first_step_left_out(m
     assert own_step_seconds((5.0, 1.0)) == 5
 
 
+def test_a_step_is_parted_into_phases_and_a_skipped_one_has_no_more_than_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    traffic = Traffic()
+    gathered = meter(traffic=traffic)
+    phases: dict[Phase, float] = {"forward": 2.0, "head": 3.0, "backward": 5.0, "update": 7.0}
+    skipped: dict[Phase, float] = {"forward": 1.0, "head": 1.0}
+    for step in (phases, skipped, phases):
+        clock[0] += 11.0  # the wait for data
+        for phase, seconds in step.items():
+            gathered.begin(phase)
+            with traffic.waiting(torch.zeros(4)):
+                clock[0] += seconds / 4
+            clock[0] += seconds * 3 / 4
+        gathered.observe(images=8, loss=0.0, data_wait_seconds=11.0)
+    report = reported(gathered)
+    assert report.phase_seconds_of_steps == {
+        "forward": (2.0, 1.0, 2.0),
+        "head": (3.0, 1.0, 3.0),
+        "backward": (5.0, 5.0),
+        "update": (7.0, 7.0),
+        "collective": (4.25, 0.5, 4.25),
+    }
+    assert report.step_seconds_of_steps == (28.0, 13.0, 28.0)
+    assert report.phase_seconds()["update_seconds"] == 7.0
+    assert report.interval_collective_bytes_of_rank == 10 * 16
+    with traffic.waiting(torch.zeros(4)):
+        clock[0] += 100.0  # a save's
+    gathered.start()
+    gathered.observe(images=8, loss=0.0, data_wait_seconds=0.0)
+    report = reported(gathered)
+    assert report.phase_seconds_of_steps["collective"] == (0.0,)
+    assert report.interval_collective_bytes_of_rank == 16
+    assert report.peak_memory_bytes is not None
+    assert report.peak_memory_bytes > 1 << 20
+
+
+def test_the_time_of_a_run_is_booked_to_its_start_its_data_and_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    spent = TimeSpent(990.0)
+    gathered = meter(spent=spent, gather=lambda own, waited: RankFigures((own,), waited + 1.0, 0, 0))
+    clock[0] += 6.0
+    gathered.start()
+    for _ in range(2):
+        clock[0] += 10.0
+        gathered.observe(images=8, loss=0.0, data_wait_seconds=1.5)
+    report = reported(gathered)
+    assert report.seconds_spent == {
+        **dict.fromkeys(CAUSES, 0.0),
+        "start": 16.0,
+        "training": 16.0,
+        "data": 4.0,  # of the rank that waited longest
+    }
+    assert report.goodput == 16 / 36
+
+
 @pytest.mark.parametrize(
     ("seconds", "slowest", "lag"),
     [((1.0,), 0, 0.0), ((1.0, 3.0), 1, 2.0), ((1.0, 1.5, 4.0, 1.25), 2, 2.75), ((2.0, 2.0, 2.0), 0, 0.0)],
 )
 def test_the_slowest_rank_is_compared_with_the_median(seconds: tuple[float, ...], slowest: int, lag: float) -> None:
-    report = timed(meter(gather=lambda own_step_seconds: RankFigures(seconds, 0, 0)), 0.0)
+    report = timed(meter(gather=lambda own, waited: RankFigures(seconds, waited, 0, 0)), 0.0)
     assert (report.slowest_rank, report.slowest_rank_lag_seconds) == (slowest, lag)
 
 
@@ -195,9 +254,9 @@ def test_on_a_device_the_host_does_not_wait_and_steps_have_the_devices_durations
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(4):
-            gathered.arrive()
+            gathered.begin("head")
             torch.cuda._sleep(50_000_000)  # type: ignore[no-untyped-call]  # cycles: tens of milliseconds
-            gathered.leave()
+            gathered.begin("update")
             gathered.observe(images=8, loss=loss, data_wait_seconds=0.0)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import errno
 import math
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -12,8 +16,9 @@ from ports import free_port
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from partial_fc.reports.prometheus import EndpointError, PrometheusSink
-from partial_fc.reports.step_report import StepReport
+from partial_fc.reports.endpoint import EndpointError, EndpointTLS
+from partial_fc.reports.prometheus import PHASES, PrometheusSink
+from partial_fc.reports.step_report import Phase, StepReport
 
 
 def report(**figures: Any) -> StepReport:
@@ -97,6 +102,17 @@ def test_names_and_types_are_those_of_the_dashboards(sink: PrometheusSink) -> No
         "slowest_rank": "gauge",
         "slowest_rank_lag_seconds": "gauge",
         "remaining_seconds": "gauge",
+        "estimated_end_timestamp_seconds": "gauge",
+        "gradient_norm": "gauge",
+        "peak_memory_bytes": "gauge",
+        "goodput_ratio": "gauge",
+        "spent_seconds": "gauge",
+        "forward_seconds": "histogram",
+        "head_seconds": "histogram",
+        "backward_seconds": "histogram",
+        "update_seconds": "histogram",
+        "collective_seconds": "histogram",
+        "collective_bytes": "counter",
         "last_step_timestamp_seconds": "gauge",
         "checkpoint_seconds": "histogram",
         "checkpoint_pause_seconds": "histogram",
@@ -112,7 +128,8 @@ def test_every_metric_explains_itself_and_has_no_label_but_the_run(sink: Prometh
         assert family.documentation.endswith("."), name
         for sample in family.samples:
             assert sample.labels["run"] == "r1"
-            assert name == "run_info" or sample.labels.keys() <= {"run", "le"}
+            allowed = {"run", "cause"} if name == "spent_seconds" else {"run", "le"}
+            assert name == "run_info" or sample.labels.keys() <= allowed
 
 
 def test_gauges_show_the_last_report_in_base_units(sink: PrometheusSink) -> None:
@@ -162,6 +179,69 @@ def test_histograms_take_the_mean_once_per_step_otherwise(sink: PrometheusSink) 
     assert value(sink, "data_wait_seconds_bucket", le="0.002") == 0
 
 
+def test_the_phases_of_a_step_are_parted_and_what_was_carried_counted(sink: PrometheusSink) -> None:
+    phases: dict[Phase, tuple[float, ...]] = {"head": (0.03, 0.04), "backward": (0.1,), "collective": (0.0, 0.3)}
+    sink.write(report(phase_seconds_of_steps=phases, interval_collective_bytes_of_rank=4096))
+    sink.write(report(interval_collective_bytes_of_rank=1024))
+    counts = {phase: value(sink, f"{phase}_seconds_count") for phase in PHASES}
+    assert counts == {"forward": 0, "head": 2, "backward": 1, "update": 0, "collective": 2}
+    assert value(sink, "head_seconds_sum") == pytest.approx(0.07)
+    assert value(sink, "collective_seconds_bucket", le="0.2") == 1
+    assert value(sink, "collective_bytes_total") == 5120
+
+
+def test_what_the_time_was_spent_on_is_shown_by_cause(sink: PrometheusSink) -> None:
+    sink.write(report(seconds_spent={"training": 90.0, "start": 10.0}, goodput=0.9))
+    assert (value(sink, "goodput_ratio"), value(sink, "spent_seconds", cause="start")) == (0.9, 10.0)
+    assert value(sink, "estimated_end_timestamp_seconds") == 1.75e9 + 600
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``own.pem`` with ``own.key``, and another pair called ``strange``; each signs for itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    folder = tmp_path_factory.mktemp("certificates")
+    for name in ("own", "strange"):
+        words = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -addext subjectAltName=IP:127.0.0.1"
+        command = ["openssl", *words.split(), "-keyout", f"{name}.key", "-out", f"{name}.pem"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def asked(sink: PrometheusSink, certificates: Path, holder: str | None) -> bool:
+    """Whether the endpoint, which is known by its certificate, answers the holder of a certificate, or of none."""
+    context = ssl.create_default_context(cafile=str(certificates / "own.pem"))
+    if holder is not None:
+        context.load_cert_chain(certificates / f"{holder}.pem", certificates / f"{holder}.key")
+    try:
+        with urlopen(f"https://127.0.0.1:{sink.port}/metrics", timeout=10, context=context) as answer:
+            return b"partial_fc_run_info" in answer.read()
+    except OSError:
+        return False
+
+
+def test_with_tls_it_is_encrypted_and_with_clients_only_theirs_are_answered(certificates: Path) -> None:
+    own = certificates / "own.pem", certificates / "own.key"
+    for clients, answered in ((None, (True, True)), (own[0], (False, True))):
+        sink = sink_with(tls=EndpointTLS(*own, clients))
+        assert (asked(sink, certificates, None), asked(sink, certificates, "own")) == answered
+        assert not (clients and asked(sink, certificates, "strange"))
+        with pytest.raises(OSError, match=r".+"):
+            page(sink)  # in the clear
+        sink.close()
+
+
+@pytest.mark.parametrize("missing", ["certificate", "key", "clients"])
+def test_a_certificate_that_is_not_there_or_none_is_named(missing: str, certificates: Path, tmp_path: Path) -> None:
+    files = {"certificate": certificates / "own.pem", "key": certificates / "own.key", "clients": None}
+    gone, none = tmp_path / "gone.pem", tmp_path / "none.pem"
+    none.write_text("no certificate")
+    for bad in (gone, none):
+        with pytest.raises(EndpointError, match=f"no metrics endpoint: .*{bad}"):
+            sink_with(tls=EndpointTLS(**{**files, missing: bad}))  # type: ignore[arg-type]
+
+
 def test_bad_images_are_counted_for_this_rank_from_zero_on(sink: PrometheusSink) -> None:
     assert value(sink, "bad_images_total") == 0
     for count in (3, 0, 2):
@@ -195,6 +275,13 @@ def test_a_gauge_shows_nothing_while_there_is_no_value(sink: PrometheusSink) -> 
     sink.write(report(scale=None, loss=math.nan))
     assert value(sink, "scale") is None
     assert math.isnan(value(sink, "loss") or 0.0)
+
+
+def test_a_figure_of_an_objective_is_gone_once_a_stage_has_another(sink: PrometheusSink) -> None:
+    sink.write(report(extra={"near_per_image": 3.5}))
+    assert value(sink, "near_per_image") == 3.5
+    sink.write(report(extra={"scale_capped": 0.5}))
+    assert (value(sink, "near_per_image"), value(sink, "scale_capped")) == (None, 0.5)
 
 
 def test_the_run_is_described_before_its_first_step(sink: PrometheusSink) -> None:
