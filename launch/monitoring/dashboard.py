@@ -1,4 +1,4 @@
-"""The dashboard of a run for Grafana: ``python -m launch.monitoring.dashboard`` writes ``dashboard.json`` anew.
+"""The dashboard of a run for Grafana: ``python -m launch.monitoring.dashboard`` writes ``grafana/dashboard.json`` anew.
 
 ``ROWS`` is the table of its panels; grafana-foundation-sdk, which the ``test`` extra installs, makes Grafana's JSON.
 """
@@ -22,7 +22,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-FILE = Path(__file__).with_name("dashboard.json")
+FILE = Path(__file__).parent / "grafana" / "dashboard.json"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 CHOSEN = '{run="$run", node=~"$node"}'
 STEPS = f"rate(partial_fc_steps_total{CHOSEN}[$__rate_interval])"

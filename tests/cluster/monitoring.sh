@@ -1,0 +1,11 @@
+#!/bin/bash
+# A real run under a real Prometheus and Alertmanager: the dashboard's queries, and alerts that fire and end. For Debian,
+# as root; what is missing is installed, and the tests end what they started.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+if ! command -v prometheus promtool prometheus-alertmanager > /dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq prometheus prometheus-alertmanager > /dev/null
+fi
+OMP_NUM_THREADS=1 .venv/bin/pytest tests/launch/test_monitoring.py tests/launch/test_live_monitoring.py
