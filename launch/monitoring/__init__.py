@@ -1,1 +1,1 @@
-"""What Prometheus reads: rules and alerts with their unit tests, and a configuration to scrape by."""
+"""What Prometheus and Grafana read: rules and alerts with their unit tests, and a dashboard."""
