@@ -2,8 +2,8 @@
 
     python -m benchmarks.dashboard http://127.0.0.1:9090 --run omniglot --out docs/images/dashboard.png
 
-It reads `launch/monitoring/grafana/dashboard.json` as Grafana does: panels at their places of the grid, each query of a panel
-asked for the time of the run. It is no Grafana: colours and letters are this project's.
+It reads `launch/monitoring/grafana/dashboard.json` as Grafana does: panels at their places of the grid, each query of
+a panel asked for the time of the run. It is no Grafana: colours and letters are this project's.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def _draw(figure: Figure, panel: Any, found: Sequence[Series], rows: int) -> Non
     if panel["type"] == "row":
         figure.text(0.01, top - height / 2, panel["title"], fontsize=13, weight="bold", va="center")
         return
-    margins = (0.045, 1.3 / rows) if panel["type"] != "stat" else (0.0, 0.0)
+    margins = (
+        (0.1 if panel["type"] == "status-history" else 0.05, 1.3 / rows) if panel["type"] != "stat" else (0.01, 0.0)
+    )
     axes = figure.add_axes(
         (left + margins[0], top - height + margins[1], width - margins[0] - 0.012, height - 2.6 / rows)
     )

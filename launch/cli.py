@@ -1,4 +1,4 @@
-"""The command ``partial-fc``: train, evaluate, plan, pack, inspect, verify, import, checkpoint."""
+"""The command ``partial-fc``: train, evaluate, profile, plan, pack, inspect, verify, import, checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from importlib import import_module
 from typing import Any
 
 from launch import errors
-from launch.command_line import checkpoints, evaluating, importing, inspecting, packing, planning, training, verifying
+from launch.command_line import (
+    checkpoints,
+    evaluating,
+    importing,
+    inspecting,
+    packing,
+    planning,
+    profiling,
+    training,
+    verifying,
+)
 from launch.config.loading import ConfigError, load_config
 from launch.processes import Meeting, run_ranks
 
@@ -41,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add("train", training, _train, "train on a config, then evaluate on its held-out identities", launches=True)
     add("evaluate", evaluating, _evaluate, "evaluate a run's last checkpoint on held-out identities", launches=True)
+    add("profile", profiling, _profile, "record some steps of a training: where its time goes", launches=True)
     add("plan", planning, _plan, "say what a config needs: memory, classes that fit, a step's time")
     add("pack", packing, _run("pack"), "make a .rec or tar shards of a set of any form, Omniglot's zips or arithmetic")
     add("inspect", inspecting, _run("inspect"), "say what a set of images is, with pictures, and what is wrong")
@@ -120,6 +131,17 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from launch import evaluate
 
     evaluate.run(arguments)
+    return 0
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    load_config(arguments.config, arguments.set)
+    meeting = _meeting(arguments)
+    if (ranks := arguments.nproc or _ranks()) > 1 or meeting:
+        return run_ranks("launch.profiling", _words_for_ranks(arguments), ranks, 0, **meeting)
+    from launch import profiling
+
+    profiling.run(arguments)
     return 0
 
 

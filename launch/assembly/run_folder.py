@@ -32,6 +32,7 @@ class RunFolder:
         self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"
         self.time_spent = path / "time_spent.json"  # what the run's time was spent on, from its first start to its end
+        self.profile = path / "profile"  # what partial-fc profile recorded
         self.targets = path / "targets.json"  # while it trains: where Prometheus finds its ranks
         self.lock = path / ".lock"  # there while a run writes here
 

@@ -50,19 +50,27 @@ def run_facts(config: Config, source: Source, identities_C: Tensor) -> dict[str,
 
 
 def checkpoint_to_resume(
-    folder: RunFolder, config: Config, facts: dict[str, Any], identities_C: Tensor, world: World, device: torch.device
+    folder: RunFolder,
+    config: Config,
+    facts: dict[str, Any],
+    identities_C: Tensor,
+    world: World,
+    device: torch.device,
+    *,
+    tidies: bool = True,
 ) -> Path | None:
     """The checkpoint in ``folder`` that this start goes on from, the same on every rank; None to begin anew.
 
-    What saves left that were interrupted is removed. A checkpoint with a file that is missing or cut short is passed
-    over, and named. ConfigError where the run was begun with another configuration, other images or other identities,
-    with what differs, unless ``resume`` is ``changed``. One all-reduce of a number.
+    What saves left that were interrupted is removed, where this start ``tidies``. A checkpoint with a file that is
+    missing or cut short is passed over, and named. ConfigError where the run was begun with another configuration,
+    other images or other identities, with what differs, unless ``resume`` is ``changed``. One all-reduce of a number.
     """
     if config.resume == "never":
         return None
     chosen = 0
     if world.rank == 0 and folder.checkpoints.is_dir():
-        remove_unfinished(folder.checkpoints)
+        if tidies:
+            remove_unfinished(folder.checkpoints)
         whole = whole_checkpoints(folder.checkpoints)
         chosen = next((place for place in range(len(whole), 0, -1) if _is_intact(whole[place - 1])), 0)
         chosen = _step(whole[chosen - 1]) + 1 if chosen else 0

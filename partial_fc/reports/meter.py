@@ -93,6 +93,8 @@ class Meter:
         self._spans.append((self._mark, mark))
         self._mark = mark
         self._waits.append(self._traffic.taken())
+        if self._spent is not None and len(self._spans) <= self._slow_steps:
+            self._spent.spend("start")
         self._data_waits_seconds.append(data_wait_seconds)
         self._interval_images += images
         known = {
@@ -117,13 +119,13 @@ class Meter:
         durations = tuple(map(duration_seconds, self._spans))
         step_seconds = max(sum(durations) / steps, 1e-9)  # a fake or coarse clock may stand still
         # What is left is timed by the steps that are like it, where there are such.
-        usual = durations[self._slow_steps :] or durations
-        own = [duration_seconds(span) for span in self._own_spans[self._slow_steps :]]
-        self._slow_steps = 0
+        slow, self._slow_steps = self._slow_steps, 0
+        usual = durations[slow:] or durations
+        own = [duration_seconds(span) for span in self._own_spans[slow:]]
         self._step += steps
         self._images += self._interval_images
         own_step_seconds = sum(own) / max(len(own), 1)
-        waited_seconds = sum(self._data_waits_seconds)
+        waited_seconds = sum(self._data_waits_seconds[slow:])
         ranks, earlier = self._gather(own_step_seconds, waited_seconds), self._bad_images_of_rank
         self._bad_images_of_rank, slowest = ranks.bad_images_of_rank, max(ranks.own_step_seconds)
         carried_bytes, self._carried_bytes = self._traffic.total_bytes - self._carried_bytes, self._traffic.total_bytes
@@ -139,7 +141,7 @@ class Meter:
             interval_images=self._interval_images,
             images_per_second=self._interval_images / (steps * step_seconds),
             step_seconds=step_seconds,
-            data_wait_seconds=waited_seconds / steps,
+            data_wait_seconds=sum(self._data_waits_seconds) / steps,
             loss=means.pop("loss"),
             scale=means.pop("scale", None),
             median_target_angle_radians=means.pop("median_target_angle_radians", None),

@@ -19,7 +19,7 @@ class TimeSpent:
     """Seconds by cause, which add up to the time from the run's first start to ``until_seconds``, since 1970.
 
     ``training`` is what steps take without their wait for data, ``data`` that wait, ``save`` the pauses for
-    checkpoints, ``start`` all before the first step of a process or stage.
+    checkpoints, ``start`` all to the end of a process's first step, which compiles, and to the first of a stage.
     """
 
     def __init__(self, started_seconds: float, taken_up: Mapping[str, Any] | None = None) -> None:
