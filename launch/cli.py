@@ -1,4 +1,4 @@
-"""The command ``partial-fc``: train, evaluate, profile, plan, pack, inspect, verify, import, checkpoint."""
+"""The command ``partial-fc``: train, evaluate, profile, plan, pack, inspect, verify, import, export, checkpoint."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from launch import errors
 from launch.command_line import (
     checkpoints,
     evaluating,
+    exporting,
     importing,
     inspecting,
     packing,
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add("inspect", inspecting, _run("inspect"), "say what a set of images is, with pictures, and what is wrong")
     add("verify", verifying, _run("verify"), "look at every image of a set and list what cannot be used")
     add("import", importing, _run("importing"), "bring checkpoints and configs of arcface_torch along")
+    add("export", exporting, _run("export"), "write a trained network as ONNX, pt2, safetensors or a state dict")
     add("checkpoint", checkpoints, _run("checkpoint"), "list, show, verify and export the checkpoints of a run")
     return parser
 

@@ -22,6 +22,7 @@ summed back to the rank they came from (``World.start_scatter_sum_rows``).
 """
 
 from partial_fc.classifier import ShardedClassifier
+from partial_fc.inference.model import Model, load
 from partial_fc.objectives import AdaCos, ArcFace, CombinedMargin, CosFace, CosineSoftmax, Objective, P2SGrad
 from partial_fc.rows.optimizers import RowAdamW, RowOptimizer, RowSGD
 from partial_fc.world import World, current_world, sum_gradients
@@ -32,6 +33,7 @@ __all__ = [
     "CombinedMargin",
     "CosFace",
     "CosineSoftmax",
+    "Model",
     "Objective",
     "P2SGrad",
     "RowAdamW",
@@ -40,6 +42,7 @@ __all__ = [
     "ShardedClassifier",
     "World",
     "current_world",
+    "load",
     "sum_gradients",
 ]
 __version__ = "0.1.0"

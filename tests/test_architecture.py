@@ -79,7 +79,7 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
 }
 MAY_IMPORT = {  # a name, and the only ones outside it that may import it; the longest name that fits holds
     "partial_fc.planning": {"launch", "benchmarks"},
-    "partial_fc.checkpoint": {"launch", "benchmarks"},
+    "partial_fc.checkpoint": {"launch", "benchmarks", "partial_fc.inference"},
     "partial_fc.functional.reference": set(),  # the tests' oracle
     "launch.cli": set(),
     "launch.commands": {"launch.cli"},
@@ -94,12 +94,20 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "torch.utils.tensorboard": {"partial_fc.reports.tensorboard"},
     "rich": {"partial_fc.reports.terminal", "data_pipeline.workers", "data_pipeline.packing.record_set", "launch"},
     "nvidia.dali": {"data_pipeline.loader.dali_graph"},
-    "safetensors": {"partial_fc.checkpoint"},
+    "safetensors": {"partial_fc.checkpoint", "partial_fc.inference"},
     "pyarrow": {
         *("data_pipeline.files.arrow_texts", "data_pipeline.formats.folders.image_list"),
         *("data_pipeline.formats.folders.list_lines", "data_pipeline.formats.table"),
     },
-    "PIL": {"data_pipeline.images", "data_pipeline.checking", "data_pipeline.packing", "launch.pages", "benchmarks"},
+    **{name: {"partial_fc.inference"} for name in ("onnx", "onnxruntime", "onnxscript")},
+    "PIL": {
+        "partial_fc.inference.pictures",
+        "data_pipeline.images",
+        "data_pipeline.checking",
+        "data_pipeline.packing",
+        "launch.pages",
+        "benchmarks",
+    },
     "matplotlib": {"launch.figure_style", "launch.pages.figures", "launch.planning.figure", "benchmarks"},
     "jinja2": {"launch.pages.page"},
     "pydantic": {"launch.config", "launch.units", "benchmarks.results"},

@@ -123,7 +123,7 @@ class Block(nn.Module):
 
     def kept(self, branch: Tensor) -> Tensor:
         """``branch`` of the images that keep it, enlarged so that its mean stays; 0 for the others."""
-        ones = branch.new_ones(len(branch), 1, 1)
+        ones = branch.new_ones(branch.shape[0], 1, 1)  # len() would fix the batch of an exported network
         return branch * functional.dropout(ones, self.drop_path, self.training)
 
 

@@ -1,0 +1,1 @@
+"""A trained network by itself: loaded from any of its files, exported, and asked for embeddings."""
