@@ -1,4 +1,4 @@
-"""The command ``partial-fc``: train, evaluate, plan, pack, inspect, verify, import, checkpoint."""
+"""The command ``partial-fc``: train, top, evaluate, plan, pack, inspect, verify, import, checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from importlib import import_module
 from typing import Any
 
 from launch import errors
-from launch.command_line import checkpoints, evaluating, importing, inspecting, packing, planning, training, verifying
+from launch.command_line import (
+    checkpoints,
+    evaluating,
+    importing,
+    inspecting,
+    packing,
+    planning,
+    top,
+    training,
+    verifying,
+)
 from launch.config.loading import ConfigError, load_config
 from launch.processes import Meeting, run_ranks
 
@@ -40,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(act=act)
 
     add("train", training, _train, "train on a config, then evaluate on its held-out identities", launches=True)
+    add("top", top, _run("top"), "watch a run from a terminal, by its folder or its ranks' metrics")
     add("evaluate", evaluating, _evaluate, "evaluate a run's last checkpoint on held-out identities", launches=True)
     add("plan", planning, _plan, "say what a config needs: memory, classes that fit, a step's time")
     add("pack", packing, _run("pack"), "make a .rec or tar shards of a set of any form, Omniglot's zips or arithmetic")

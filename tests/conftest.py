@@ -27,6 +27,7 @@ SLOW = (  # a second or more each: `make quick` leaves them and the tests of rea
     "launch/test_fine_tuning.py",
     "launch/test_launch_processes.py",
     "launch/test_train.py",
+    "launch/watching/",
     "partial_fc/checkpoint/",
     "partial_fc/planning/",
     "partial_fc/reports/test_prometheus.py",
