@@ -96,7 +96,9 @@ class TrainingState:
             if state:
                 # AdamW counts its steps on the CPU unless it is fused: torch's own rule for a loaded state.
                 self.optimizer.state[parameter] = {
-                    key: value.to(parameter.device) if value.dim() or self._counts_on_device() else value.clone()
+                    key: _in_the_order_of(parameter, value)
+                    if value.dim()
+                    else value.to(parameter.device if self._counts_on_device() else "cpu", copy=True)
                     for key, value in state.items()
                 }
 
@@ -111,6 +113,11 @@ class TrainingState:
 
     def _counts_on_device(self) -> bool:
         return all(group.get("fused") or group.get("capturable") for group in self.optimizer.param_groups)
+
+
+def _in_the_order_of(parameter: Tensor, value: Tensor) -> Tensor:
+    """``value`` where ``parameter`` is and with its strides: fused optimizers go over the memory of both alike."""
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def rows_of(head: ShardedClassifier) -> dict[str, Tensor]:
