@@ -21,6 +21,7 @@ from launch.command_line import (
     training,
     verifying,
 )
+from launch.config.apex import refuse_missing_apex
 from launch.config.loading import ConfigError, load_config
 from launch.processes import Meeting, run_ranks
 
@@ -108,6 +109,7 @@ def _words_for_ranks(arguments: argparse.Namespace) -> list[str]:
 
 def _train(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)  # refuse a bad one before any process starts
+    refuse_missing_apex(config)
     meeting = _meeting(arguments)
     if (ranks := arguments.nproc or _ranks()) > 1 or arguments.max_restarts or meeting:
         return run_ranks("launch.train", _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)

@@ -94,6 +94,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "prometheus_client.parser": {"launch.watching.endpoints"},
     "torch.utils.tensorboard": {"partial_fc.reports.tensorboard"},
     "rich": {"partial_fc.reports.terminal", "data_pipeline.workers", "data_pipeline.packing.record_set", "launch"},
+    "apex": {"launch.assembly.apex_optimizers", "partial_fc.backbones.layer_norm"},
     "nvidia.dali": {"data_pipeline.loader.dali_graph"},
     "safetensors": {"partial_fc.checkpoint"},
     "pyarrow": {
