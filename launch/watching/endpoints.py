@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,13 +96,16 @@ class WatchedEndpoints:
                 "false, at report.port + its local rank, to other machines where report.address opens it to them"
             )
         self._silent_since = self._silent_since or time.strftime("%H:%M:%S")
-        is_done = bool(self._records) and self._records[-1]["step"] >= self._records[-1]["total_steps"]
+        last = self._records[-1] if self._records else {}
+        is_done = bool(last) and last["step"] >= last["total_steps"]
+        was_to_end = bool(last) and last["timestamp_seconds"] + last.get("seconds_left", math.inf) < time.time()
+        said = f"no endpoint answers since {self._silent_since}"
         if is_done:
-            note = "the run has ended: all steps are done, and no endpoint answers any more"
+            note = f"the run has ended: all steps are done, and {said}"
         else:
-            note = f"no endpoint answers since {self._silent_since}: the run has ended, or is out of reach"
+            note = f"{said}: the run {'was to end by now' if was_to_end else 'has ended, or is out of reach'}"
         ranks = [rank.state() for rank in self._ranks] if self._last.ranks else ()
-        return replace(self._last, ranks=ranks, note=note, is_over=is_done)
+        return replace(self._last, ranks=ranks, note=note, is_over=is_done or was_to_end)
 
 
 class _Endpoint:

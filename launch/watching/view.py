@@ -33,7 +33,7 @@ class View:
         if course.records:
             yield from self._figures(course.records, width, draws=not options.ascii_only)
         elif not course.note:
-            yield Text("no report yet: the ranks meet, the network is compiled, the first steps are done")
+            yield Text("no report yet: the ranks meet, the network is compiled, or the first steps are under way")
         if course.ranks:
             yield Text()
             yield _table_of_ranks(course.ranks)
@@ -133,8 +133,8 @@ def _table_of_ranks(ranks: Sequence[RankState]) -> Table:
         "step": "step",
         "images_per_second": "images/s",
         "step_seconds": "a step",
-        "own_step_seconds": "by itself",
-        "data_wait_ratio": "waits for data",
+        "own_step_seconds": "alone",
+        "data_wait_ratio": "for data",
         "bad_images": "bad images",
     }
     table.add_column("endpoint", no_wrap=True)

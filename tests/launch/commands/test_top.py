@@ -84,9 +84,12 @@ class Terminal:
     def __init__(self, *words: object) -> None:
         ours, theirs = pty.openpty()
         environment = {**tiny.environment(), "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+        # Tests that a shell runs in the background ignore Ctrl-C, and so would all that they start.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(
             tiny.command("top", *words), stdin=theirs, stdout=theirs, stderr=theirs, env=environment
         )
+        signal.signal(signal.SIGINT, before)
         os.close(theirs)
         self._ours, self.drawn = ours, ""
 

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -259,14 +260,20 @@ def test_a_rank_that_does_not_answer_is_shown_as_such(ranks: list[PrometheusSink
 
 
 @pytest.mark.parametrize(
-    ("last_step", "note", "is_over"),
-    [(400, "all steps are done", True), (390, "no endpoint answers since", False)],
+    ("last_step", "left", "note", "is_over"),
+    [
+        (400, 0.0, "all steps are done", True),
+        (390, 3600.0, "the run has ended, or is out of reach", False),
+        (390, 0.1, "the run was to end by now", True),
+    ],
 )
-def test_endpoints_that_fall_silent_end_the_run_if_it_is_done(last_step: int, note: str, is_over: bool) -> None:
+def test_endpoints_that_fall_silent_end_the_run_when_it_had_its_time(
+    last_step: int, left: float, note: str, is_over: bool
+) -> None:
     sink = endpoint()
     watched = WatchedEndpoints([f"127.0.0.1:{sink.port}"])
     assert "no report yet" in screen(watched.course())
-    sink.write(report(last_step))
+    sink.write(report(last_step, seconds_left=left, timestamp_seconds=time.time() - 1))
     assert watched.course().note == ""
     sink.close()
     course = watched.course()
