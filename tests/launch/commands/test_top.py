@@ -105,8 +105,15 @@ class Terminal:
 
     def exit_code(self) -> int:
         self.wait_for(lambda: self.process.poll() is not None)
-        os.close(self._ours)
         return self.process.returncode
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
 
 
 @pytest.mark.processes
@@ -115,13 +122,13 @@ def test_a_terminal_follows_the_run_to_its_end(finished: RunFiles, tmp_path: Pat
     run.path.mkdir()
     run.lock.write_text(str(Owner.this_process()))
     run.metrics.write_text("".join(lines[:2]))
-    terminal = Terminal(run.path, "--every", "0.1")
-    terminal.wait_for(lambda: f"step 2/{len(lines)}" in terminal.drawn)
-    with run.metrics.open("a") as file:
-        file.write("".join(lines[2:]))
-    terminal.wait_for(lambda: "the run saves or is evaluated" in terminal.drawn)
-    run.lock.unlink()
-    assert terminal.exit_code() == 0
+    with Terminal(run.path, "--every", "0.1") as terminal:
+        terminal.wait_for(lambda: f"step 2/{len(lines)}" in terminal.drawn)
+        with run.metrics.open("a") as file:
+            file.write("".join(lines[2:]))
+        terminal.wait_for(lambda: "the run saves or is evaluated" in terminal.drawn)
+        run.lock.unlink()
+        assert terminal.exit_code() == 0
     after = terminal.drawn.rpartition("\x1b[?1049l")[2]
     assert f"step {len(lines)}/{len(lines)}" in after, "what was there last stays on the screen"
     assert "the run has ended: all steps are done" in after
@@ -133,10 +140,10 @@ def test_ctrl_c_ends_quietly(finished: RunFiles, tmp_path: Path) -> None:
     run.path.mkdir()
     run.lock.write_text(str(Owner.this_process()))
     run.metrics.write_text(finished.metrics.read_text().partition("\n")[0] + "\n")
-    terminal = Terminal(run.path)
-    terminal.wait_for(lambda: "step 1/" in terminal.drawn)
-    terminal.process.send_signal(signal.SIGINT)
-    assert terminal.exit_code() == 0
+    with Terminal(run.path) as terminal:
+        terminal.wait_for(lambda: "step 1/" in terminal.drawn)
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.exit_code() == 0
     assert "Traceback" not in terminal.drawn
     assert "step 1/" in terminal.drawn.rpartition("\x1b[?1049l")[2]
 
