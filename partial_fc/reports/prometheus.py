@@ -143,6 +143,8 @@ class PrometheusSink:
             self._data_wait_seconds.observe(seconds)
         for name, (_, figure) in _GAUGES.items():
             self._show(name, figure(report))
+        for name in self._gauges.keys() - {*_GAUGES, *_GAUGES_OF_NO_REPORT, *report.extra}:
+            self._show(name, None)  # a figure of an earlier stage's objective: what it was last is no longer so
         for name, value in report.extra.items():
             if name not in self._gauges:
                 self._gauges[name] = self._gauge(name, "A figure of the objective, mean over the last interval.")
