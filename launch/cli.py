@@ -1,4 +1,4 @@
-"""The command ``partial-fc``: train, evaluate, profile, plan, pack, inspect, verify, import, export, checkpoint."""
+"""The command ``partial-fc`` and its subcommands, from train to checkpoint."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from launch.command_line import (
     packing,
     planning,
     profiling,
+    top,
     training,
     verifying,
 )
+from launch.config.apex import refuse_missing_apex
 from launch.config.loading import ConfigError, load_config
 from launch.processes import Meeting, run_ranks
 
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(act=act)
 
     add("train", training, _train, "train on a config, then evaluate on its held-out identities", launches=True)
+    add("top", top, _run("top"), "watch a run from a terminal, by its folder or its ranks' metrics")
     add("evaluate", evaluating, _evaluate, "evaluate a run's last checkpoint on held-out identities", launches=True)
     add("profile", profiling, _profile, "record some steps of a training: where its time goes", launches=True)
     add("plan", planning, _plan, "say what a config needs: memory, classes that fit, a step's time")
@@ -110,6 +113,7 @@ def _words_for_ranks(arguments: argparse.Namespace) -> list[str]:
 
 def _train(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)  # refuse a bad one before any process starts
+    refuse_missing_apex(config)
     meeting = _meeting(arguments)
     if (ranks := arguments.nproc or _ranks()) > 1 or arguments.max_restarts or meeting:
         return run_ranks("launch.train", _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)
@@ -137,7 +141,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _profile(arguments: argparse.Namespace) -> int:
-    load_config(arguments.config, arguments.set)
+    refuse_missing_apex(load_config(arguments.config, arguments.set))
     meeting = _meeting(arguments)
     if (ranks := arguments.nproc or _ranks()) > 1 or meeting:
         return run_ranks("launch.profiling", _words_for_ranks(arguments), ranks, 0, **meeting)

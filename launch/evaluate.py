@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
             refuse_inside_set("--out", out.path, path)
     held_out = _opened(config, arguments)  # what cannot be used is refused before there is a process group
     weights = arguments.weights or latest_checkpoint(folder.checkpoints)
-    backbone = assembly.backbone(config.backbone, config.data.image_size, weights)
+    backbone = assembly.backbone(config.backbone.of_torch_alone(), config.data.image_size, weights)
     device = local_device()
     with process_group() as world:
         backbone, flip = backbone.to(device), arguments.flip

@@ -18,6 +18,7 @@ from launch.assembly.run_folder import RunFolder
 from launch.assembly.stages import begin_stage
 from launch.assembly.time_told import tell_time
 from launch.command_line import training
+from launch.config.apex import refuse_missing_apex
 from launch.config.data import DataConfig
 from launch.config.loading import absolute, load_config, resolved_yaml
 from launch.config.run import Config
@@ -62,6 +63,7 @@ def run(config: Config) -> None:
 
     Whatever can refuse the start does so before anything of an earlier run in the same folder is touched.
     """
+    refuse_missing_apex(config)
     keep_freed_memory()
     torch.manual_seed(config.seed)
     folder = RunFolder(config.run_dir)

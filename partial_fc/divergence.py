@@ -95,9 +95,9 @@ class LossCheck:
     On a CPU the loss is at hand: such a step is left out before its backward pass. A GPU's loss is read a step later.
     Until then the device itself leaves the weights as they are: the class rows by
     :class:`partial_fc.cosine_loss.Moved`, the backbone by ``found_inf``, which torch's fused optimizers take from the
-    device. With another optimizer :meth:`to_minimise` waits for the loss. What the forward pass of such a step left in
-    the buffers of backbone and objective, as BatchNorm's statistics and AdaCos' scale, is taken back when the loss is
-    known.
+    device. With another optimizer, any of apex's too, :meth:`to_minimise` waits for the loss. What the forward pass of
+    such a step left in the buffers of backbone and objective, as BatchNorm's statistics and AdaCos' scale, is taken
+    back when the loss is known.
 
     ``told(text)`` is called for each step that is skipped.
     """

@@ -6,6 +6,8 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+from launch.config.apex import has_apex
+
 if not torch.cuda.is_available():  # where functions are compiled: no compiler sees through the checks
     # Installed for good: modules that are first imported inside a test are checked too.
     install_import_hook("partial_fc", "beartype.beartype")
@@ -27,6 +29,7 @@ SLOW = (  # a second or more each: `make quick` leaves them and the tests of rea
     "launch/test_fine_tuning.py",
     "launch/test_launch_processes.py",
     "launch/test_train.py",
+    "launch/watching/",
     "partial_fc/checkpoint/",
     "partial_fc/planning/",
     "partial_fc/reports/test_prometheus.py",
@@ -51,8 +54,14 @@ SLOW = (  # a second or more each: `make quick` leaves them and the tests of rea
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow tests."""
+    """Mark the slow tests, and skip those that need apex where it is not."""
+    needs_apex = pytest.mark.skipif(
+        not (torch.cuda.is_available() and has_apex()),
+        reason="needs a GPU and NVIDIA's apex, which NVIDIA's PyTorch image has: nvcr.io/nvidia/pytorch",
+    )
     for item in items:
+        if item.get_closest_marker("apex"):
+            item.add_marker(needs_apex)
         if item.nodeid.removeprefix("tests/").startswith(SLOW):
             item.add_marker(pytest.mark.slow)
 

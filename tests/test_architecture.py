@@ -60,14 +60,15 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     "launch.config": {"launch.config", "data_pipeline.augment"},  # and no torch: a refusal is said at once
     "launch.command_line": rooms("launch", "command_line", "config", "units")
     | rooms("data_pipeline", "images", "formats"),
-    "launch.assembly": rooms("launch", "assembly", "config", "units", "writing") | LIBRARIES,
+    "launch.assembly": rooms("launch", "assembly", "config", "units", "run_files", "writing") | LIBRARIES,
     "launch.pages": rooms("launch", "pages", "units", "figure_style", "writing")
     | {"partial_fc.evaluation", "data_pipeline.checking"},
     "launch.resilience": rooms("launch", "resilience", "assembly", "config") | LIBRARIES,
     "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
     "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "writing") | LIBRARIES,
+    "launch.watching": rooms("launch", "watching", "config", "run_files", "units"),  # and no torch: a look is quick
     "launch.commands": rooms("launch", "commands", "command_line", "assembly", "config", "pages", "planning")
-    | rooms("launch", "errors", "processes", "units", "writing")
+    | rooms("launch", "errors", "processes", "units", "watching", "writing")
     | LIBRARIES,
     "launch": {"launch", *LIBRARIES},
     **{
@@ -91,8 +92,10 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "torch.distributed.elastic": {"launch.processes"},
     "grafana_foundation_sdk": {"launch.monitoring.dashboard"},
     "prometheus_client": {"partial_fc.reports.prometheus", "partial_fc.reports.endpoint"},
+    "prometheus_client.parser": {"launch.watching.endpoints"},
     "torch.utils.tensorboard": {"partial_fc.reports.tensorboard"},
     "rich": {"partial_fc.reports.terminal", "data_pipeline.workers", "data_pipeline.packing.record_set", "launch"},
+    "apex": {"launch.assembly.apex_optimizers", "partial_fc.backbones.layer_norm"},
     "nvidia.dali": {"data_pipeline.loader.dali_graph"},
     "safetensors": {"partial_fc.checkpoint", "partial_fc.inference"},
     "pyarrow": {

@@ -32,8 +32,8 @@ def taken_over(manifest: Manifest, origin: Origin, config: Config) -> list[str]:
     taken, new = ["the backbone"], ["random generators", "the order of the images"]
     if course is None:
         new.insert(0, f"the state of the optimizers ({origin.without})")
-    elif course.optimizer != config.optimizer.name:
-        new.insert(0, f"the backbone's optimizer, {course.optimizer} there and {config.optimizer.name} here")
+    elif course.optimizer != config.optimizer.rule:
+        new.insert(0, f"the backbone's optimizer, {course.optimizer} there and {config.optimizer.rule} here")
     else:
         taken.append(f"its {course.optimizer} {_STATE[course.optimizer]}")
     if manifest.classes:

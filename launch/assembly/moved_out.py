@@ -42,7 +42,7 @@ def _of_run(facts: dict[str, Any], step: int) -> tuple[int, Course | None, float
         config = stage_after(stages_of(whole, total_steps(whole.schedule, num_images)), step).config
     except (KeyError, ValueError):
         return 0, None, 1.0, ["its manifest holds no configuration: epoch 0 and no optimizer's state are written"]
-    schedule, rows, name = config.schedule, config.classifier, config.optimizer.name
+    schedule, rows, name = config.schedule, config.classifier, config.optimizer.rule
     batch_size, remarks = schedule.batch_size, []
     epoch = (step + 1) * batch_size // num_images  # a run's last step may lie a part of a batch before the epoch's end
     if config.objective.name not in _THEIR_OBJECTIVES:

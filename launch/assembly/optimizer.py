@@ -8,6 +8,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from launch.assembly.apex_optimizers import Groups, Larc, apex_adamw, apex_lamb, apex_sgd
+from launch.config.loading import ConfigError
 from launch.config.run import OptimizerConfig
 from launch.config.schedule import DecayConfig, ScheduleConfig
 from launch.config.stages import Stage, stage_at
@@ -16,25 +18,50 @@ from partial_fc.schedule import learning_rate_factor
 
 
 def optimizer(section: OptimizerConfig, backbone: nn.Module) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW; weight decay on matrices and filters, or on all parameters.
+    """The optimizer of ``section.name``; weight decay on matrices and filters, or on all parameters.
 
-    On GPUs one of torch's fused ones, which can leave a step out that the device finds bad, so that no host waits.
+    On GPUs torch's own are fused ones, which can leave a step out that the device finds bad, so that no host waits.
+    ConfigError for one of apex's on a CPU.
     """
     trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     decay_of_vectors = section.weight_decay if section.decays == "all" else 0.0
-    groups = [
+    groups: Groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": section.weight_decay},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": decay_of_vectors},
     ]
-    rate, fused = section.learning_rate, any(parameter.is_cuda for parameter in trained)
-    if section.name == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=(section.momentum, 0.999), fused=fused)
-    nesterov = section.momentum > 0 and section.nesterov
-    sgd = torch.optim.SGD(groups, lr=rate, momentum=section.momentum, nesterov=nesterov, fused=fused)
+    if section.name != section.rule and not all(parameter.is_cuda for parameter in trained):
+        raise ConfigError(f"optimizer.name {section.name}: apex's run on GPUs alone; on a CPU take sgd or adamw")
+    made = OPTIMIZERS[section.name](section, [group for group in groups if group["params"]])  # apex wants no empty one
+    return made if section.larc is None else Larc(made, section.larc)
+
+
+def _sgd(section: OptimizerConfig, groups: Groups) -> torch.optim.Optimizer:
+    nesterov, fused = section.momentum > 0 and section.nesterov, _is_fused(section, groups)
+    sgd = torch.optim.SGD(groups, lr=section.learning_rate, momentum=section.momentum, nesterov=nesterov, fused=fused)
     if fused and section.momentum > 0:
-        for parameter in trained:  # torch leaves them uninitialised where the first step is left out
+        for parameter in (parameter for group in groups for parameter in group["params"]):
+            # torch leaves them uninitialised where the first step is left out
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
+
+
+def _adamw(section: OptimizerConfig, groups: Groups) -> torch.optim.Optimizer:
+    betas = (section.momentum, 0.999)
+    return torch.optim.AdamW(groups, lr=section.learning_rate, betas=betas, fused=_is_fused(section, groups))
+
+
+def _is_fused(section: OptimizerConfig, groups: Groups) -> bool:
+    """On GPUs, and not under LARC, which hands the device's answer not on."""
+    return section.larc is None and any(parameter.is_cuda for group in groups for parameter in group["params"])
+
+
+OPTIMIZERS: dict[str, Callable[[OptimizerConfig, Groups], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adamw": _adamw,
+    "apex_sgd": apex_sgd,
+    "apex_adamw": apex_adamw,
+    "apex_lamb": apex_lamb,
+}
 
 
 def rate_setter(

@@ -1,11 +1,10 @@
-"""The folder of a run: the one home of its files' names, what it may not be, and who may write there."""
+"""The folder of a run: what it may not be, and who may write there."""
 
 from __future__ import annotations
 
 import fcntl
 import itertools
 import os
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,38 +14,14 @@ from typing import TextIO
 from data_pipeline.formats.folders.file_source import IMAGE_SUFFIXES
 from data_pipeline.formats.table.names import SUFFIXES as TABLE_SUFFIXES
 from launch.config.loading import ConfigError
+from launch.run_files import Owner, RunFiles
 
 _SET_SUFFIXES = {".rec", ".idx", ".tar", ".bin", *TABLE_SUFFIXES, *IMAGE_SUFFIXES}
 _POLL_SECONDS = 0.1
 
 
-class RunFolder:
-    """What a run, or an evaluation of it, leaves in the folder ``path``; none of it need be there yet."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config = path / "config.yaml"  # the whole configuration, defaults included
-        self.metrics = path / "metrics.jsonl"  # the course of training, a line per interval
-        self.tensorboard = path / "tensorboard"  # event files, where the run is told to write them
-        self.checkpoints = path / "checkpoints"  # a folder per saved step
-        self.evaluation = path / "evaluation.json"
-        self.report = path / "report.html"
-        self.time_spent = path / "time_spent.json"  # what the run's time was spent on, from its first start to its end
-        self.profile = path / "profile"  # what partial-fc profile recorded
-        self.targets = path / "targets.json"  # while it trains: where Prometheus finds its ranks
-        self.lock = path / ".lock"  # there while a run writes here
-
-    def stacks_of(self, rank: int) -> Path:
-        """What the threads of ``rank`` were doing when it hung, a paragraph each time: ``stacks/rank-00003.txt``."""
-        return self.path / "stacks" / f"rank-{rank:05d}.txt"
-
-    def evaluation_of(self, pairs: Path) -> Path:
-        """The evaluation on a set of pairs with images of its own: ``evaluation-lfw.json`` for ``lfw.bin``."""
-        return self.path / f"evaluation-{pairs.stem}.json"
-
-    def holds_run(self) -> bool:
-        """Whether there is an earlier run, or a part of one."""
-        return any(file.exists() for file in (self.config, self.metrics, self.checkpoints))
+class RunFolder(RunFiles):
+    """What a run, or an evaluation of it, leaves in the folder ``path``, and who may write there."""
 
     def refuse_unfit(self, sets: Iterable[Path]) -> None:
         """ConfigError where a run would write among other things, or move them aside: images, the folder one is in."""
@@ -150,6 +125,6 @@ def _lock(path: Path, until_seconds: float) -> TextIO:
                 break
         file.close()  # the run before removed it between our two steps
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.write(str(Owner.this_process()))
     file.flush()
     return file

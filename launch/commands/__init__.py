@@ -1,1 +1,1 @@
-"""The commands of one process: plan, pack, inspect, verify, import, checkpoint."""
+"""The commands of one process: plan, pack, inspect, verify, import, checkpoint, top."""

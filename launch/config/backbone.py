@@ -7,7 +7,7 @@ test holds the names and options here against theirs.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,7 +15,7 @@ from launch.config.section import Section, UserPath
 
 NETWORKS: dict[str, tuple[str, ...]] = {  # each with the options of its own family
     **dict.fromkeys(("r18", "r34", "r50", "r100", "r200", "mbf", "mbf_large"), ()),
-    **dict.fromkeys(("vit_t", "vit_s", "vit_b", "vit_l", "vit_h"), ("drop_path", "mask_ratio")),
+    **dict.fromkeys(("vit_t", "vit_s", "vit_b", "vit_l", "vit_h"), ("drop_path", "mask_ratio", "layer_norm")),
     "r2060": (),
 }
 
@@ -29,6 +29,9 @@ class BackboneConfig(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     drop_path: float | None = Field(None, ge=0, lt=1, description="a vit's; left out: the published network's")
     mask_ratio: float | None = Field(None, ge=0, lt=1, description="likewise: the share of tokens hidden in training")
+    layer_norm: Literal["torch", "apex"] | None = Field(
+        None, description="a vit's; apex: NVIDIA's fused one, where it is installed"
+    )
     checkpoint_activations: bool = Field(False, description="less memory for a third more time")
     compile: Literal["auto", True, False] = Field("auto", description="torch.compile; auto: where a compiler is found")
     autocast: Literal["bfloat16", "float32"] = "bfloat16"
@@ -51,7 +54,11 @@ class BackboneConfig(Section):
                 raise ValueError(f"{self.name} has no {option}: leave {option} out, or choose a network that has it")
         return self
 
-    def options(self) -> dict[str, float]:
+    def options(self) -> dict[str, Any]:
         """The options of the network's own family that are given."""
-        given = {"drop_path": self.drop_path, "mask_ratio": self.mask_ratio}
+        given = {"drop_path": self.drop_path, "mask_ratio": self.mask_ratio, "layer_norm": self.layer_norm}
         return {name: value for name, value in given.items() if value is not None}
+
+    def of_torch_alone(self) -> BackboneConfig:
+        """The same network, of the same weights, where apex need not be."""
+        return self.model_copy(update={"layer_norm": None})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from launch.config.backbone import BackboneConfig
 from launch.config.classifier import ClassifierConfig
@@ -22,15 +22,38 @@ from launch.config.section import Section, UserPath
 class OptimizerConfig(Section):
     """The backbone's optimizer."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw", "apex_sgd", "apex_adamw", "apex_lamb"] = Field(
+        "sgd", description="torch's own, or fused ones of NVIDIA's apex, where it is installed"
+    )
     learning_rate: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's; beta 1 of AdamW")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's; beta 1 of AdamW and LAMB")
     nesterov: bool = Field(True, description="SGD's momentum looks ahead")
     weight_decay: float = Field(5e-4, ge=0)
     decays: Literal["matrices", "all"] = Field(
         "matrices", description="what weight_decay shortens; all: biases, BatchNorm and PReLU weights too"
     )
     clip_norm: float | None = Field(5.0, gt=0, description="of the backbone's whole gradient, over all ranks")
+    larc: float | None = Field(
+        None,
+        gt=0,
+        description="trust of apex's LARC around SGD: the rate of each tensor is at most so many norms of it",
+    )
+
+    @property
+    def rule(self) -> str:
+        """By which weights are updated, whosever kernels do it: ``sgd``, ``adamw`` or ``lamb``."""
+        return self.name.removeprefix("apex_")
+
+    @property
+    def moments(self) -> int:
+        """How many numbers are kept of each weight."""
+        return int(self.momentum > 0 or self.name == "apex_sgd") if self.rule == "sgd" else 2
+
+    @model_validator(mode="after")
+    def _refuse_larc_of_others(self) -> OptimizerConfig:
+        if self.larc is not None and self.rule != "sgd":
+            raise ValueError(f"larc goes with sgd and apex_sgd, not with {self.name}: apex_lamb is its like for AdamW")
+        return self
 
 
 class TLSConfig(Section):

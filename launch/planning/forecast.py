@@ -145,12 +145,12 @@ def planner(config: Config, num_classes: int, device: str, rates: Rates, memory:
     """
     assembly.refuse_unfit_objectives(config, num_classes)
     autocast = config.backbone.autocast
-    network = partial(assembly.network, config.backbone, config.data.image_size)
+    network = partial(assembly.network, config.backbone.of_torch_alone(), config.data.image_size)
     return Planner(
         num_classes=num_classes,
         stages=_planned_stages(config, device),
         backbone=BackboneCost(network, config.data.image_size, torch.bfloat16 if autocast == "bfloat16" else None),
-        backbone_moments=2 if config.optimizer.name == "adamw" else int(config.optimizer.momentum > 0),
+        backbone_moments=config.optimizer.moments,
         backbone_products=autocast,
         rates=rates,
         memory_bytes=memory,

@@ -41,7 +41,7 @@ def backbone(
     width: int = 64,
     dropout: float = 0.0,
     checkpoint_activations: bool = False,
-    **options: float,
+    **options: float | str,
 ) -> nn.Module:
     """A network from images ``(n, 3, input_size, input_size)`` to embeddings ``(n, embedding_dim)``, not normalised.
 

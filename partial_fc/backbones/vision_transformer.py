@@ -6,10 +6,13 @@ Its MLP's activation is ReLU6. A last row and column of pixels too narrow for a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from partial_fc.backbones.layer_norm import layer_norms
 from partial_fc.backbones.recompute import recomputed
 
 PATCH = 9  # pixels
@@ -27,8 +30,9 @@ class VisionTransformer(nn.Module):
     - ``mask_ratio``: the share of tokens that no block sees; the learned ``mask_token`` stands in for them at the end.
     - ``dropout``: of the first tokens and behind the linear maps of a block; 0 in all the published networks.
 
-    ``checkpoint_activations`` keeps only the inputs of the blocks for the backward pass. ValueError for an image
-    smaller than a patch, and for tokens whose dimensions the 8 heads cannot share.
+    ``checkpoint_activations`` keeps only the inputs of the blocks for the backward pass. ``layer_norm`` is a name of
+    `LAYER_NORMS`; the weights are the same. ValueError for an image smaller than a patch, for tokens whose dimensions
+    the 8 heads cannot share, and for a layer norm that is not there.
     """
 
     def __init__(
@@ -43,8 +47,10 @@ class VisionTransformer(nn.Module):
         checkpoint_activations: bool = False,
         drop_path: float = 0.1,
         mask_ratio: float = 0.1,
+        layer_norm: str = "torch",
     ) -> None:
         super().__init__()
+        norm = layer_norms(layer_norm)
         dim, tokens = tokens_width * width, (input_size // PATCH) ** 2
         _check(dim, tokens, drop_path=drop_path, mask_ratio=mask_ratio)
         self.checkpoint_activations = checkpoint_activations
@@ -55,8 +61,8 @@ class VisionTransformer(nn.Module):
         self.patch_embed = _Patches(dim)
         self.dropout = nn.Dropout(dropout)
         rates = (drop_path * block / max(depth - 1, 1) for block in range(depth))
-        self.blocks = nn.ModuleList(Block(dim, dropout=dropout, drop_path=rate) for rate in rates)
-        self.norm = nn.LayerNorm(dim)
+        self.blocks = nn.ModuleList(Block(dim, norm, dropout=dropout, drop_path=rate) for rate in rates)
+        self.norm = norm(dim)
         self.feature = nn.Sequential(
             nn.Linear(tokens * dim, dim, bias=False),
             nn.BatchNorm1d(dim, eps=2e-5),
@@ -108,11 +114,11 @@ class _Patches(nn.Module):
 class Block(nn.Module):
     """``(n, tokens, dim)`` to the same: attention and an MLP, each normalised first and added to what came."""
 
-    def __init__(self, dim: int, *, dropout: float, drop_path: float) -> None:
+    def __init__(self, dim: int, norm: Callable[[int], nn.Module], *, dropout: float, drop_path: float) -> None:
         super().__init__()
         self.drop_path = drop_path
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm1 = norm(dim)
+        self.norm2 = norm(dim)
         self.attn = _Attention(dim, dropout)
         self.mlp = _Mlp(dim, dropout)
 

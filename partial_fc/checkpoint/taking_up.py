@@ -95,8 +95,9 @@ def equal_row_rate(course: Course, row_length: float, batch_size: int) -> float:
 
 
 def optimizer_name(optimizer: torch.optim.Optimizer) -> str:
-    """``sgd`` or ``adamw``."""
-    return "adamw" if "betas" in optimizer.param_groups[0] else "sgd"
+    """``sgd``, ``adamw`` or apex's ``lamb``."""
+    first = optimizer.param_groups[0]
+    return "lamb" if "grad_averaging" in first else "adamw" if "betas" in first else "sgd"
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,17 +49,22 @@ class TrainingState:
         tensors = {f"objective.{name}": buffer for name, buffer in self.head.objective.named_buffers()}
         tensors[_COURSE] = self.course.numbers()
         for name, parameter in self.backbone.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
+            for key, value in self._kept_of(parameter).items():
                 if isinstance(value, Tensor):
                     tensors[f"optimizer.{name}.{key}"] = value
         return tensors
 
+    def _kept_of(self, parameter: Tensor) -> dict[str, Any]:
+        """What the optimizer keeps of ``parameter``; its count of steps too, where it has one for a whole group."""
+        kept = dict(self.optimizer.state.get(parameter, {}))
+        if kept and (group := _counting_group(self.optimizer, parameter)) is not None:
+            kept["step"] = torch.tensor(float(group["step"]))
+        return kept
+
     def bytes_to_come(self) -> int:
         """What the first step will add to :meth:`shared`: torch's optimizers make their state in it."""
         parameters = [each for each in self.backbone.parameters() if each not in self.optimizer.state]
-        first = self.optimizer.param_groups[0]
-        moments = 2 if "betas" in first else 1 if first.get("momentum") else 0
-        return moments * sum(each.nbytes for each in parameters if each.requires_grad)
+        return len(_moments(self.optimizer)) * sum(each.nbytes for each in parameters if each.requires_grad)
 
     def averaged_buffers(self) -> dict[str, Tensor]:
         """The backbone's floating-point buffers, their mean over the ranks. One all-reduce of them all.
@@ -92,13 +98,29 @@ class TrainingState:
             self.course.take_up(tensors[_COURSE])
         for name, parameter in self.backbone.named_parameters():
             prefix = f"optimizer.{name}."
-            state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            if state:
-                # AdamW counts its steps on the CPU unless it is fused: torch's own rule for a loaded state.
-                self.optimizer.state[parameter] = {
-                    key: value.to(parameter.device) if value.dim() or self._counts_on_device() else value.clone()
-                    for key, value in state.items()
-                }
+            kept = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            if kept:
+                self._keep_of(parameter, kept)
+
+    def _keep_of(self, parameter: Tensor, kept: dict[str, Tensor]) -> None:
+        """Have the optimizer keep ``kept`` of ``parameter``. ValueError for the state of an optimizer of another kind.
+
+        Of :meth:`_kept_of`, the inverse: a state goes from torch's AdamW to apex's and back.
+        """
+        if not (expected := _moments(self.optimizer)) <= kept.keys():
+            raise ValueError(
+                f"its optimizer kept {', '.join(sorted(kept.keys() - {'step'}))} of each weight, and this one keeps "
+                f"{', '.join(sorted(expected))}"
+            )
+        group = _counting_group(self.optimizer, parameter)
+        if group is not None and "step" in kept:
+            group["step"] = int(kept.pop("step"))
+        # AdamW counts its steps on the CPU unless it is fused: torch's own rule for a loaded state.
+        place = parameter.device if self._counts_on_device() else torch.device("cpu")
+        self.optimizer.state[parameter] = {
+            key: _in_the_order_of(parameter, value) if value.dim() else value.to(place, copy=True)
+            for key, value in kept.items()
+        }
 
     @torch.no_grad()
     def load_local(self, tensors: dict[str, Tensor]) -> None:
@@ -111,6 +133,23 @@ class TrainingState:
 
     def _counts_on_device(self) -> bool:
         return all(group.get("fused") or group.get("capturable") for group in self.optimizer.param_groups)
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> set[str]:
+    """The names of what SGD, AdamW and LAMB keep of each weight."""
+    first = optimizer.param_groups[0]
+    return {"exp_avg", "exp_avg_sq"} if "betas" in first else {"momentum_buffer"} if first.get("momentum") else set()
+
+
+def _counting_group(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Any] | None:
+    """The group of ``parameter`` where groups count steps, as those of apex's AdamW and LAMB do; else None."""
+    counting = [group for group in optimizer.param_groups if "step" in group]
+    return next((group for group in counting if any(each is parameter for each in group["params"])), None)
+
+
+def _in_the_order_of(parameter: Tensor, value: Tensor) -> Tensor:
+    """``value`` where ``parameter`` is and with its strides: fused optimizers go over the memory of both alike."""
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def rows_of(head: ShardedClassifier) -> dict[str, Tensor]:

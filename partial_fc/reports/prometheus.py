@@ -156,7 +156,6 @@ class PrometheusSink:
         )
         texts = {name: text for name, (text, _) in _GAUGES.items()} | _GAUGES_OF_NO_REPORT
         self._gauges = {name: self._gauge(name, text) for name, text in texts.items()}
-        self._of_objectives: set[str] = set()
         self._show("restarts", restarts)
         self._show("last_checkpoint_timestamp_seconds", last_checkpoint_timestamp_seconds)
         self._info(version=version, objective=objective, num_classes=str(num_classes), world_size=str(world_size))
@@ -182,11 +181,12 @@ class PrometheusSink:
             self._spent.labels(self._run, cause).set(seconds)
         for name, (_, figure) in _GAUGES.items():
             self._show(name, figure(report))
-        for name in report.extra.keys() - self._gauges.keys():
-            self._gauges[name] = self._gauge(name, "A figure of the objective, mean over the last interval.")
-            self._of_objectives.add(name)
-        for name in self._of_objectives:
-            self._show(name, report.extra.get(name))
+        for name in self._gauges.keys() - {*_GAUGES, *_GAUGES_OF_NO_REPORT, *report.extra}:
+            self._show(name, None)  # a figure of an earlier stage's objective: what it was last is no longer so
+        for name, value in report.extra.items():
+            if name not in self._gauges:
+                self._gauges[name] = self._gauge(name, "A figure of the objective, mean over the last interval.")
+            self._show(name, value)
 
     def saved(self, *, timestamp_seconds: float, writing_seconds: float, pause_seconds: float) -> None:
         """Show a checkpoint that was whole at ``timestamp_seconds``; from any thread, beside :meth:`write`."""

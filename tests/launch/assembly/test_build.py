@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import tiny
@@ -16,9 +17,10 @@ from data_pipeline.checking.quarantine import QuarantineWriter
 from data_pipeline.loader.image_loader import ImageLoader
 from data_pipeline.source import Source
 from launch import assembly
+from launch.assembly.optimizer import OPTIMIZERS
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import ConfigError, load_config
-from launch.config.run import Config
+from launch.config.run import Config, OptimizerConfig
 from launch.config.stages import stages_of
 from partial_fc import AdaCos, RowSGD, ShardedClassifier, World
 from partial_fc.backbones import VisionTransformer
@@ -151,6 +153,18 @@ def test_every_trained_weight_is_optimised_once_and_only_matrices_and_filters_de
     assert {decay[trained[key]] for key in ("prelu.weight", "bn1.weight", "fc.bias")} == {0.0}
     group = optimizer.param_groups[0]
     assert group["betas"] == (0.8, 0.999) if name == "adamw" else (group["momentum"], group["nesterov"]) == (0.8, True)
+
+
+def test_the_optimizers_are_those_that_a_config_may_name() -> None:
+    assert set(OPTIMIZERS) == set(get_args(OptimizerConfig.model_fields["name"].annotation))
+    assert {name.removeprefix("apex_") for name in OPTIMIZERS} == {"sgd", "adamw", "lamb"}
+
+
+@pytest.mark.parametrize("name", ["apex_sgd", "apex_adamw", "apex_lamb"])
+def test_apex_on_a_cpu_is_refused(data: Path, tmp_path: Path, name: str) -> None:
+    config = config_of(data, tmp_path, optimizer={"name": name})
+    with pytest.raises(ConfigError, match=f"{name}: apex's run on GPUs alone; on a CPU take sgd or adamw"):
+        assembly.optimizer(config.optimizer, tiny.backbone(config))
 
 
 def test_a_vit_has_the_published_rates_or_those_that_are_given(data: Path, tmp_path: Path) -> None:

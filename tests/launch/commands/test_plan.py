@@ -27,6 +27,13 @@ def config(tmp_path: Path) -> Path:
     return tiny.write_config(tmp_path / "config.yaml", tree)
 
 
+def test_a_plan_needs_no_apex(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_apex = ["backbone.name=vit_t", "backbone.layer_norm=apex", "optimizer.name=apex_lamb"]
+    words = [word for setting in of_apex for word in ("--set", setting)]
+    assert cli.main(["plan", str(config), *words, "--gpus", "2", "--gpu-memory", "80GiB"]) == 0
+    assert "backbone optimizer state" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [

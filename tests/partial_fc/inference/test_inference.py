@@ -22,8 +22,8 @@ import partial_fc
 from partial_fc.backbones import backbone
 from partial_fc.inference.exporting import Form, export, quantise
 from partial_fc.inference.facts import PIXELS, UNIT, Facts
-from partial_fc.inference.model import Numbers, Pixels, load, unit
-from partial_fc.inference.pictures import pixels_of
+from partial_fc.inference.model import Numbers, load, unit
+from partial_fc.inference.pictures import Pixels, pixels_of
 from partial_fc.inference.trained import trained_network
 
 DIM, SIDE, WIDTH = 32, 32, 8
@@ -92,7 +92,8 @@ def test_every_file_takes_any_number_of_images_and_gives_what_the_network_gives(
     assert model.facts == facts
     for count in (1, 3, 8):
         found = model.embed_pixels(pixels(count))
-        assert (found.dtype, found.shape) == (np.float32, (count, DIM))
+        assert found.dtype == np.float32
+        assert found.shape == (count, DIM)
         assert distance(found, expected(network, pixels(count))) < 1e-6
 
 

@@ -153,6 +153,16 @@ def test_gauges_show_the_last_report_in_base_units(sink: PrometheusSink) -> None
     assert {name: value(sink, name) for name in shown} == shown
 
 
+def test_a_figure_ends_with_the_stage_whose_objective_has_it(sink: PrometheusSink) -> None:
+    sink.saved(timestamp_seconds=1.75e9, writing_seconds=12.0, pause_seconds=0.5)
+    sink.write(report(extra={"near_per_image": 12.5}))
+    assert value(sink, "near_per_image") == 12.5
+    sink.write(report(extra={"scale_capped": 0.0}, stage=2))
+    assert (value(sink, "near_per_image"), value(sink, "scale_capped")) == (None, 0.0)
+    assert value(sink, "last_checkpoint_timestamp_seconds") == 1.75e9
+    assert value(sink, "restarts") == 0
+
+
 def test_counters_start_at_zero_and_count_this_ranks_work_in_this_process(sink: PrometheusSink) -> None:
     assert (value(sink, "images_total"), value(sink, "steps_total")) == (0, 0)
     sink.write(report())
@@ -275,13 +285,6 @@ def test_a_gauge_shows_nothing_while_there_is_no_value(sink: PrometheusSink) -> 
     sink.write(report(scale=None, loss=math.nan))
     assert value(sink, "scale") is None
     assert math.isnan(value(sink, "loss") or 0.0)
-
-
-def test_a_figure_of_an_objective_is_gone_once_a_stage_has_another(sink: PrometheusSink) -> None:
-    sink.write(report(extra={"near_per_image": 3.5}))
-    assert value(sink, "near_per_image") == 3.5
-    sink.write(report(extra={"scale_capped": 0.5}))
-    assert (value(sink, "near_per_image"), value(sink, "scale_capped")) == (None, 0.5)
 
 
 def test_the_run_is_described_before_its_first_step(sink: PrometheusSink) -> None:
