@@ -12,6 +12,7 @@ from typing import Any
 from launch import errors
 from launch.command_line import (
     checkpoints,
+    embedding,
     evaluating,
     exporting,
     importing,
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("verify", verifying, _run("verify"), "look at every image of a set and list what cannot be used")
     add("import", importing, _run("importing"), "bring checkpoints and configs of arcface_torch along")
     add("export", exporting, _run("export"), "write a trained network as ONNX, pt2, safetensors or a state dict")
+    add("embed", embedding, _embed, "embed a set of images into .npy or Parquet, on all ranks", launches=True)
     add("checkpoint", checkpoints, _run("checkpoint"), "list, show, verify and export the checkpoints of a run")
     return parser
 
@@ -137,6 +139,16 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from launch import evaluate
 
     evaluate.run(arguments)
+    return 0
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    meeting = _meeting(arguments)
+    if (ranks := arguments.nproc or _ranks()) > 1 or meeting:
+        return run_ranks("launch.embed", _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)
+    from launch import embed
+
+    embed.run(arguments)
     return 0
 
 
