@@ -20,6 +20,7 @@ from launch.command_line import (
     packing,
     planning,
     profiling,
+    searching,
     top,
     training,
     verifying,
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("import", importing, _run("importing"), "bring checkpoints and configs of arcface_torch along")
     add("export", exporting, _run("export"), "write a trained network as ONNX, pt2, safetensors or a state dict")
     add("embed", embedding, _embed, "embed a set of images into .npy or Parquet, on all ranks", launches=True)
+    add("search", searching, _run("search"), "say who is nearest to a picture among the embeddings of a set")
     add("checkpoint", checkpoints, _run("checkpoint"), "list, show, verify and export the checkpoints of a run")
     return parser
 

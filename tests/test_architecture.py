@@ -104,7 +104,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
         *("data_pipeline.formats.folders.list_lines", "data_pipeline.formats.table"),
         "partial_fc.inference.embedding_file",
     },
-    **{name: {"partial_fc.inference"} for name in ("onnx", "onnxruntime", "onnxscript")},
+    **{name: {"partial_fc.inference"} for name in ("faiss", "onnx", "onnxruntime", "onnxscript")},
     "PIL": {
         "partial_fc.inference.pictures",
         "data_pipeline.images",
