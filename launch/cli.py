@@ -12,6 +12,7 @@ from typing import Any
 from launch import errors
 from launch.command_line import (
     checkpoints,
+    cleaning,
     embedding,
     evaluating,
     exporting,
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("pack", packing, _run("pack"), "make a .rec or tar shards of a set of any form, Omniglot's zips or arithmetic")
     add("inspect", inspecting, _run("inspect"), "say what a set of images is, with pictures, and what is wrong")
     add("verify", verifying, _run("verify"), "look at every image of a set and list what cannot be used")
+    add("clean", cleaning, _run("clean"), "find wrong labels, one person under two names, and pictures of a test set")
     add("import", importing, _run("importing"), "bring checkpoints and configs of arcface_torch along")
     add("export", exporting, _run("export"), "write a trained network as ONNX, pt2, safetensors or a state dict")
     add("embed", embedding, _embed, "embed a set of images into .npy or Parquet, on all ranks", launches=True)

@@ -62,7 +62,7 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     | rooms("data_pipeline", "images", "formats"),
     "launch.assembly": rooms("launch", "assembly", "config", "units", "run_files", "writing") | LIBRARIES,
     "launch.pages": rooms("launch", "pages", "units", "figure_style", "writing")
-    | {"partial_fc.evaluation", "data_pipeline.checking"},
+    | {"launch.embedding", "partial_fc.evaluation", "data_pipeline.checking", "data_pipeline.source"},
     "launch.resilience": rooms("launch", "resilience", "assembly", "config") | LIBRARIES,
     "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
     "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "writing") | LIBRARIES,

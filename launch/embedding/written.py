@@ -22,7 +22,7 @@ from data_pipeline.source import Source
 from launch.embedding.parts import PartFolder, Work
 from partial_fc import World
 from partial_fc.embedding import embed
-from partial_fc.inference.embedding_file import Origin, Rows, write_embeddings
+from partial_fc.inference.embedding_file import EmbeddingFile, Origin, Rows, write_embeddings
 from partial_fc.inference.facts import Facts
 from partial_fc.inference.model import Numbers
 from partial_fc.inference.trained import weights_digest
@@ -72,11 +72,26 @@ def embed_set(
             folder.keep(part, *embedder.rows(source, folder.work.samples(part)))
             if world.rank == 0:
                 done = min(number * world.size, len(missing))
-                rate = done * images_per_part / (time.monotonic() - begun)
+                rate = sum(len(folder.work.samples(each)) for each in missing[:done]) / (time.monotonic() - begun)
                 told = f"part {done_before + done} of {folder.work.num_parts}"
                 print(f"{told}  {rate:,.0f} images/s", flush=True)
         world.barrier()
         return _joined(folder, source) if world.rank == 0 else {}
+
+
+def set_embeddings(embedder: Embedder, source: Source, images: Path, out: Path) -> EmbeddingFile:
+    """The embeddings in the file ``out``, by this process where they are not there yet.
+
+    ValueError where they are those of another network or set.
+    """
+    if not out.exists():
+        embed_set(embedder, source, images, out, World())
+    file, wanted = EmbeddingFile(out), work_of(embedder, source, images, IMAGES_PER_PART).origin
+    if replace(file.origin, left_out=(), images=wanted.images) != wanted:
+        raise ValueError(
+            f"{out} holds embeddings of another network or set than {images}: remove it, or choose another"
+        )
+    return file
 
 
 def work_of(embedder: Embedder, source: Source, images: Path, images_per_part: int) -> Work:
