@@ -35,7 +35,7 @@ class DataConfig(Section):
     )
     quarantine: UserPath | tuple[UserPath, ...] = Field(
         (),
-        description="a list written by partial-fc verify or clean, or several, of the training set or the held-out one: "
+        description="a list written by partial-fc verify or clean, or several, of the training or the held-out set: "
         "these images are replaced by others from the start, or left out",
     )
     merge: UserPath | None = Field(
