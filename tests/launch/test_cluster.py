@@ -11,7 +11,7 @@ import tiny
 from ports import free_port
 
 from launch import cli
-from launch.processes import Meeting
+from launch.meeting import Meeting
 
 PATIENCE_SECONDS = 300.0
 ROOT = Path(__file__).parents[2]
