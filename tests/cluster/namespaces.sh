@@ -75,7 +75,7 @@ cat > "$base/config.yaml" << EOF
 run_dir: $base/run
 data: {train: $base/set, image_size: 24}
 backbone: {name: r18, width: 8, embedding_dim: 16, compile: false, autocast: float32}
-schedule: {epochs: 60, batch_size: 16}
+schedule: {epochs: 100, batch_size: 16}
 report: {every_steps: 20, prometheus: false}
 save_every_steps: 20
 EOF
@@ -119,11 +119,22 @@ start 0
 start 1
 until_true "both were started again: they go on" 120 trains 5
 
+last=$(newest)
+kill -TERM "${agents[0]}"
+ended 0
+told=$code
+ended 1
+echo "$((SECONDS)) s: node 0 was told to end: exit codes $told and $code"
+[ "$told $code" = "143 1" ]
+start 0
+start 1
+until_true "both were started again: they go on" 120 trains 6
+
 for node in 0 1; do
     ended "$node"
     echo "$((SECONDS)) s: node $node ended with exit code $code"
     [ "$code" -eq 0 ]
 done
-[ -d "$base/run/checkpoints/step-00000720" ]
+[ -d "$base/run/checkpoints/step-00001200" ]
 grep -h "going on" "$base"/node?.log
-echo "the last of its 720 steps is saved"
+echo "the last of its 1,200 steps is saved"

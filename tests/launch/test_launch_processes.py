@@ -63,5 +63,6 @@ def test_ranks_of_one_machine_meet_by_address_whatever_its_name_resolves_to(monk
         assert (arguments.nnodes, arguments.local_addr) == ("1", "127.0.0.1")
         assert arguments.rdzv_endpoint == "127.0.0.1:0", "any free port"
         assert (arguments.rdzv_backend, arguments.nproc_per_node) == ("c10d", "2")
+        assert arguments.shutdown_timeout == processes.LEAVING_SECONDS, "torchrun's own would cut a long save short"
         assert [arguments.training_script, *arguments.training_script_args][1:] == ["c.yaml", "--set", "seed=1"]
     assert asked[0].rdzv_id != asked[1].rdzv_id
