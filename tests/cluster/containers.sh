@@ -14,6 +14,8 @@ if ! command -v buildah podman runc mmdebstrap ip > /dev/null; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         buildah podman runc mmdebstrap uidmap iproute2 > /dev/null
 fi
+cache=/var/lib/containers # buildah and podman remember layers there, whatever their storage
+had_cache=$([ ! -e "$cache" ] || echo yes)
 engine() { podman --cgroup-manager=cgroupfs "${storage[@]}" "$@"; }
 
 clean_up() {
@@ -24,6 +26,7 @@ clean_up() {
     engine unmount --all > /dev/null 2>&1 || true
     umount "$base/storage/overlay" 2> /dev/null || true
     rm -rf "$base"
+    [ -n "$had_cache" ] || rm -rf "$cache"
 }
 trap clean_up EXIT
 

@@ -44,7 +44,7 @@ start() { # NODE [VARIABLE=VALUE...]: the same command on each of them, among th
 }
 ended() { # NODE: waits for its agent; code is its exit code
     code=0
-    wait "${agents[$1]}" || code=$?
+    wait "${agents[$1]}" 2> /dev/null || code=$?
 }
 until_true() { # WHAT SECONDS COMMAND...: waits, or tells what did not come and what the nodes said
     local what=$1 end=$((SECONDS + $2))
