@@ -25,7 +25,8 @@ from launch.command_line import (
 )
 from launch.config.apex import refuse_missing_apex
 from launch.config.loading import ConfigError, load_config
-from launch.processes import Meeting, run_ranks
+from launch.meeting import Meeting
+from launch.processes import run_ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +96,7 @@ def _launcher() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=_nodes, metavar="N[:M]", help=help_text)
     help_text = "a port of one of them, where the machines meet; needed with --nodes"
     parser.add_argument("--meet", metavar="HOST:PORT", help=help_text)
-    parser.add_argument("--address", help="of this machine, as the others reach it (default: what its name says)")
+    parser.add_argument("--address", help="of this machine, as the others reach it (default: that which reaches HOST)")
     return parser
 
 

@@ -28,6 +28,7 @@ from launch.evaluation.held_out import HeldOut, damage_found, open_identities
 from launch.evaluation.results import evaluate_backbone
 from launch.evaluation.seen import SEEN, seen_in_training
 from launch.evaluation.tables import print_places, print_results
+from launch.meeting import refuse_unknown_interfaces
 from launch.planning.shortage import has_room_for_copies, memory_shortage
 from launch.processes import end_with, keep_freed_memory
 from launch.resilience.agent import end_with_agent, patience_seconds, refuse_restarts_that_hang
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_with_agent()
     with reported() as outcome:
         refuse_restarts_that_hang(os.environ)
+        refuse_unknown_interfaces(os.environ)
         run(load_config(arguments.config, arguments.set))
     return outcome.exit_code
 

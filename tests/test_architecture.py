@@ -76,6 +76,7 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     },  # no benchmark knows another
     "benchmarks": {"benchmarks", "launch", *LIBRARIES},
     "configs": set(),
+    "docker": set(),  # before anything is installed
     "docs": {"launch", *LIBRARIES},
 }
 MAY_IMPORT = {  # a name, and the only ones outside it that may import it; the longest name that fits holds
