@@ -36,7 +36,8 @@ chaos: .venv/installed
 	.venv/bin/python -m benchmarks.chaos
 
 # On this machine (Debian, as root), each installing what it needs and leaving nothing: a run under a real Prometheus and
-# Alertmanager; two network namespaces that lose ranks and nodes; a real Slurm of two nodes, preempted and at its time limit; the image, built, and two containers of it.
+# Alertmanager; two network namespaces that lose ranks and nodes; a real Slurm of two nodes, preempted and at its time
+# limit; the image, built, and two containers of it. About 25 minutes.
 cluster-test: .venv/installed
 	tests/cluster/monitoring.sh
 	tests/cluster/namespaces.sh
