@@ -160,7 +160,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], stages: Sequence[str] 
         ("median_target_angle_radians", "Median target angle", 180 / math.pi, "{:.1f}°".format),
         ("images_per_second", "Images per second", 1, "{:,.0f}".format),
         ("learning_rate", "Learning rate", 1, "{:.3g}".format),
-        ("goodput", "Goodput so far", 100, "{:.1f} %".format),
+        ("goodput_ratio", "Goodput so far", 100, "{:.1f} %".format),
     ]
     curves = []
     for key, name, unit, text in quantities:

@@ -72,7 +72,7 @@ _GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
     ),
     "goodput_ratio": (
         "Share of the run's time that was spent on training, since its first start.",
-        lambda r: r.goodput,
+        lambda r: r.goodput_ratio,
     ),
     "last_step_timestamp_seconds": ("When the last interval ended, since 1970.", lambda r: r.timestamp_seconds),
 }

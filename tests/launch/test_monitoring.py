@@ -61,7 +61,7 @@ def report(*, timestamp_seconds: float) -> StepReport:
         timestamp_seconds=timestamp_seconds,
         gradient_norm=1.5,
         seconds_spent={"training": 90.0},
-        goodput=0.9,
+        goodput_ratio=0.9,
         peak_memory_bytes=1 << 30,
         extra={"scale_capped": 0.0, "near_per_image": 3.5},  # the objectives' tests hold these names
     )

@@ -201,7 +201,7 @@ def test_the_phases_of_a_step_are_parted_and_what_was_carried_counted(sink: Prom
 
 
 def test_what_the_time_was_spent_on_is_shown_by_cause(sink: PrometheusSink) -> None:
-    sink.write(report(seconds_spent={"training": 90.0, "start": 10.0}, goodput=0.9))
+    sink.write(report(seconds_spent={"training": 90.0, "start": 10.0}, goodput_ratio=0.9))
     assert (value(sink, "goodput_ratio"), value(sink, "spent_seconds", cause="start")) == (0.9, 10.0)
     assert value(sink, "estimated_end_timestamp_seconds") == 1.75e9 + 600
 
