@@ -32,7 +32,7 @@ from launch.meeting import refuse_unknown_interfaces
 from launch.planning.shortage import has_room_for_copies, memory_shortage
 from launch.processes import end_with, keep_freed_memory
 from launch.resilience.agent import end_with_agent, patience_seconds, refuse_restarts_that_hang
-from launch.resilience.agreement import agree, shared_memory_shortage
+from launch.resilience.agreement import agree, shared_memory_shortage, slow_network
 from launch.resilience.resume import checkpoint_to_resume, run_facts
 from launch.resilience.stopping import StopRequest, leave_on_sigterm
 from launch.resilience.watchdog import Watchdog
@@ -94,6 +94,8 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
             print(said, flush=True)
         facts = run_facts(config, source, identities_C)
         agree(world, folder, facts, device)
+        if (said := slow_network(world, ranks[1], device)) is not None and world.rank == 0:
+            print(said, flush=True)
         resumed = checkpoint_to_resume(folder, config, facts, identities_C, world, device)
         parts = assembly.run(
             *(config, source, backbone, world, device), facts=facts, identities_C=identities_C, resumed=resumed
