@@ -24,6 +24,7 @@ from partial_fc.functional.pair_scores import (
 )
 from partial_fc.world import World
 
+FOLDS = 10  # of a list of pairs that names none
 FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
 
 
@@ -33,7 +34,7 @@ class Evaluation:
 
     `tar_at_far` and `threshold_at_far` hold the FARs, as text, that the number of impostor pairs can resolve.
     `roc` is (threshold, FAR, TAR); the histograms are equal bins over cosines from -1 to 1.
-    `kfold_accuracy` is (mean, standard deviation) where a list of pairs was given.
+    `kfold_accuracy` is there where a list of pairs was given.
     """
 
     rank1: float
@@ -43,7 +44,7 @@ class Evaluation:
     best_accuracy_threshold: float
     tar_at_far: dict[str, float]
     threshold_at_far: dict[str, float]
-    kfold_accuracy: tuple[float, float] | None
+    kfold_accuracy: verification.FoldAccuracy | None
     counts: dict[str, int]
     roc: list[tuple[float, float, float]]
     genuine_histogram: list[int]
@@ -62,7 +63,6 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """What `evaluation.json` holds: plain dictionaries, lists and numbers, the measures first."""
-        kfold = {} if self.kfold_accuracy is None else dict(zip(("mean", "std"), self.kfold_accuracy, strict=True))
         return {
             "rank1": self.rank1,
             "eer": self.eer,
@@ -71,7 +71,7 @@ class Evaluation:
             "best_accuracy_threshold": self.best_accuracy_threshold,
             "tar_at_far": self.tar_at_far,
             "threshold_at_far": self.threshold_at_far,
-            **({"kfold_accuracy": kfold} if kfold else {}),
+            **({"kfold_accuracy": self.kfold_accuracy._asdict()} if self.kfold_accuracy else {}),
             "counts": self.counts,
             "roc": _named_points(self.roc),
             "histograms": {"range": [-1, 1], "genuine": self.genuine_histogram, "impostor": self.impostor_histogram},
@@ -85,7 +85,7 @@ class PairEvaluation:
     As in `Evaluation`, with rates over the P pairs listed; `kfold_accuracy` is the figure that the field prints.
     """
 
-    kfold_accuracy: tuple[float, float]
+    kfold_accuracy: verification.FoldAccuracy
     eer: float
     eer_threshold: float
     best_accuracy: float
@@ -97,8 +97,7 @@ class PairEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers, by the names they have in `Evaluation.to_json`."""
-        kfold = dict(zip(("mean", "std"), self.kfold_accuracy, strict=True))
-        return {**vars(self), "kfold_accuracy": kfold, "roc": _named_points(self.roc)}
+        return {**vars(self), "kfold_accuracy": self.kfold_accuracy._asdict(), "roc": _named_points(self.roc)}
 
 
 def evaluate(
@@ -106,12 +105,13 @@ def evaluate(
     labels_N: Int[Tensor, " N"],
     world: World,
     pairs_P2: Int[Tensor, "P 2"] | None = None,
-    folds: int = 10,
+    fold_P: Int[Tensor, " P"] | None = None,
 ) -> Evaluation:
     """The measures of all embeddings, the same on every rank and to the last bit for every number of ranks.
 
     Every rank gives the same N unit rows (`gathered`) and scores its share of the N (N - 1) / 2 pairs; `pairs_P2` are
-    rows. Talks: one all-reduce of 34 MB of counts, one gather of N integers a rank.
+    rows, in the folds `fold_P` or in ten equal ones.
+    Talks: one all-reduce of 34 MB of counts, one gather of N integers a rank.
     Raises ValueError, on every rank alike, where embeddings are not finite unit rows or where there is no genuine or no
     impostor pair.
     """
@@ -122,7 +122,9 @@ def evaluate(
     if pairs_P2 is not None:
         first_P, second_P = pairs_P2.to(unit_ND.device).unbind(1)
         same_P = labels_N[first_P] == labels_N[second_P]
-        kfold = verification.kfold_accuracy(pair_cosines(unit_ND, first_P, second_P), same_P, folds)
+        kfold = verification.kfold_accuracy(
+            pair_cosines(unit_ND, first_P, second_P), same_P, _folds(fold_P, len(same_P))
+        )
     hits, probes = rank1_hits(scores.nearest_N, labels_N)
     return Evaluation(
         **_rates(points),
@@ -141,9 +143,12 @@ def evaluate(
 
 
 def evaluate_pairs(
-    unit_ND: Float[Tensor, "N D"], pairs_P2: Int[Tensor, "P 2"], same_P: Bool[Tensor, " P"], folds: int = 10
+    unit_ND: Float[Tensor, "N D"],
+    pairs_P2: Int[Tensor, "P 2"],
+    same_P: Bool[Tensor, " P"],
+    fold_P: Int[Tensor, " P"] | None = None,
 ) -> PairEvaluation:
-    """The measures of P pairs of rows, `same_P` saying which are genuine; folds are consecutive stretches of the list.
+    """The measures of P pairs of rows, `same_P` saying which are genuine, in the folds `fold_P` or in ten equal ones.
 
     Talks to no other rank: each may compute all of it from the gathered rows. ValueError like `evaluate`, and where
     there are fewer pairs than folds.
@@ -154,16 +159,24 @@ def evaluate_pairs(
     points = verification.roc(_histogram(cos_P[same_P]), _histogram(cos_P[~same_P]))
     return PairEvaluation(
         **_rates(points),
-        kfold_accuracy=verification.kfold_accuracy(cos_P, same_P, folds),
+        kfold_accuracy=verification.kfold_accuracy(cos_P, same_P, _folds(fold_P, len(cos_P))),
         counts={"images": len(unit_ND), **_pair_counts(points)},
     )
 
 
+def _folds(fold_P: Tensor | None, pairs: int) -> Tensor:
+    return verification.consecutive_folds(pairs, FOLDS) if fold_P is None else fold_P
+
+
 def _check_unit_rows(unit_ND: Tensor) -> None:
     """Of gathered rows, so that no rank raises alone."""
-    longest = torch.linalg.vector_norm(unit_ND, dim=1, dtype=torch.float32).amax() if len(unit_ND) else 0.0
-    if not longest <= 1.01:
-        raise ValueError(f"embeddings: the longest has length {float(longest)}, expected finite rows of length 1")
+    length_N = torch.linalg.vector_norm(unit_ND, dim=1, dtype=torch.float32)
+    bad = (~(length_N <= 1.01)).nonzero().flatten()
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(unit_ND)} embeddings cannot be compared, the first in row {int(bad[0])} of length "
+            f"{float(length_N[bad[0]])}: expected finite rows of length 1. A network that gives others has diverged"
+        )
 
 
 def _rates(points: verification.Roc) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from launch.assembly.run_folder import RunFolder
 from partial_fc.evaluation import Evaluation, PairEvaluation
+from partial_fc.functional.verification import FoldAccuracy
 
 
 def print_results(evaluation: Evaluation, seen: str, out: RunFolder) -> None:
@@ -18,7 +19,7 @@ def print_results(evaluation: Evaluation, seen: str, out: RunFolder) -> None:
     table.add_row("rank-1, leave one out", f"{evaluation.rank1:.4f}")
     _add_rates(table, evaluation)
     if evaluation.kfold_accuracy is not None:
-        table.add_row("accuracy on the list of pairs", _with_deviation(evaluation.kfold_accuracy))
+        table.add_row("accuracy on the list of pairs", _with_error(evaluation.kfold_accuracy))
     _console().print(table)
     print_places(out)
 
@@ -41,7 +42,7 @@ def print_pair_results(evaluation: PairEvaluation, pairs: Path, path: Path) -> N
     """The measures as a table, and where they were written."""
     genuine, impostor = (evaluation.counts[kind] for kind in ("genuine_pairs", "impostor_pairs"))
     table = _table(f"{pairs.name}: {genuine:,} pairs of one identity, {impostor:,} pairs of two")
-    table.add_row("accuracy over ten folds", _with_deviation(evaluation.kfold_accuracy))
+    table.add_row("accuracy over ten folds", _with_error(evaluation.kfold_accuracy))
     _add_rates(table, evaluation)
     _console().print(table)
     print(f"{path}  the same figures for programs")
@@ -66,6 +67,6 @@ def _add_rates(table: Table, evaluation: Evaluation | PairEvaluation) -> None:
         table.add_row(f"TAR at FAR {far}", f"{tar:.4f}")
 
 
-def _with_deviation(figure: tuple[float, float]) -> str:
-    mean, deviation = figure
-    return f"{mean:.4f} ± {deviation:.4f}"
+def _with_error(figure: FoldAccuracy) -> str:
+    """As the field prints it, and the standard error that the protocol asks for."""
+    return f"{figure.mean:.4f} ± {figure.std:.4f} (standard error {figure.standard_error:.4f})"

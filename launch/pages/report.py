@@ -94,8 +94,9 @@ def _tiles(evaluation: Evaluation) -> list[tuple[str, str, str]]:
         at_cosine = f"at cosine {evaluation.operating_threshold:.3f}"
         tiles.insert(1, (f"TAR at FAR {far}", _percent(evaluation.tar_at_far[far]), at_cosine))
     if evaluation.kfold_accuracy is not None:
-        mean, std = evaluation.kfold_accuracy
-        tiles.append(("Pair list, k-fold", _percent(mean), f"± {_percent(std)} over the folds"))
+        found = evaluation.kfold_accuracy
+        note = f"standard error {_percent(found.standard_error)}, deviation {_percent(found.std)} over the folds"
+        tiles.append(("Pair list, k-fold", _percent(found.mean), note))
     return tiles
 
 

@@ -114,6 +114,7 @@ def test_a_pair_list_is_scored_by_folds_on_every_rank() -> None:
     kfold = results[0].to_json()["kfold_accuracy"]
     assert 0.5 < kfold["mean"] <= 1.0
     assert kfold["std"] > 0
+    assert kfold["standard_error"] == pytest.approx(kfold["std"] / 3)  # of ten folds
 
 
 def test_pairs_without_labels_have_the_measures_that_the_same_pairs_have_with_them() -> None:
@@ -130,7 +131,7 @@ def test_pairs_without_labels_have_the_measures_that_the_same_pairs_have_with_th
 
 def test_pairs_of_one_kind_only_too_few_for_the_folds_or_of_rows_that_are_none_are_refused() -> None:
     pairs_P2, same_P = torch.tensor([[0, 1], [2, 3]]), torch.tensor([True, False])
-    assert evaluate_pairs(torch.eye(4)[[0, 0, 1, 2]], pairs_P2, same_P, folds=2).best_accuracy == 1.0
+    assert evaluate_pairs(torch.eye(4)[[0, 0, 1, 2]], pairs_P2, same_P, torch.arange(2)).best_accuracy == 1.0
     with pytest.raises(ValueError, match="expected some of both"):
         evaluate_pairs(torch.eye(4), pairs_P2, torch.tensor([True, True]))
     with pytest.raises(ValueError, match="folds = 10 for 2 pairs"):
