@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+import torch
 
 from data_pipeline.formats.verification_bin.source import BinSource
 from launch import assembly
@@ -14,8 +17,10 @@ from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
 from launch.errors import reported
 from launch.evaluation.held_out import HeldOut, open_identities, open_pair_set
+from launch.evaluation.overlap import overlap
 from launch.evaluation.results import evaluate_backbone, evaluate_pair_set
 from launch.evaluation.tables import print_pair_results, print_results
+from partial_fc import World
 from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.world import local_device, process_group
 
@@ -43,6 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     device = local_device()
     with process_group() as world:
         backbone, flip = backbone.to(device), arguments.flip
+        if arguments.overlap:
+            held_out = _compared_with_training(config, arguments, held_out, world, device)
         if isinstance(held_out.source, BinSource):
             path = out.evaluation_of(arguments.pairs)
             of_pairs = evaluate_pair_set(config, backbone, held_out, world, device, path=path, flip=flip)
@@ -62,10 +69,27 @@ def _opened(config: Config, arguments: argparse.Namespace) -> HeldOut:
         if arguments.data is not None:
             raise ConfigError(f"--data {arguments.data}: {arguments.pairs} has images of its own; give one of the two")
         return open_pair_set(arguments.pairs, config.data)
-    path = arguments.data or config.data.evaluate
+    return open_identities(_held_out_path(config, arguments), config.data, arguments.pairs)
+
+
+def _held_out_path(config: Config, arguments: argparse.Namespace) -> Path:
+    path: Path | None = arguments.data or config.data.evaluate
     if path is None:
         raise ConfigError(f"{RunFolder(arguments.run_dir).config} names no data.evaluate: give --data PATH")
-    return open_identities(path, config.data, arguments.pairs)
+    return path
+
+
+def _compared_with_training(
+    config: Config, arguments: argparse.Namespace, held_out: HeldOut, world: World, device: torch.device
+) -> HeldOut:
+    """The set with what it shares with the training set, which rank 0 prints."""
+    is_pair_set = isinstance(held_out.source, BinSource)
+    path = arguments.pairs if is_pair_set else _held_out_path(config, arguments)
+    shared = overlap(path, held_out.source, config.data, config.seed, world, device)
+    if world.rank == 0:
+        for sentence in shared.sentences(held_out.source) or ["no name and no image is that of one trained on"]:
+            print(sentence, flush=True)
+    return held_out._replace(shared=shared)
 
 
 if __name__ == "__main__":

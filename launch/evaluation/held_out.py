@@ -19,6 +19,7 @@ from launch import assembly
 from launch.assembly.data import training_paths
 from launch.config.data import DataConfig
 from launch.evaluation.lfw_pairs import PairList, file_numbers, read_pairs
+from launch.evaluation.overlap import Overlap
 from launch.evaluation.seen import SEEN, UNKNOWN, is_named_among
 from partial_fc.evaluation import FOLDS
 from partial_fc.functional.verification import consecutive_folds
@@ -28,12 +29,19 @@ class HeldOut(NamedTuple):
     """The images to measure on, the samples to leave out of them, and the pairs to tell apart where some are listed.
 
     ``seen`` says what is known of whether the network was trained on them; see :mod:`launch.evaluation.seen`.
+    ``shared`` is what it shares with the training set, where that was asked for.
     """
 
     source: Source
     left_out: NDArray[np.int64]
     pairs: PairList | None = None
     seen: str = UNKNOWN
+    shared: Overlap | None = None
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What an evaluation's file says of the set, beside the measures."""
+        return {} if self.shared is None else {"shared_with_training": self.shared.to_json()}
 
     @property
     def usable_labels(self) -> NDArray[np.int64]:

@@ -48,7 +48,7 @@ def evaluate_backbone(
         evaluation = evaluate(found.unit_ND, found.labels_N, world, *pairs)
     if world.rank == 0:
         out.path.mkdir(parents=True, exist_ok=True)
-        write_text(out.evaluation, json.dumps(evaluation.to_json(), indent=1) + "\n")
+        write_text(out.evaluation, json.dumps({**held_out.facts, **evaluation.to_json()}, indent=1) + "\n")
         identities = f"{evaluation.counts['identities']:,} identities {held_out.seen}".rstrip()
         write_report(
             out.report,
@@ -82,7 +82,7 @@ def evaluate_pair_set(
     evaluation = evaluate_pairs(found.unit_ND, pairs.pairs_P2, same_P, pairs.fold_P)
     if world.rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"flip": flip, **evaluation.to_json()}, indent=1) + "\n")
+        write_text(path, json.dumps({"flip": flip, **held_out.facts, **evaluation.to_json()}, indent=1) + "\n")
     return evaluation
 
 
