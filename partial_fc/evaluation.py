@@ -73,7 +73,7 @@ class Evaluation:
             "threshold_at_far": self.threshold_at_far,
             **({"kfold_accuracy": self.kfold_accuracy._asdict()} if self.kfold_accuracy else {}),
             "counts": self.counts,
-            "roc": _named_points(self.roc),
+            "roc": named_points(self.roc),
             "histograms": {"range": [-1, 1], "genuine": self.genuine_histogram, "impostor": self.impostor_histogram},
         }
 
@@ -97,7 +97,7 @@ class PairEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers, by the names they have in `Evaluation.to_json`."""
-        return {**vars(self), "kfold_accuracy": self.kfold_accuracy._asdict(), "roc": _named_points(self.roc)}
+        return {**vars(self), "kfold_accuracy": self.kfold_accuracy._asdict(), "roc": named_points(self.roc)}
 
 
 def evaluate(
@@ -115,7 +115,7 @@ def evaluate(
     Raises ValueError, on every rank alike, where embeddings are not finite unit rows or where there is no genuine or no
     impostor pair.
     """
-    _check_unit_rows(unit_ND)
+    check_unit_rows(unit_ND)
     scores = _summed(pair_scores(unit_ND, labels_N, triangle_share(len(unit_ND), world.rank, world.size)), world)
     points = verification.roc(scores.genuine, scores.impostor)
     kfold = None
@@ -127,7 +127,7 @@ def evaluate(
         )
     hits, probes = rank1_hits(scores.nearest_N, labels_N)
     return Evaluation(
-        **_rates(points),
+        **rates(points),
         rank1=hits / probes,
         kfold_accuracy=kfold,
         counts={
@@ -135,7 +135,7 @@ def evaluate(
             "images": len(labels_N),
             "rank1_probes": probes,
             "rank1_hits": hits,
-            **_pair_counts(points),
+            **pair_counts(points),
         },
         genuine_histogram=verification.coarse_histogram(scores.genuine),
         impostor_histogram=verification.coarse_histogram(scores.impostor),
@@ -153,14 +153,14 @@ def evaluate_pairs(
     Talks to no other rank: each may compute all of it from the gathered rows. ValueError like `evaluate`, and where
     there are fewer pairs than folds.
     """
-    _check_unit_rows(unit_ND)
+    check_unit_rows(unit_ND)
     same_P = same_P.to(unit_ND.device)
     cos_P = pair_cosines(unit_ND, *pairs_P2.to(unit_ND.device).unbind(1))
     points = verification.roc(_histogram(cos_P[same_P]), _histogram(cos_P[~same_P]))
     return PairEvaluation(
-        **_rates(points),
+        **rates(points),
         kfold_accuracy=verification.kfold_accuracy(cos_P, same_P, _folds(fold_P, len(cos_P))),
-        counts={"images": len(unit_ND), **_pair_counts(points)},
+        counts={"images": len(unit_ND), **pair_counts(points)},
     )
 
 
@@ -168,8 +168,8 @@ def _folds(fold_P: Tensor | None, pairs: int) -> Tensor:
     return verification.consecutive_folds(pairs, FOLDS) if fold_P is None else fold_P
 
 
-def _check_unit_rows(unit_ND: Tensor) -> None:
-    """Of gathered rows, so that no rank raises alone."""
+def check_unit_rows(unit_ND: Tensor) -> None:
+    """ValueError for rows longer than 1 or not finite; of gathered rows, so that no rank raises alone."""
     length_N = torch.linalg.vector_norm(unit_ND, dim=1, dtype=torch.float32)
     bad = (~(length_N <= 1.01)).nonzero().flatten()
     if len(bad):
@@ -179,7 +179,7 @@ def _check_unit_rows(unit_ND: Tensor) -> None:
         )
 
 
-def _rates(points: verification.Roc) -> dict[str, Any]:
+def rates(points: verification.Roc) -> dict[str, Any]:
     """The fields that every evaluation has, whatever its pairs come from."""
     eer, eer_threshold = verification.equal_error_rate(points)
     best_accuracy, best_accuracy_threshold = verification.best_accuracy(points)
@@ -196,12 +196,14 @@ def _rates(points: verification.Roc) -> dict[str, Any]:
     }
 
 
-def _pair_counts(points: verification.Roc) -> dict[str, int]:
+def pair_counts(points: verification.Roc) -> dict[str, int]:
+    """How many pairs of each kind the rates rest on."""
     genuine, impostor = int(points.accepted_genuine_K[0]), int(points.accepted_impostor_K[0])
     return {"genuine_pairs": genuine, "impostor_pairs": impostor}
 
 
-def _named_points(roc: list[tuple[float, float, float]]) -> list[dict[str, float]]:
+def named_points(roc: list[tuple[float, float, float]]) -> list[dict[str, float]]:
+    """The points of a ROC as JSON has them."""
     return [dict(zip(("threshold", "far", "tar"), point, strict=True)) for point in roc]
 
 
