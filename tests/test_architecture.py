@@ -52,6 +52,9 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     "data_pipeline.packing": rooms(
         "data_pipeline", "packing", "images", "sets", "formats", "synthetic", "source", "workers", "complaints", "files"
     ),
+    "data_pipeline.aligning": rooms(
+        "data_pipeline", "aligning", "images", "formats", "source", "workers", "complaints", "files"
+    ),
     "data_pipeline.converting": rooms(
         *("data_pipeline", "converting", "checking", "images", "order", "sets", "formats", "source", "workers"),
         *("files", "read_ahead"),
@@ -106,6 +109,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     **{name: {"partial_fc.inference"} for name in ("onnx", "onnxruntime", "onnxscript")},
     "PIL": {
         "partial_fc.inference.pictures",
+        "data_pipeline.aligning",
         "data_pipeline.images",
         "data_pipeline.checking",
         "data_pipeline.packing",

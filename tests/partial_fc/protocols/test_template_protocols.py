@@ -29,7 +29,7 @@ def test_chunks_of_pairs_have_the_measures_of_all_pairs_at_once(ranks: int) -> N
     unit_TD, subject_T = some_templates(60)
     pairs_P2 = torch.combinations(torch.arange(60))
     same_P = subject_T[pairs_P2[:, 0]] == subject_T[pairs_P2[:, 1]]
-    chunks = list(zip(*(part.split(100) for part in (*pairs_P2.unbind(1), same_P)), strict=True))
+    chunks = list(zip(*(torch.split(part, 100) for part in (*pairs_P2.unbind(1), same_P)), strict=True))
     found = on_ranks(ranks, lambda world: verify_templates(unit_TD, chunks[world.rank :: world.size], world).to_json())
     expected = evaluate_pairs(unit_TD, pairs_P2, same_P).to_json()
     for each in found:
