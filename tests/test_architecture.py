@@ -70,6 +70,8 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
     "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "writing") | LIBRARIES,
     "launch.watching": rooms("launch", "watching", "config", "run_files", "units"),  # and no torch: a look is quick
+    "launch.protocols": rooms("launch", "protocols", "evaluation", "assembly", "config", "pages", "writing")
+    | LIBRARIES,
     "launch.commands": rooms("launch", "commands", "command_line", "assembly", "config", "pages", "planning")
     | rooms("launch", "errors", "processes", "units", "watching", "writing")
     | LIBRARIES,
@@ -105,6 +107,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "pyarrow": {
         *("data_pipeline.files.arrow_texts", "data_pipeline.formats.folders.image_list"),
         *("data_pipeline.formats.folders.list_lines", "data_pipeline.formats.table"),
+        "launch.protocols.ijb_files",
     },
     **{name: {"partial_fc.inference"} for name in ("onnx", "onnxruntime", "onnxscript")},
     "PIL": {

@@ -10,17 +10,19 @@ from rich.table import Table
 from launch.assembly.run_folder import RunFolder
 from partial_fc.evaluation import Evaluation, PairEvaluation
 from partial_fc.functional.verification import FoldAccuracy
+from partial_fc.protocols.distractors import AmongDistractors
+from partial_fc.protocols.templates import Verification
 
 
 def print_results(evaluation: Evaluation, seen: str, out: RunFolder) -> None:
     """The measures as a table, and where the rest is; ``seen`` is what is known of these identities in training."""
     counts = evaluation.counts
-    table = _table(f"{counts['images']:,} images of {counts['identities']:,} identities {seen}".rstrip())
+    table = measure_table(f"{counts['images']:,} images of {counts['identities']:,} identities {seen}".rstrip())
     table.add_row("rank-1, leave one out", f"{evaluation.rank1:.4f}")
-    _add_rates(table, evaluation)
+    add_rates(table, evaluation)
     if evaluation.kfold_accuracy is not None:
         table.add_row("accuracy on the list of pairs", _with_error(evaluation.kfold_accuracy))
-    _console().print(table)
+    print_table(table)
     print_places(out)
 
 
@@ -41,26 +43,28 @@ def print_places(out: RunFolder) -> None:
 def print_pair_results(evaluation: PairEvaluation, pairs: Path, path: Path) -> None:
     """The measures as a table, and where they were written."""
     genuine, impostor = (evaluation.counts[kind] for kind in ("genuine_pairs", "impostor_pairs"))
-    table = _table(f"{pairs.name}: {genuine:,} pairs of one identity, {impostor:,} pairs of two")
+    table = measure_table(f"{pairs.name}: {genuine:,} pairs of one identity, {impostor:,} pairs of two")
     table.add_row("accuracy over ten folds", _with_error(evaluation.kfold_accuracy))
-    _add_rates(table, evaluation)
-    _console().print(table)
+    add_rates(table, evaluation)
+    print_table(table)
     print(f"{path}  the same figures for programs")
 
 
-def _console() -> Console:
-    """A console that takes ``[red]`` in the name of a file for what it is."""
-    return Console(highlight=False, markup=False)
+def print_table(table: Table) -> None:
+    """Prints it; ``[red]`` in the name of a file is taken for what it is."""
+    Console(highlight=False, markup=False).print(table)
 
 
-def _table(title: str) -> Table:
+def measure_table(title: str) -> Table:
+    """An empty table of measures and their values."""
     table = Table(title=title)
     table.add_column("measure")
     table.add_column("value", justify="right")
     return table
 
 
-def _add_rates(table: Table, evaluation: Evaluation | PairEvaluation) -> None:
+def add_rates(table: Table, evaluation: Evaluation | PairEvaluation | Verification | AmongDistractors) -> None:
+    """A row for each rate of a verification."""
     table.add_row("equal error rate", f"{evaluation.eer:.4f}")
     table.add_row("best accuracy", f"{evaluation.best_accuracy:.4f}")
     for far, tar in evaluation.tar_at_far.items():

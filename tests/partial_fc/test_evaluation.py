@@ -180,11 +180,12 @@ cpu = torch.device("cpu")
 
 def test_embeddings_are_unit_rows_of_the_backbone_in_evaluation_mode() -> None:
     backbone = small_backbone()
-    unit_nD, labels_n = embed(backbone, some_batches(), cpu)
+    unit_nD, labels_n, norm_n = embed(backbone, some_batches(), cpu)
     backbone.eval()
     with torch.no_grad():
         rows_nD = backbone(torch.cat([images for images, _ in some_batches()]))
     torch.testing.assert_close(unit_nD, torch.nn.functional.normalize(rows_nD, dim=1))
+    torch.testing.assert_close(norm_n, rows_nD.norm(dim=1))
     assert not unit_nD.requires_grad
     assert labels_n.tolist() == list(range(10))
     assert labels_n.dtype == torch.int64
@@ -204,22 +205,28 @@ def test_training_goes_on_as_it_was_even_after_an_error() -> None:
 
 def test_a_mirrored_image_has_the_same_embedding_when_both_views_are_added() -> None:
     backbone = small_backbone()
-    both, _ = embed(backbone, some_batches(), cpu, flip=True)
-    mirrored, _ = embed(backbone, some_batches(flip=True), cpu, flip=True)
-    single, _ = embed(backbone, some_batches(), cpu)
+    both, _, _ = embed(backbone, some_batches(), cpu, flip=True)
+    mirrored, _, _ = embed(backbone, some_batches(flip=True), cpu, flip=True)
+    single, _, _ = embed(backbone, some_batches(), cpu)
     torch.testing.assert_close(both, mirrored)
     assert not torch.allclose(both, single)
 
 
 def test_autocast_embeddings_come_back_as_unit_rows_in_float32() -> None:
-    exact, _ = embed(small_backbone(), some_batches(), cpu)
-    half, _ = embed(small_backbone(), some_batches(), cpu, autocast_dtype=torch.bfloat16)
+    exact, _, _ = embed(small_backbone(), some_batches(), cpu)
+    half, _, _ = embed(small_backbone(), some_batches(), cpu, autocast_dtype=torch.bfloat16)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half.norm(dim=1), torch.ones(10))
     assert 0 < (half - exact).abs().max() < 0.05
 
 
 def test_a_rank_without_batches_embeds_nothing() -> None:
-    unit_nD, labels_n = embed(small_backbone(), [], cpu)
+    unit_nD, labels_n, norm_n = embed(small_backbone(), [], cpu)
     assert unit_nD.shape == (0, 0)
-    assert labels_n.shape == (0,)
+    assert labels_n.shape == norm_n.shape == (0,)
+
+
+def test_a_row_of_zeros_has_no_length() -> None:
+    unit_nD, _, norm_n = embed(nn.Flatten(), [(torch.zeros(2, 3, 2, 2), torch.zeros(2))], cpu)
+    assert norm_n.tolist() == [0.0, 0.0]
+    assert not unit_nD.any()

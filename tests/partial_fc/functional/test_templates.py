@@ -43,10 +43,15 @@ def test_a_long_video_counts_as_much_as_a_still() -> None:
 
 
 def test_rows_weigh_by_their_length() -> None:
-    """By hand: weights 3 and 4 of two media at right angles make (0.6, 0.8); within a medium (3, 0) and (0, 1) too."""
+    """By hand: lengths 3 and 4 of two rows at right angles make (0.6, 0.8), within a medium too, by weight as well."""
     rows_ND = torch.tensor([[3.0, 0.0], [0.0, 4.0], [3.0, 0.0], [0.0, 4.0]])
-    found = pooled_templates(rows_ND, torch.tensor([1, 1, 2, 2]), torch.tensor([1, 2, 7, 7]))
-    assert found.unit_TD.tolist() == [pytest.approx([0.6, 0.8])] * 2
+    templates, media = torch.tensor([1, 1, 2, 2]), torch.tensor([1, 2, 7, 7])
+    weight_N = rows_ND.norm(dim=1)
+    for found in (
+        pooled_templates(rows_ND, templates, media),
+        pooled_templates(rows_ND / weight_N[:, None], templates, media, weight_N),
+    ):
+        assert found.unit_TD.tolist() == [pytest.approx([0.6, 0.8])] * 2
 
 
 def test_what_cancels_out_stays_zero_and_what_is_not_finite_stays_so() -> None:
