@@ -23,7 +23,7 @@ from launch.evaluation.results import evaluate_backbone, evaluate_pair_set
 from launch.evaluation.tables import print_pair_results, print_results
 from launch.protocols.among_distractors import evaluate_among_distractors
 from launch.protocols.ijb import Pooling, evaluate_ijb, open_ijb
-from launch.protocols.tables import print_among_distractors, print_ijb
+from launch.protocols.tables import show_among_distractors, show_ijb
 from partial_fc import World
 from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.world import local_device, process_group
@@ -135,7 +135,7 @@ def _ijb(job: Job) -> Measurement:
     def measure(backbone: nn.Module, world: World, device: torch.device) -> None:
         evaluation = evaluate_ijb(job.config, backbone, ijb, pooling, world, device, path=path)
         if world.rank == 0:
-            print_ijb(evaluation, path, ijb.folder.name)
+            show_ijb(evaluation, path, ijb.folder.name)
 
     return measure
 
@@ -154,7 +154,7 @@ def _among_distractors(job: Job) -> Measurement:
         parts = (job.config, backbone, probes, distractors, world, device)
         evaluation = evaluate_among_distractors(*parts, path=path, flip=flip)
         if world.rank == 0:
-            print_among_distractors(evaluation, path)
+            show_among_distractors(evaluation, path)
 
     return measure
 

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from partial_fc.functional import verification
+from partial_fc.functional.genuine_pairs import genuine_pairs
+from partial_fc.functional.identification import Search, cumulative_match, probe_share, search
 from partial_fc.functional.pair_scores import (
     SCORE_BINS,
     STEPS_PER_UNIT,
@@ -22,10 +24,13 @@ from partial_fc.functional.pair_scores import (
     rank1_hits,
     triangle_share,
 )
+from partial_fc.functional.quality import error_against_rejection
+from partial_fc.functional.rates import FARS, check_unit_rows, named_points, pair_counts, rates
 from partial_fc.world import World
 
 FOLDS = 10  # of a list of pairs that names none
-FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
+LARGEST_CMC, MOST_PROBES = 20, 20_000
+MOST_OF_IDENTITY, MOST_PAIRS = 64, 200_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,9 @@ class Evaluation:
 
     `tar_at_far` and `threshold_at_far` hold the FARs, as text, that the number of impostor pairs can resolve.
     `roc` is (threshold, FAR, TAR); the histograms are equal bins over cosines from -1 to 1.
-    `kfold_accuracy` is there where a list of pairs was given.
+    `kfold_accuracy` is there where a list of pairs was given. `cmc` is `rank1` for the best 1 to 20, of up to 20,000
+    probes spread evenly. `rejection` is (share of genuine pairs rejected, share of the rest below the operating
+    threshold), the pairs of the shortest embeddings rejected first; empty where lengths are not known.
     """
 
     rank1: float
@@ -49,17 +56,18 @@ class Evaluation:
     roc: list[tuple[float, float, float]]
     genuine_histogram: list[int]
     impostor_histogram: list[int]
+    cmc: list[float]
+    rejection: list[tuple[float, float]]
 
     @property
     def operating_far(self) -> str | None:
         """The FAR at which the report says "accepted": 1e-3, else the smallest above it that can be counted."""
-        countable = [far for far in FARS[:3] if far in self.tar_at_far]
-        return countable[-1] if countable else None
+        return _operating_far(self.tar_at_far)
 
     @property
     def operating_threshold(self) -> float:
         """The threshold of `operating_far`; with fewer than ten impostor pairs that of the equal error rate."""
-        return self.eer_threshold if self.operating_far is None else self.threshold_at_far[self.operating_far]
+        return _operating_threshold(vars(self))
 
     def to_json(self) -> dict[str, Any]:
         """What `evaluation.json` holds: plain dictionaries, lists and numbers, the measures first."""
@@ -72,6 +80,8 @@ class Evaluation:
             "tar_at_far": self.tar_at_far,
             "threshold_at_far": self.threshold_at_far,
             **({"kfold_accuracy": self.kfold_accuracy._asdict()} if self.kfold_accuracy else {}),
+            "cmc": self.cmc,
+            "rejection": [list(point) for point in self.rejection],
             "counts": self.counts,
             "roc": named_points(self.roc),
             "histograms": {"range": [-1, 1], "genuine": self.genuine_histogram, "impostor": self.impostor_histogram},
@@ -94,10 +104,17 @@ class PairEvaluation:
     threshold_at_far: dict[str, float]
     counts: dict[str, int]
     roc: list[tuple[float, float, float]]
+    rejection: list[tuple[float, float]]
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers, by the names they have in `Evaluation.to_json`."""
-        return {**vars(self), "kfold_accuracy": self.kfold_accuracy._asdict(), "roc": named_points(self.roc)}
+        rejection = [list(point) for point in self.rejection]
+        return {
+            **vars(self),
+            "rejection": rejection,
+            "kfold_accuracy": self.kfold_accuracy._asdict(),
+            "roc": named_points(self.roc),
+        }
 
 
 def evaluate(
@@ -106,12 +123,13 @@ def evaluate(
     world: World,
     pairs_P2: Int[Tensor, "P 2"] | None = None,
     fold_P: Int[Tensor, " P"] | None = None,
+    norm_N: Float[Tensor, " N"] | None = None,
 ) -> Evaluation:
     """The measures of all embeddings, the same on every rank and to the last bit for every number of ranks.
 
     Every rank gives the same N unit rows (`gathered`) and scores its share of the N (N - 1) / 2 pairs; `pairs_P2` are
-    rows, in the folds `fold_P` or in ten equal ones.
-    Talks: one all-reduce of 34 MB of counts, one gather of N integers a rank.
+    rows, in the folds `fold_P` or in ten equal ones; `norm_N` are the lengths that the rows had.
+    Talks: one all-reduce of 34 MB of counts, one gather of N integers a rank, one of 21 integers a probe.
     Raises ValueError, on every rank alike, where embeddings are not finite unit rows or where there is no genuine or no
     impostor pair.
     """
@@ -126,8 +144,9 @@ def evaluate(
             pair_cosines(unit_ND, first_P, second_P), same_P, _folds(fold_P, len(same_P))
         )
     hits, probes = rank1_hits(scores.nearest_N, labels_N)
+    found = rates(points)
     return Evaluation(
-        **rates(points),
+        **found,
         rank1=hits / probes,
         kfold_accuracy=kfold,
         counts={
@@ -139,6 +158,8 @@ def evaluate(
         },
         genuine_histogram=verification.coarse_histogram(scores.genuine),
         impostor_histogram=verification.coarse_histogram(scores.impostor),
+        cmc=_leave_one_out(unit_ND, labels_N, world),
+        rejection=_rejection(unit_ND, _some_genuine_pairs(labels_N), norm_N, _operating_threshold(found)),
     )
 
 
@@ -147,6 +168,7 @@ def evaluate_pairs(
     pairs_P2: Int[Tensor, "P 2"],
     same_P: Bool[Tensor, " P"],
     fold_P: Int[Tensor, " P"] | None = None,
+    norm_N: Float[Tensor, " N"] | None = None,
 ) -> PairEvaluation:
     """The measures of P pairs of rows, `same_P` saying which are genuine, in the folds `fold_P` or in ten equal ones.
 
@@ -157,10 +179,12 @@ def evaluate_pairs(
     same_P = same_P.to(unit_ND.device)
     cos_P = pair_cosines(unit_ND, *pairs_P2.to(unit_ND.device).unbind(1))
     points = verification.roc(_histogram(cos_P[same_P]), _histogram(cos_P[~same_P]))
+    found = rates(points)
     return PairEvaluation(
-        **rates(points),
+        **found,
         kfold_accuracy=verification.kfold_accuracy(cos_P, same_P, _folds(fold_P, len(cos_P))),
         counts={"images": len(unit_ND), **pair_counts(points)},
+        rejection=_rejection(unit_ND, pairs_P2.to(unit_ND.device)[same_P], norm_N, _operating_threshold(found)),
     )
 
 
@@ -168,43 +192,38 @@ def _folds(fold_P: Tensor | None, pairs: int) -> Tensor:
     return verification.consecutive_folds(pairs, FOLDS) if fold_P is None else fold_P
 
 
-def check_unit_rows(unit_ND: Tensor) -> None:
-    """ValueError for rows longer than 1 or not finite; of gathered rows, so that no rank raises alone."""
-    length_N = torch.linalg.vector_norm(unit_ND, dim=1, dtype=torch.float32)
-    bad = (~(length_N <= 1.01)).nonzero().flatten()
-    if len(bad):
-        raise ValueError(
-            f"{len(bad)} of {len(unit_ND)} embeddings cannot be compared, the first in row {int(bad[0])} of length "
-            f"{float(length_N[bad[0]])}: expected finite rows of length 1. A network that gives others has diverged"
-        )
+def _operating_far(tar_at_far: dict[str, float]) -> str | None:
+    countable = [far for far in FARS[:3] if far in tar_at_far]
+    return countable[-1] if countable else None
 
 
-def rates(points: verification.Roc) -> dict[str, Any]:
-    """The fields that every evaluation has, whatever its pairs come from."""
-    eer, eer_threshold = verification.equal_error_rate(points)
-    best_accuracy, best_accuracy_threshold = verification.best_accuracy(points)
-    at_far = {far: verification.tar_at_far(points, float(far)) for far in FARS}
-    countable = {far: point for far, point in at_far.items() if point is not None}
-    return {
-        "eer": eer,
-        "eer_threshold": eer_threshold,
-        "best_accuracy": best_accuracy,
-        "best_accuracy_threshold": best_accuracy_threshold,
-        "tar_at_far": {far: tar for far, (tar, _) in countable.items()},
-        "threshold_at_far": {far: threshold for far, (_, threshold) in countable.items()},
-        "roc": verification.thinned_roc(points),
-    }
+def _operating_threshold(found: dict[str, Any]) -> float:
+    far = _operating_far(found["tar_at_far"])
+    return float(found["eer_threshold"] if far is None else found["threshold_at_far"][far])
 
 
-def pair_counts(points: verification.Roc) -> dict[str, int]:
-    """How many pairs of each kind the rates rest on."""
-    genuine, impostor = int(points.accepted_genuine_K[0]), int(points.accepted_impostor_K[0])
-    return {"genuine_pairs": genuine, "impostor_pairs": impostor}
+def _leave_one_out(unit_ND: Tensor, labels_N: Tensor, world: World) -> list[float]:
+    """The cumulative match of images against all others, for some of those that have a mate."""
+    _, identity_N, images = torch.unique(labels_N, return_inverse=True, return_counts=True)
+    probes = (images[identity_N] > 1).nonzero().flatten()
+    probes = probes[:: -(-len(probes) // MOST_PROBES)]
+    mine = probes[probe_share(len(probes), world.rank, world.size)]
+    found = search(unit_ND[mine], unit_ND, labels_N[mine], labels_N, kept=LARGEST_CMC, excluded_P=mine)
+    return cumulative_match(Search(*map(world.gather_rows, found)), LARGEST_CMC)
 
 
-def named_points(roc: list[tuple[float, float, float]]) -> list[dict[str, float]]:
-    """The points of a ROC as JSON has them."""
-    return [dict(zip(("threshold", "far", "tar"), point, strict=True)) for point in roc]
+def _some_genuine_pairs(labels_N: Tensor) -> Tensor:
+    """All of them, or up to 200,000 spread evenly, of up to 64 images of an identity."""
+    pairs_P2 = genuine_pairs(labels_N, most_of_label=MOST_OF_IDENTITY)
+    return pairs_P2[:: -(-len(pairs_P2) // MOST_PAIRS)] if len(pairs_P2) else pairs_P2
+
+
+def _rejection(unit_ND: Tensor, pairs_P2: Tensor, norm_N: Tensor | None, threshold: float) -> list[tuple[float, float]]:
+    if norm_N is None or not len(pairs_P2):
+        return []
+    first_P, second_P = pairs_P2.unbind(1)
+    wrong_P = pair_cosines(unit_ND, first_P, second_P) < threshold
+    return error_against_rejection(wrong_P, torch.minimum(norm_N[first_P], norm_N[second_P]))
 
 
 def _histogram(cos_P: Tensor) -> Tensor:

@@ -42,10 +42,10 @@ def evaluate_backbone(
     """
     found = embeddings(config, backbone, held_out, world, device, flip=flip)
     if held_out.pairs is None:
-        evaluation = evaluate(found.unit_ND, found.labels_N, world)
+        evaluation = evaluate(found.unit_ND, found.labels_N, world, norm_N=found.norm_N)
     else:
         pairs, _ = rows_of_pairs(held_out.pairs, found.samples_N, len(held_out.source))
-        evaluation = evaluate(found.unit_ND, found.labels_N, world, *pairs)
+        evaluation = evaluate(found.unit_ND, found.labels_N, world, *pairs, found.norm_N)
     if world.rank == 0:
         out.path.mkdir(parents=True, exist_ok=True)
         write_text(out.evaluation, json.dumps({**held_out.facts, **evaluation.to_json()}, indent=1) + "\n")
@@ -79,7 +79,7 @@ def evaluate_pair_set(
     found = embeddings(config, backbone, held_out, world, device, flip=flip)
     pairs, whole_P = rows_of_pairs(held_out.pairs, found.samples_N, len(held_out.source))
     same_P = torch.from_numpy(held_out.source.is_same)[whole_P]
-    evaluation = evaluate_pairs(found.unit_ND, pairs.pairs_P2, same_P, pairs.fold_P)
+    evaluation = evaluate_pairs(found.unit_ND, pairs.pairs_P2, same_P, pairs.fold_P, found.norm_N)
     if world.rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({"flip": flip, **held_out.facts, **evaluation.to_json()}, indent=1) + "\n")

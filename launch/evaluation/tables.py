@@ -10,8 +10,6 @@ from rich.table import Table
 from launch.assembly.run_folder import RunFolder
 from partial_fc.evaluation import Evaluation, PairEvaluation
 from partial_fc.functional.verification import FoldAccuracy
-from partial_fc.protocols.distractors import AmongDistractors
-from partial_fc.protocols.templates import Verification
 
 
 def print_results(evaluation: Evaluation, seen: str, out: RunFolder) -> None:
@@ -19,7 +17,7 @@ def print_results(evaluation: Evaluation, seen: str, out: RunFolder) -> None:
     counts = evaluation.counts
     table = measure_table(f"{counts['images']:,} images of {counts['identities']:,} identities {seen}".rstrip())
     table.add_row("rank-1, leave one out", f"{evaluation.rank1:.4f}")
-    add_rates(table, evaluation)
+    _add_rates(table, evaluation)
     if evaluation.kfold_accuracy is not None:
         table.add_row("accuracy on the list of pairs", _with_error(evaluation.kfold_accuracy))
     print_table(table)
@@ -45,7 +43,7 @@ def print_pair_results(evaluation: PairEvaluation, pairs: Path, path: Path) -> N
     genuine, impostor = (evaluation.counts[kind] for kind in ("genuine_pairs", "impostor_pairs"))
     table = measure_table(f"{pairs.name}: {genuine:,} pairs of one identity, {impostor:,} pairs of two")
     table.add_row("accuracy over ten folds", _with_error(evaluation.kfold_accuracy))
-    add_rates(table, evaluation)
+    _add_rates(table, evaluation)
     print_table(table)
     print(f"{path}  the same figures for programs")
 
@@ -63,7 +61,7 @@ def measure_table(title: str) -> Table:
     return table
 
 
-def add_rates(table: Table, evaluation: Evaluation | PairEvaluation | Verification | AmongDistractors) -> None:
+def _add_rates(table: Table, evaluation: Evaluation | PairEvaluation) -> None:
     """A row for each rate of a verification."""
     table.add_row("equal error rate", f"{evaluation.eer:.4f}")
     table.add_row("best accuracy", f"{evaluation.best_accuracy:.4f}")

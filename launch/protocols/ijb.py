@@ -20,7 +20,7 @@ from launch.evaluation.held_out import HeldOut
 from launch.protocols.ijb_files import Faces, IjbFolder, ijb_folder, pair_chunks, read_faces, read_subjects
 from launch.writing import write_text
 from partial_fc import World
-from partial_fc.evaluation import check_unit_rows
+from partial_fc.functional.rates import check_unit_rows
 from partial_fc.functional.templates import Templates, pooled_templates
 from partial_fc.protocols.templates import (
     Identification,

@@ -19,7 +19,7 @@ from torch import Tensor
 from partial_fc.functional.pair_scores import SCORE_BINS, STEPS_PER_UNIT, cosine_bins
 
 NOTHING = -1  # in place of a score that does not exist
-PROBES_PER_TILE, GALLERY_PER_TILE = 1024, 4096
+PROBES_PER_TILE, GALLERY_PER_TILE = 256, 16384
 LARGEST_RANK = 50
 
 
@@ -36,6 +36,13 @@ class Search(NamedTuple):
     def mated_P(self) -> Tensor:
         """Which probes have a mate in the gallery."""
         return self.mate_P != NOTHING
+
+
+def probe_share(probes: int, rank: int, size: int) -> slice:
+    """The probes that `rank` of `size` searches: whole tiles, so that the number of ranks changes no digit."""
+    tiles = -(-probes // PROBES_PER_TILE)
+    first, end = (min(tiles * part // size * PROBES_PER_TILE, probes) for part in (rank, rank + 1))
+    return slice(first, end)
 
 
 def search(

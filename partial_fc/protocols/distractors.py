@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from partial_fc.evaluation import check_unit_rows, named_points, pair_counts, rates
+from partial_fc.evaluation import LARGEST_CMC
 from partial_fc.functional import verification
 from partial_fc.functional.genuine_pairs import genuine_pairs
-from partial_fc.functional.identification import Search, against_distractors, matches
+from partial_fc.functional.identification import Search, against_distractors, matches, probe_share
 from partial_fc.functional.pair_scores import SCORE_BINS, cosine_bins, pair_cosines
-from partial_fc.protocols.templates import LARGEST_CMC, RANKS
+from partial_fc.functional.rates import check_unit_rows, named_points, pair_counts, rates
+from partial_fc.protocols.templates import RANKS
 from partial_fc.world import World
 
 AT_A_TIME = 2**18
@@ -60,8 +61,8 @@ def among_distractors(
     """
     check_unit_rows(probe_PD)
     check_unit_rows(distractor_GD)
-    first, end = (len(probe_PD) * part // world.size for part in (world.rank, world.rank + 1))
-    others_pK, impostor = against_distractors(probe_PD[first:end], distractor_GD, kept=LARGEST_CMC)
+    mine = probe_share(len(probe_PD), world.rank, world.size)
+    others_pK, impostor = against_distractors(probe_PD[mine], distractor_GD, kept=LARGEST_CMC)
     others_PK, impostor = world.gather_rows(others_pK), world.all_sum(impostor)
     pairs_M2 = genuine_pairs(labels_P)
     mate_M = torch.cat(

@@ -13,16 +13,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from partial_fc.evaluation import check_unit_rows, named_points, pair_counts, rates
+from partial_fc.evaluation import LARGEST_CMC
 from partial_fc.functional import verification
-from partial_fc.functional.identification import Search, cumulative_match, search, tpir_at_fpir
+from partial_fc.functional.identification import Search, cumulative_match, probe_share, search, tpir_at_fpir
 from partial_fc.functional.listed_pairs import listed_bins
 from partial_fc.functional.pair_scores import SCORE_BINS
+from partial_fc.functional.rates import check_unit_rows, named_points, pair_counts, rates
 from partial_fc.world import World
 
 FPIRS = ("1e-1", "1e-2")
 RANKS = (1, 5, 10)
-LARGEST_CMC = 20
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,9 @@ def identify(
     not finite and of unit length, and where no probe has a mate.
     """
     check_unit_rows(torch.cat([probe_QD, gallery_GD]))
-    first, end = (len(probe_QD) * part // world.size for part in (world.rank, world.rank + 1))
-    mine = slice(first, end)
+    mine = probe_share(len(probe_QD), world.rank, world.size)
     found = search(probe_QD[mine], gallery_GD, probe_subject_Q[mine], gallery_subject_G, kept=LARGEST_CMC)
-    found = Search(world.gather_rows(found.mate_P), world.gather_rows(found.others_PK))
+    found = Search(*map(world.gather_rows, found))
     cmc = cumulative_match(found, LARGEST_CMC)
     at_fpir = {fpir: point for fpir in FPIRS if (point := tpir_at_fpir(found, float(fpir))) is not None}
     mated = int(found.mated_P.sum())

@@ -10,8 +10,10 @@ from simulation import on_ranks
 from torch import Tensor, nn
 
 from partial_fc.embedding import embed, gathered
-from partial_fc.evaluation import FARS, Evaluation, evaluate, evaluate_pairs
-from partial_fc.functional import pair_scores
+from partial_fc.evaluation import Evaluation, evaluate, evaluate_pairs
+from partial_fc.functional import identification, pair_scores
+from partial_fc.functional.quality import error_against_rejection
+from partial_fc.functional.rates import FARS
 from partial_fc.world import World
 
 
@@ -105,6 +107,39 @@ def test_json_survives_the_round_trip_and_has_the_promised_keys() -> None:
     assert "kfold_accuracy" not in content
     assert sum(content["histograms"]["genuine"]) == content["counts"]["genuine_pairs"]
     assert sum(content["histograms"]["impostor"]) == content["counts"]["impostor_pairs"]
+
+
+def test_the_cumulative_match_begins_with_rank_1_and_is_the_same_on_any_number_of_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(identification, "PROBES_PER_TILE", 7)
+    unit_ND, labels_N = some_embeddings(spread=1.2)
+    labels_N[0] = 99  # an identity with one picture
+    results = on_ranks(3, lambda world: evaluate(unit_ND, labels_N, world).cmc)
+    assert results == [evaluate(unit_ND, labels_N, World()).cmc] * 3
+    assert results[0][0] == evaluate(unit_ND, labels_N, World()).rank1
+    ranks = []
+    for probe in (labels_N != 99).nonzero().flatten().tolist():
+        score_N = [float(unit_ND[probe].double() @ other.double()) for other in unit_ND]
+        same_N = [bool(label == labels_N[probe]) for label in labels_N]
+        mate = max(score for at, score in enumerate(score_N) if same_N[at] and at != probe)
+        ranks.append(1 + sum(score >= mate for at, score in enumerate(score_N) if not same_N[at]))
+    assert results[0] == [sum(rank <= k for rank in ranks) / len(ranks) for k in range(1, 21)]
+
+
+def test_errors_against_the_share_rejected_are_those_of_the_genuine_pairs_at_the_operating_threshold() -> None:
+    unit_ND, labels_N = some_embeddings(spread=1.2)
+    norm_N = torch.rand(60, generator=torch.Generator().manual_seed(4))
+    found = evaluate(unit_ND, labels_N, World(), norm_N=norm_N)
+    pairs = [(i, j) for i in range(60) for j in range(i) if labels_N[i] == labels_N[j]]
+    wrong = [float(unit_ND[i].double() @ unit_ND[j].double()) < found.operating_threshold - 1e-6 for i, j in pairs]
+    quality = torch.tensor([float(min(norm_N[i], norm_N[j])) for i, j in pairs])
+    assert found.rejection == error_against_rejection(torch.tensor(wrong), quality)
+    assert found.rejection[0] == (0.0, 1 - found.tar_at_far["1e-3"])
+    pairs_P2 = torch.combinations(torch.arange(60))
+    same_P = labels_N[pairs_P2[:, 0]] == labels_N[pairs_P2[:, 1]]
+    assert evaluate_pairs(unit_ND, pairs_P2, same_P, norm_N=norm_N).rejection == found.rejection
+    assert evaluate(unit_ND, labels_N, World()).rejection == [], "lengths are not known"
 
 
 def test_a_pair_list_is_scored_by_folds_on_every_rank() -> None:

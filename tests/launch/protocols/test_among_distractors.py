@@ -46,6 +46,7 @@ def test_held_out_people_are_searched_among_distractors_on_any_number_of_ranks(
     printed = " ".join(capsys.readouterr().out.split())
     assert "80 probes among 319 distractors" in printed
     found = json.loads((tmp_path / "one" / "evaluation-among-crowd.json").read_text())
+    assert (tmp_path / "one" / "evaluation-among-crowd.html").read_text().count("<svg") == 2
     config = load_config(folder / "config.yaml")
     backbone = tiny.backbone(config, folder / "weights.pt")
     cpu = torch.device("cpu")

@@ -106,6 +106,9 @@ def test_both_protocols_have_the_figures_of_a_plain_loop(
     assert 0.1 < one_to_one["eer"] < 0.7, "figures that could be of anything would prove nothing"
     printed = " ".join(capsys.readouterr().out.split())
     assert "ijbc: 36 templates of 72 pictures, pooled with" in printed
+    page = (tmp_path / "evaluation-ijbc.html").read_text()
+    assert page.count("<svg") == 2
+    assert f"{found['identification']['G1']['rank']['5']:.4f}" in page
     assert "1:N, mean: 10 templates, 20 probes with a mate, 28 without" in printed
 
 

@@ -176,3 +176,9 @@ def test_genuine_pairs_are_all_pairs_of_one_label_once() -> None:
     assert {tuple(sorted(pair)) for pair in genuine_pairs(labels).tolist()} == expected
     assert len(genuine_pairs(labels)) == len(expected)
     assert genuine_pairs(torch.arange(3)).shape == (0, 2)
+    assert genuine_pairs(torch.tensor([1, 1, 1, 1, 1, 2, 2]), most_of_label=3).tolist() == [
+        [0, 2],
+        [0, 4],
+        [2, 4],
+        [5, 6],
+    ]
