@@ -31,7 +31,7 @@ from partial_fc.protocols.templates import (
     verify_templates,
 )
 
-MEAN = "mean"
+MEAN, JOINT = "mean", "joint"
 
 
 class Ijb(NamedTuple):
@@ -130,14 +130,17 @@ def _rows(templates: Templates, wanted: Any) -> Tensor:
 
 
 def _identification(ijb: Ijb, templates: Templates, world: World) -> dict[str, Identification]:
-    """Each gallery, and their mean."""
+    """Each gallery, their mean, and all of them as one gallery, of which the field reports the closed set."""
     probe_rows, probe_subjects = _listed(templates, ijb.probes)
-    found = dict[str, Identification]()
-    for name, gallery in ijb.galleries.items():
+    unit_TD = templates.unit_TD
+
+    def searched(gallery: dict[int, int]) -> Identification:
         rows, subjects = _listed(templates, gallery)
-        unit_TD = templates.unit_TD
-        found[name] = identify(unit_TD[probe_rows], unit_TD[rows], probe_subjects, subjects, world)
-    return {**found, MEAN: mean_of_galleries(found)} if found else {}
+        return identify(unit_TD[probe_rows], unit_TD[rows], probe_subjects, subjects, world)
+
+    found = {name: searched(gallery) for name, gallery in ijb.galleries.items()}
+    joint = {template: subject for gallery in ijb.galleries.values() for template, subject in gallery.items()}
+    return {**found, MEAN: mean_of_galleries(found), JOINT: searched(joint)} if found else {}
 
 
 def _listed(templates: Templates, subjects: dict[int, int]) -> tuple[Tensor, Tensor]:
