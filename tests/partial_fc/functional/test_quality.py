@@ -31,7 +31,7 @@ def test_the_curve_is_the_plain_loop_s(pairs: int, levels: int) -> None:
 def test_the_curve_by_hand() -> None:
     """The shortest pair is wrong, one in the middle too: 2 of 4, then 1 of 3, then 1 of 2, then 0 of 1."""
     found = error_against_rejection(
-        torch.tensor([False, True, True, False]), torch.tensor([4.0, 1.0, 3.0, 2.0]), (0, 0.25, 0.5, 0.75)
+        torch.tensor([False, True, True, False]), torch.tensor([4.0, 1.0, 3.0, 2.0]), (0.0, 0.25, 0.5, 0.75)
     )
     assert found == [(0.0, 0.5), (0.25, 1 / 3), (0.5, 0.5), (0.75, 0.0)]
 
