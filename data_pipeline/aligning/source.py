@@ -16,7 +16,7 @@ from data_pipeline.source import Source, View
 
 
 class AlignedSource(View):
-    """The images of `source`, aligned by `points`, (len, 5, 2), to `side` pixels: 3 ms each."""
+    """The images of `source`, aligned by `points`, (len, 5, 2), to `side` pixels: 2 ms each."""
 
     def __init__(self, source: Source, points: NDArray[np.float64], side: int = SIDE) -> None:
         if points.shape != (len(source), 5, 2):

@@ -27,14 +27,18 @@ def warped(pixels: NDArray[np.uint8], matrix: NDArray[np.float64], side: int) ->
     the pixels are the same. OpenCV 5 does not round them, which is up to 7 grey levels in noise, 0.1 in the mean of a
     photograph.
     """
-    corner, part = np.divmod(_steps(matrix, side, pixels.shape), STEPS_PER_PIXEL)
+    steps = _steps(matrix, side, pixels.shape)
+    corner = steps // STEPS_PER_PIXEL
+    part = steps - corner * STEPS_PER_PIXEL
     near = (STEPS_PER_PIXEL - part, part)
-    framed = np.pad(pixels, ((2, 3), (2, 3), (0, 0))).astype(np.int32)
+    framed = np.pad(pixels, ((2, 3), (2, 3), (0, 0)))
+    flat, width = framed.reshape(-1, pixels.shape[2]), framed.shape[1]
+    first = (corner[..., 1] + 2) * width + corner[..., 0] + 2
     total = np.full((side, side, pixels.shape[2]), STEPS_PER_PIXEL**2 // 2, np.int32)
     for right in (0, 1):
         for below in (0, 1):
             weight = near[right][..., 0] * near[below][..., 1]
-            total += weight[..., None] * framed[corner[..., 1] + below + 2, corner[..., 0] + right + 2]
+            total += weight[..., None] * flat.take(first + (below * width + right), axis=0)
     return (total // STEPS_PER_PIXEL**2).astype(np.uint8)
 
 

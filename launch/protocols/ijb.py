@@ -112,12 +112,14 @@ def evaluate_ijb(
 
 
 def _templates(faces: Faces, found: Embeddings, pooling: Pooling) -> Templates:
-    samples = found.samples_N.cpu().numpy()
-    template_N, medium_N = (torch.from_numpy(each[samples]).to(found.unit_ND.device) for each in faces[1:])
-    weight_N = found.norm_N if pooling.norm_weight else torch.ones_like(found.norm_N)
+    """Pooled on the CPU, where sums have one order: ranks must have the same templates to the last bit."""
+    samples, norm_N = found.samples_N.cpu().numpy(), found.norm_N.cpu()
+    template_N, medium_N = (torch.from_numpy(each[samples]) for each in faces[1:])
+    weight_N = norm_N if pooling.norm_weight else torch.ones_like(norm_N)
     if pooling.detector_score and faces.landmarks.scores is not None:
         weight_N = weight_N * torch.from_numpy(faces.landmarks.scores[samples]).to(weight_N)
-    return pooled_templates(found.unit_ND, template_N, medium_N, weight_N)
+    pooled = pooled_templates(found.unit_ND.cpu(), template_N, medium_N, weight_N)
+    return Templates(*(each.to(found.unit_ND.device) for each in pooled))
 
 
 def _chunks(ijb: Ijb, templates: Templates, world: World) -> Iterator[PairChunk]:
