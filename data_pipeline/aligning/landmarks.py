@@ -30,7 +30,7 @@ class Landmarks(NamedTuple):
 
 
 def read_landmarks(path: Path) -> Landmarks:
-    """The landmarks in `path`: 3 us a line. ValueError naming the line where one is not as the others."""
+    """The landmarks in `path`: 4 us a line. ValueError naming the line where one is not as the others."""
     lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     filled = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     separator = next((mark for mark in "\t," if filled and mark in filled[0][1]), None)

@@ -17,6 +17,7 @@ from data_pipeline.sets.identities import write_identities
 from launch import evaluate, train
 from launch.config.loading import load_config
 from launch.evaluation.overlap import shared_images, shared_names
+from partial_fc import World
 
 EACH = tiny.IMAGES_PER_IDENTITY
 
@@ -70,3 +71,12 @@ def test_a_training_warns_by_name_and_an_evaluation_says_all_that_is_shared(
     found = json.loads((tmp_path / "run" / "evaluation-some.json").read_text())
     assert found["shared_with_training"] == {"identities": [], "images": 4}
     assert load_config(config).data.evaluate == held_out
+
+
+def test_images_that_cannot_be_read_are_not_the_same(tmp_path: Path) -> None:
+    for name in ("held", "trained"):
+        (tmp_path / name / "ann").mkdir(parents=True)
+        (tmp_path / name / "ann" / "0.png").write_bytes(b"")
+        (tmp_path / name / "ann" / "1.png").write_bytes(tiny.encoded(1, 1))
+    held_out, trained = (source_at(tmp_path / name) for name in ("held", "trained"))
+    assert shared_images(held_out, trained, World(), torch.device("cpu")) == [1]

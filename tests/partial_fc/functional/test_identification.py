@@ -105,11 +105,14 @@ def test_tpir_at_fpir_is_that_of_the_lowest_allowed_threshold(seed: int, ties: b
 def test_identification_by_hand() -> None:
     """Ann is found first; Bob ties with a stranger and is second; Cid's row is third; Dan and Eve have no mate."""
     found = Search(
-        mate_P=torch.tensor([900, 500, 300, NOTHING, NOTHING], dtype=torch.int32),
+        mate_P=torch.tensor([900, 500, 201, NOTHING, NOTHING], dtype=torch.int32),
         others_PK=torch.tensor([[100, 50], [500, 400], [310, 305], [450, 1], [200, 1]], dtype=torch.int32),
     )
     assert cumulative_match(found, 2) == [1 / 3, 2 / 3]
-    assert tpir_at_fpir(found, 0.5) == (1.0, 201 / STEPS_PER_UNIT - 1)  # Dan's 450 may stand, Eve's 200 may not
+    assert tpir_at_fpir(found, 0.5) == (
+        1.0,
+        201 / STEPS_PER_UNIT - 1,
+    )  # Dan may be found, Eve at 200 not; Cid is, at 201
     assert tpir_at_fpir(found, 1.0) == (1.0, -1.0)
     assert tpir_at_fpir(found, 0.1) is None, "two probes cannot resolve one in ten"
 
