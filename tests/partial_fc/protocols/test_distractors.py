@@ -50,7 +50,7 @@ def test_every_mate_is_ranked_among_all_distractors(ranks: int, ties: bool, monk
         assert found.counts == {
             "probes": 23, "distractors": 300, "genuine_pairs": len(places) // 2, "impostor_pairs": 6900,
         }  # fmt: skip
-        threshold = min(cut for cut in {0, *(s + 1 for s in every)} if sum(s >= cut for s in every) <= 6)
+        threshold = sorted(every)[-7] + 1  # six of 6,900 may be accepted, the seventh may not
         tar = sum(each >= threshold for each in genuine) / len(genuine)
         assert found.tar_at_far["1e-3"] == tar
         assert found.threshold_at_far["1e-3"] == threshold / STEPS_PER_UNIT - 1

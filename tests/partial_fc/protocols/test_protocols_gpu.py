@@ -35,7 +35,7 @@ def measures(device: str) -> list[dict[str, Any]]:
     return [
         evaluate(unit_ND, labels_N, World(), norm_N=norm_N.to(device)).to_json(),
         evaluate_pairs(unit_ND, pairs_P2, same_P, norm_N=norm_N.to(device)).to_json(),
-        verify_templates(unit_ND, [(*pairs_P2.unbind(1), same_P)], World()).to_json(),
+        verify_templates(unit_ND, [(pairs_P2[:, 0], pairs_P2[:, 1], same_P)], World()).to_json(),
         identify(others_ND, unit_ND[half], torch.arange(900).to(device) % 60, labels_N[half], World()).to_json(),
         among_distractors(unit_ND, labels_N, others_ND, World()).to_json(),
     ]
