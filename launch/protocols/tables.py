@@ -38,6 +38,8 @@ def show_among_distractors(evaluation: AmongDistractors, path: Path) -> None:
         f"{counts['probes']:,} probes among {counts['distractors']:,} distractors: {counts['genuine_pairs']:,} pairs "
         f"of one person, {counts['impostor_pairs']:,} pairs of a probe and a distractor."
     )
+    if same := counts["impostor_pairs_of_cosine_1"]:
+        lead += f" {same:,} of the latter have a cosine of 1: they are the same picture in both sets."
     rows = [(f"rank-{rank}", f"{share:.4f}") for rank, share in evaluation.rank.items()]
     tables = [MeasureTable("Among distractors", rows + _rates(evaluation))]
     page = path.with_suffix(".html")

@@ -30,7 +30,7 @@ class AmongDistractors:
 
     `rank`: of all ordered pairs of two pictures of one person, the share where the second is among the best k of the
     first's scores with it and all distractors. Verification: genuine are the pairs of one person's probes, impostor
-    all pairs of a probe and a distractor.
+    all pairs of a probe and a distractor. `counts` has how many of these have a cosine of 1: the same picture in both.
     """
 
     rank: dict[int, float]
@@ -78,5 +78,10 @@ def among_distractors(
         **rates(points),
         rank={rank: cmc[rank - 1] for rank in RANKS},
         cmc=cmc,
-        counts={"probes": len(probe_PD), "distractors": len(distractor_GD), **pair_counts(points)},
+        counts={
+            "probes": len(probe_PD),
+            "distractors": len(distractor_GD),
+            **pair_counts(points),
+            "impostor_pairs_of_cosine_1": int(impostor[-1]),
+        },
     )

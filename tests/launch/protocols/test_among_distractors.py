@@ -62,6 +62,18 @@ def test_held_out_people_are_searched_among_distractors_on_any_number_of_ranks(
     assert json.loads((tmp_path / "two" / "evaluation-among-crowd.json").read_text()) == found
 
 
+def test_a_picture_that_is_in_both_sets_is_said(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(folder / "run"), "--distractors", str(folder / "heldout"), "--weights", str(folder / "weights.pt")]
+    small_batches(*words, "--out", str(tmp_path))
+    found = json.loads((tmp_path / "evaluation-among-heldout.json").read_text())
+    same = found["counts"]["impostor_pairs_of_cosine_1"]
+    assert same >= 80
+    assert found["rank"]["1"] == 0.0
+    assert f"{same} of the latter have a cosine of 1: they are the same picture in both sets" in capsys.readouterr().out
+
+
 def test_distractors_and_pairs_exclude_each_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [str(folder / "run"), "--distractors", str(folder / "crowd"), "--pairs", "pairs.txt"]
     assert evaluate.main(words) == 2

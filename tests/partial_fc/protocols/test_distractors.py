@@ -48,8 +48,12 @@ def test_every_mate_is_ranked_among_all_distractors(ranks: int, ties: bool, monk
         assert found.cmc == [sum(place <= rank for place in places) / len(places) for rank in range(1, 21)]
         assert found.rank == {rank: found.cmc[rank - 1] for rank in (1, 5, 10)}
         assert found.counts == {
-            "probes": 23, "distractors": 300, "genuine_pairs": len(places) // 2, "impostor_pairs": 6900,
-        }  # fmt: skip
+            "probes": 23,
+            "distractors": 300,
+            "genuine_pairs": len(places) // 2,
+            "impostor_pairs": 6900,
+            "impostor_pairs_of_cosine_1": sum(each == 2 * STEPS_PER_UNIT for each in every),
+        }
         threshold = sorted(every)[-7] + 1  # six of 6,900 may be accepted, the seventh may not
         tar = sum(each >= threshold for each in genuine) / len(genuine)
         assert found.tar_at_far["1e-3"] == tar
