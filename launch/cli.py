@@ -11,6 +11,7 @@ from typing import Any
 
 from launch import errors
 from launch.command_line import (
+    aligning,
     checkpoints,
     evaluating,
     exporting,
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add("profile", profiling, _profile, "record some steps of a training: where its time goes", launches=True)
     add("plan", planning, _plan, "say what a config needs: memory, classes that fit, a step's time")
     add("pack", packing, _run("pack"), "make a .rec or tar shards of a set of any form, Omniglot's zips or arithmetic")
+    add("align", aligning, _run("align"), "set the faces of a folder upright by their landmarks")
     add("inspect", inspecting, _run("inspect"), "say what a set of images is, with pictures, and what is wrong")
     add("verify", verifying, _run("verify"), "look at every image of a set and list what cannot be used")
     add("import", importing, _run("importing"), "bring checkpoints and configs of arcface_torch along")

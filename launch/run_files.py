@@ -64,7 +64,11 @@ class RunFiles:
 
     def evaluation_of(self, pairs: Path) -> Path:
         """The evaluation on a set of pairs with images of its own: ``evaluation-lfw.json`` for ``lfw.bin``."""
-        return self.path / f"evaluation-{pairs.stem}.json"
+        return self.evaluation_called(pairs.stem)
+
+    def evaluation_called(self, name: str) -> Path:
+        """The evaluation by a protocol with files of its own: ``evaluation-ijbc.json``."""
+        return self.path / f"evaluation-{name}.json"
 
     def holds_run(self) -> bool:
         """Whether there is an earlier run, or a part of one."""

@@ -25,6 +25,7 @@ from launch.config.run import Config
 from launch.config.stages import objectives_in_words, stage_in_words, stages_of
 from launch.errors import Stopped, reported
 from launch.evaluation.held_out import HeldOut, damage_found, open_identities
+from launch.evaluation.overlap import Overlap, shared_names
 from launch.evaluation.results import evaluate_backbone
 from launch.evaluation.seen import SEEN, seen_in_training
 from launch.evaluation.tables import print_places, print_results
@@ -231,6 +232,8 @@ def _held_out(section: DataConfig, trained: Source) -> HeldOut | None:
             print(said, flush=True)
         if seen == SEEN:
             print(f"data.evaluate, {path}, is trained on: its figures say how well it was learnt, no more", flush=True)
+        elif names := shared_names(path, held_out.source, training_paths(section), trained):
+            print(f"data.evaluate: {Overlap(names, []).sentences(held_out.source)[0]}", flush=True)
     return held_out._replace(seen=seen)
 
 

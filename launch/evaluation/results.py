@@ -42,13 +42,13 @@ def evaluate_backbone(
     """
     found = embeddings(config, backbone, held_out, world, device, flip=flip)
     if held_out.pairs is None:
-        evaluation = evaluate(found.unit_ND, found.labels_N, world)
+        evaluation = evaluate(found.unit_ND, found.labels_N, world, norm_N=found.norm_N)
     else:
-        pairs_P2, _ = rows_of_pairs(held_out.pairs.pairs_P2, found.samples_N, len(held_out.source))
-        evaluation = evaluate(found.unit_ND, found.labels_N, world, pairs_P2, held_out.pairs.folds)
+        pairs, _ = rows_of_pairs(held_out.pairs, found.samples_N, len(held_out.source))
+        evaluation = evaluate(found.unit_ND, found.labels_N, world, *pairs, found.norm_N)
     if world.rank == 0:
         out.path.mkdir(parents=True, exist_ok=True)
-        write_text(out.evaluation, json.dumps(evaluation.to_json(), indent=1) + "\n")
+        write_text(out.evaluation, json.dumps({**held_out.facts, **evaluation.to_json()}, indent=1) + "\n")
         identities = f"{evaluation.counts['identities']:,} identities {held_out.seen}".rstrip()
         write_report(
             out.report,
@@ -77,11 +77,12 @@ def evaluate_pair_set(
     assert isinstance(held_out.source, BinSource)
     assert held_out.pairs is not None
     found = embeddings(config, backbone, held_out, world, device, flip=flip)
-    pairs_P2, whole_P = rows_of_pairs(held_out.pairs.pairs_P2, found.samples_N, len(held_out.source))
-    evaluation = evaluate_pairs(found.unit_ND, pairs_P2, torch.from_numpy(held_out.source.is_same)[whole_P])
+    pairs, whole_P = rows_of_pairs(held_out.pairs, found.samples_N, len(held_out.source))
+    same_P = torch.from_numpy(held_out.source.is_same)[whole_P]
+    evaluation = evaluate_pairs(found.unit_ND, pairs.pairs_P2, same_P, pairs.fold_P, found.norm_N)
     if world.rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"flip": flip, **evaluation.to_json()}, indent=1) + "\n")
+        write_text(path, json.dumps({"flip": flip, **held_out.facts, **evaluation.to_json()}, indent=1) + "\n")
     return evaluation
 
 

@@ -66,7 +66,7 @@ def roc_figure(evaluation: Evaluation) -> str:
     _, far, tar = (np.array(column) for column in zip(*evaluation.roc, strict=True))
     counted = far > 0  # FAR 0 has no place on this axis
     with matplotlib.rc_context(STYLE):
-        axes = _axes(LARGE)
+        axes = new_axes(LARGE)
         axes.plot(far[counted], tar[counted], color=ACCENT)
         chance = np.geomspace(lowest_far, 1, 100)
         axes.plot(chance, chance, color=MUTED, linewidth=1.2, linestyle=DOTS)
@@ -80,13 +80,13 @@ def roc_figure(evaluation: Evaluation) -> str:
         axes.set_ylim(0, 1.03)
         axes.set_xlabel("false accept rate (FAR)")
         axes.set_ylabel("true accept rate (TAR)")
-        return _svg(axes, "ROC curve: true accept rate over false accept rate")
+        return inline_svg(axes, "ROC curve: true accept rate over false accept rate")
 
 
 def score_figure(evaluation: Evaluation, *, logarithmic: bool) -> str:
     """Densities of the genuine and the impostor cosines, and two thresholds."""
     with matplotlib.rc_context(STYLE):
-        axes = _axes(LARGE)
+        axes = new_axes(LARGE)
         densities = [_density(evaluation.impostor_histogram), _density(evaluation.genuine_histogram)]
         edges = np.linspace(-1, 1, len(densities[0]) + 1)
         floor = min(float(density[density > 0].min()) for density in densities) / 1.5 if logarithmic else 0.0
@@ -109,7 +109,7 @@ def score_figure(evaluation: Evaluation, *, logarithmic: bool) -> str:
         axes.set_xlabel("cosine")
         axes.set_ylabel("density")
         axes.legend(loc="lower center", bbox_to_anchor=(0.48, 1.0), ncols=2, columnspacing=1.5)
-        return _svg(axes, f"Densities of genuine and impostor cosines{', logarithmic' if logarithmic else ''}")
+        return inline_svg(axes, f"Densities of genuine and impostor cosines{', logarithmic' if logarithmic else ''}")
 
 
 def _density(histogram: Sequence[int]) -> NDArray[np.float64]:
@@ -122,14 +122,14 @@ def bar_figure(bins: Sequence[tuple[str, int]], label: str) -> str:
     """A horizontal bar for each named count, the first on top, with its value behind it."""
     names, counts = zip(*bins, strict=True)
     with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.spines.bottom": False, "ytick.labelsize": 11}):
-        axes = _axes((6.9, 0.31 * len(bins)))
+        axes = new_axes((6.9, 0.31 * len(bins)))
         edges = [min(count, 1) for count in counts]  # one of millions is seen by its edge
         bars = axes.barh(names, counts, height=0.68, color=ACCENT, edgecolor=ACCENT, linewidth=edges)
         axes.bar_label(bars, [f"{count:,}" for count in counts], padding=6, color=INK, fontsize=11)
         axes.invert_yaxis()
         axes.set_xticks([])
         axes.margins(x=0.15, y=0.02)
-        return _svg(axes, label)
+        return inline_svg(axes, label)
 
 
 def stage_begins(metrics: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> list[tuple[int, str]]:
@@ -176,7 +176,7 @@ def _curve_figure(
     name: str, steps_values: NDArray[np.float64], key: str, begins: Sequence[tuple[int, str]] = ()
 ) -> str:
     with matplotlib.rc_context(STYLE):
-        axes = _axes(SMALL)
+        axes = new_axes(SMALL)
         steps, values = steps_values.T
         axes.plot(steps, values, color=ACCENT, marker="o" if len(steps) == 1 else None, markersize=4)
         if key == "median_target_angle_radians":
@@ -197,7 +197,7 @@ def _curve_figure(
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlabel("step")
-        return _svg(axes, f"{name} over the steps of the run")
+        return inline_svg(axes, f"{name} over the steps of the run")
 
 
 def _thinned(steps_values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -217,11 +217,12 @@ def _powers_of_ten(low: float, high: float) -> tuple[list[float], list[str]]:
     return [10.0**decade for decade in decades], [f"1e{decade}" if decade else "1" for decade in decades]
 
 
-def _axes(size: tuple[float, float]) -> Axes:
+def new_axes(size: tuple[float, float]) -> Axes:
+    """The one plot of a new figure of so many inches."""
     return Figure(figsize=size, layout="constrained").add_subplot()
 
 
-def _svg(axes: Axes, label: str) -> str:
+def inline_svg(axes: Axes, label: str) -> str:
     """The figure of `axes` as an SVG element that scales to its column; `label` is what a screen reader says."""
     figure = axes.get_figure()
     assert isinstance(figure, Figure)

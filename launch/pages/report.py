@@ -13,6 +13,7 @@ from PIL import Image
 
 from launch.pages.figures import roc_figure, score_figure, stage_begins, training_curves
 from launch.pages.page import data_uri, jpeg, write_page
+from launch.pages.protocol_figures import cmc_figure, det_figure, rejection_figure
 from partial_fc.evaluation import Evaluation
 
 PICTURE_PIXELS, LARGEST_PICTURE_BYTES = 224, 32 * 1024
@@ -72,6 +73,9 @@ def write_report(
             for far, tar in evaluation.tar_at_far.items()
         ],
         roc=roc_figure(evaluation),
+        det=det_figure(evaluation.roc),
+        cmc=cmc_figure({"leave one out": evaluation.cmc}),
+        rejection=rejection_figure(evaluation.rejection) if evaluation.rejection else "",
         scores=score_figure(evaluation, logarithmic=False),
         scores_logarithmic=score_figure(evaluation, logarithmic=True),
         curves=training_curves(metrics, stages),
@@ -94,8 +98,9 @@ def _tiles(evaluation: Evaluation) -> list[tuple[str, str, str]]:
         at_cosine = f"at cosine {evaluation.operating_threshold:.3f}"
         tiles.insert(1, (f"TAR at FAR {far}", _percent(evaluation.tar_at_far[far]), at_cosine))
     if evaluation.kfold_accuracy is not None:
-        mean, std = evaluation.kfold_accuracy
-        tiles.append(("Pair list, k-fold", _percent(mean), f"± {_percent(std)} over the folds"))
+        found = evaluation.kfold_accuracy
+        note = f"standard error {_percent(found.standard_error)}, deviation {_percent(found.std)} over the folds"
+        tiles.append(("Pair list, k-fold", _percent(found.mean), note))
     return tiles
 
 
