@@ -52,6 +52,7 @@ class RunFiles:
         self.tensorboard = path / "tensorboard"  # event files, where the run is told to write them
         self.checkpoints = path / "checkpoints"  # a folder per saved step
         self.evaluation = path / "evaluation.json"
+        self.evaluations = path / "evaluations.jsonl"  # a line of measures for each evaluation on the way
         self.report = path / "report.html"
         self.time_spent = path / "time_spent.json"  # what the run's time was spent on, from its first start to its end
         self.profile = path / "profile"  # what partial-fc profile recorded

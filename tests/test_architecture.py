@@ -68,7 +68,7 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     | {"partial_fc.evaluation", "data_pipeline.checking"},
     "launch.resilience": rooms("launch", "resilience", "assembly", "config") | LIBRARIES,
     "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
-    "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "writing") | LIBRARIES,
+    "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "units", "writing") | LIBRARIES,
     "launch.watching": rooms("launch", "watching", "config", "run_files", "units"),  # and no torch: a look is quick
     "launch.protocols": rooms("launch", "protocols", "evaluation", "assembly", "config", "pages", "writing")
     | LIBRARIES,
@@ -121,6 +121,7 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     },
     "matplotlib": {
         "launch.figure_style",
+        "launch.pages.curves",
         "launch.pages.figures",
         "launch.pages.protocol_figures",
         "launch.planning.figure",

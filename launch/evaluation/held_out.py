@@ -16,13 +16,14 @@ from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.sets.identities import identity_names
 from data_pipeline.source import Source
 from launch import assembly
-from launch.assembly.data import training_paths
+from launch.assembly.data import refuse_foreign_lists, training_paths
 from launch.config.data import DataConfig
 from launch.evaluation.lfw_pairs import PairList, file_numbers, read_pairs
-from launch.evaluation.overlap import Overlap
-from launch.evaluation.seen import SEEN, UNKNOWN, is_named_among
+from launch.evaluation.overlap import Overlap, shared_names
+from launch.evaluation.seen import SEEN, UNKNOWN, is_named_among, seen_in_training
 from partial_fc.evaluation import FOLDS
 from partial_fc.functional.verification import consecutive_folds
+from partial_fc.world import global_rank
 
 
 class HeldOut(NamedTuple):
@@ -60,6 +61,24 @@ def open_identities(path: Path, section: DataConfig, pairs: Path | None = None) 
     held_out = HeldOut(source, assembly.quarantined(section, source), wanted, seen)
     refuse_without_pairs(path, held_out.usable_labels)
     return held_out
+
+
+def held_out_of_training(section: DataConfig, trained: Source) -> HeldOut | None:
+    """``data.evaluate``, looked at: what is wrong with it, and whether it is trained on as well, is printed."""
+    path = section.evaluate
+    held_out = open_identities(path, section) if path else None
+    refuse_foreign_lists(section, trained, *([held_out.source] if held_out else []))
+    if path is None or held_out is None:
+        return None
+    seen = seen_in_training(path, held_out.source, training_paths(section), trained)
+    if global_rank() == 0:
+        if (said := damage_found(held_out, path)) is not None:
+            print(said, flush=True)
+        if seen == SEEN:
+            print(f"data.evaluate, {path}, is trained on: its figures say how well it was learnt, no more", flush=True)
+        elif names := shared_names(path, held_out.source, training_paths(section), trained):
+            print(f"data.evaluate: {Overlap(names, []).sentences(held_out.source)[0]}", flush=True)
+    return held_out._replace(seen=seen)
 
 
 def _listed_pairs(pairs: Path, source: Source, path: Path) -> PairList:

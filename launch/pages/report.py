@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from launch.pages.figures import roc_figure, score_figure, stage_begins, training_curves
+from launch.pages.curves import evaluation_curves, stage_begins, training_curves
+from launch.pages.figures import roc_figure, score_figure
 from launch.pages.page import data_uri, jpeg, write_page
 from launch.pages.protocol_figures import cmc_figure, det_figure, rejection_figure
 from partial_fc.evaluation import Evaluation
@@ -53,11 +54,13 @@ def write_report(
     config: str | Mapping[str, Any] = "",
     metrics: Sequence[Mapping[str, Any]] = (),
     stages: Sequence[str] = (),
+    evaluations: Sequence[Mapping[str, Any]] = (),
     pairs: Sequence[PairPicture] = (),
 ) -> None:
     """Write the page; `metrics` are the records of `metrics.jsonl`, `config` text (YAML) or what JSON can say.
 
-    `stages` are the names of the run's stages: a line in the curves marks where each but the first began.
+    `evaluations` are those of `evaluations.jsonl`. `stages` are the names of the run's stages: a line in the curves
+    marks where each but the first began.
     `seen` is what is known of whether the identities were trained on: "not seen in training". Sections without content
     are left out. A picture above 32 KiB is scaled down to 224 pixels, so that the page stays small enough to send.
     """
@@ -78,7 +81,7 @@ def write_report(
         rejection=rejection_figure(evaluation.rejection) if evaluation.rejection else "",
         scores=score_figure(evaluation, logarithmic=False),
         scores_logarithmic=score_figure(evaluation, logarithmic=True),
-        curves=training_curves(metrics, stages),
+        curves=[*training_curves(metrics, stages), *evaluation_curves(evaluations)],
         begins=[(name, f"{step + 1:,}") for step, name in stage_begins(metrics, stages)],
         first_stage=stages[0] if stages else "",
         groups=_groups(pairs) if pairs else [],

@@ -15,7 +15,8 @@ import torch
 from html_page import Page
 from PIL import Image
 
-from launch.pages.figures import VARIABLES, training_curves
+from launch.pages.curves import training_curves
+from launch.pages.figures import VARIABLES
 from launch.pages.report import LARGEST_PICTURE_BYTES, PairPicture, write_report
 from partial_fc.evaluation import Evaluation, evaluate
 from partial_fc.world import World
