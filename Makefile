@@ -19,8 +19,7 @@ omniglot_zips:
 test: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	OMP_NUM_THREADS=1 .venv/bin/pytest
+	.venv/bin/mypy & types=$$!; OMP_NUM_THREADS=1 .venv/bin/pytest && wait $$types
 
 # Lint, types and the tests that start no process and train nothing: under a minute on two cores.
 quick: .venv/installed
