@@ -175,7 +175,7 @@ ROWS: dict[str, tuple[Plot, ...]] = {
             {"in each step": f"max(partial_fc_slowest_rank_lag_seconds{CHOSEN})"},
             *("s", "lines", 12),
         ),
-        Plot("Scraped", {"{{instance}}": 'up{job="partial_fc", node=~"$node"}'}, kind="cells", width=12),
+        Plot("Out of reach", {"{{instance}}": '1 - up{job="partial_fc", node=~"$node"}'}, kind="cells", width=12),
     ),
 }
 ALERTS = 'ALERTS{alertstate="firing", run="$run"}'
