@@ -4,7 +4,7 @@ NPROC ?= auto
 SHELL := /bin/bash
 PARTIAL_FC := .venv/bin/partial-fc
 
-.PHONY: train test quick omniglot omniglot_zips bench chaos cluster-test clean
+.PHONY: train test quick omniglot omniglot_zips bench chaos cluster-test image clean
 
 # A set is there when its train.rec is, which appears last: an interrupted command can be given again.
 train: data/synthetic/train/train.rec data/synthetic/heldout/train.rec
@@ -19,8 +19,7 @@ omniglot_zips:
 test: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	OMP_NUM_THREADS=1 .venv/bin/pytest
+	.venv/bin/mypy & types=$$!; OMP_NUM_THREADS=1 .venv/bin/pytest && wait $$types
 
 # Lint, types and the tests that start no process and train nothing: under a minute on two cores.
 quick: .venv/installed
@@ -35,9 +34,20 @@ bench: .venv/installed
 chaos: .venv/installed
 	.venv/bin/python -m benchmarks.chaos
 
-# A real Slurm of two nodes on this machine (Debian, as root): preempted, at its time limit, done. Three minutes.
+# On this machine (Debian, as root), each installing what it needs and leaving nothing: a run under a real Prometheus and
+# Alertmanager; two network namespaces that lose ranks and nodes; a real Slurm of two nodes, preempted and at its time
+# limit; the image, built, and two containers of it. About 25 minutes.
 cluster-test: .venv/installed
+	tests/cluster/monitoring.sh
+	tests/cluster/namespaces.sh
 	tests/cluster/slurm.sh
+	tests/cluster/containers.sh
+
+# The image, and beside it what it holds of Python as CycloneDX. BASE and PIP_EXTRA_INDEX_URL: see docker/Dockerfile.
+image:
+	docker build --file docker/Dockerfile --tag partial-fc $(if $(BASE),--build-arg BASE=$(BASE)) \
+		$(if $(PIP_EXTRA_INDEX_URL),--build-arg PIP_EXTRA_INDEX_URL=$(PIP_EXTRA_INDEX_URL)) .
+	docker run --rm --entrypoint cat partial-fc /opt/partial-fc/share/sbom.cdx.json > sbom.cdx.json
 
 data/synthetic/train/train.rec: | .venv/installed
 	$(PARTIAL_FC) pack synthetic --identities 600 --images 20 --size 40 --out $(@D)

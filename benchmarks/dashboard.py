@@ -20,7 +20,7 @@ from urllib.request import urlopen
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from benchmarks.arguments import parser
 from benchmarks.documents import DOCS
@@ -29,7 +29,8 @@ from launch.monitoring.dashboard import FILE, GRID_WIDTH
 from launch.units import bytes_text, seconds_text
 
 POINTS = 300
-INCHES_OF_CELL = 0.55, 0.36
+INCHES_OF_CELL = 0.55, 0.31
+LEFT_MARGINS = {"stat": 0.01, "timeseries": 0.055, "status-history": 0.1}
 Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
 Series = tuple[str, Numbers, Numbers]  # legend, minutes since the start, values
 UNITS: dict[str, Callable[[float], str]] = {
@@ -98,17 +99,14 @@ def _draw(figure: Figure, panel: Any, found: Sequence[Series], rows: int) -> Non
     if panel["type"] == "row":
         figure.text(0.01, top - height / 2, panel["title"], fontsize=13, weight="bold", va="center")
         return
-    margins = (
-        (0.1 if panel["type"] == "status-history" else 0.05, 1.3 / rows) if panel["type"] != "stat" else (0.01, 0.0)
-    )
-    axes = figure.add_axes(
-        (left + margins[0], top - height + margins[1], width - margins[0] - 0.012, height - 2.6 / rows)
-    )
+    left += LEFT_MARGINS[panel["type"]]
+    box = left, top - height + 1.5 / rows, width - LEFT_MARGINS[panel["type"]] - 0.012, height - 2.9 / rows
+    axes = figure.add_axes(box)
     text = UNITS.get(panel["fieldConfig"]["defaults"]["unit"], _plain)
     axes.set_title(panel["title"], fontsize=9)
     if panel["type"] == "stat":
         axes.set_axis_off()
-        axes.text(0.0, 0.35, text(found[0][2][-1]) if found else "no data", fontsize=20, transform=axes.transAxes)
+        axes.text(0.0, 0.3, text(found[0][2][-1]) if found else "no data", fontsize=20, transform=axes.transAxes)
         return
     axes.tick_params(labelsize=7)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
@@ -129,7 +127,10 @@ def _lines(axes: Axes, panel: Any, found: Sequence[Series], text: Callable[[floa
             axes.plot(minutes, values, label=legend, linewidth=1.2)
         if all(np.nanmin(each[2], initial=0.0) >= 0 for each in found):
             axes.set_ylim(bottom=0)
-    axes.legend(fontsize=6.5, loc="best", ncols=1 + (len(found) > 3))
+    if found:
+        axes.legend(fontsize=6.5, loc="best", ncols=1 + (len(found) > 3))
+    if panel["fieldConfig"]["defaults"]["unit"] == "bytes":
+        axes.yaxis.set_major_locator(MultipleLocator(2 ** math.floor(math.log2(max(axes.get_ylim()[1] / 3, 1)))))
 
 
 def _cells(axes: Axes, panel: Any, found: Sequence[Series], text: Callable[[float], str]) -> None:

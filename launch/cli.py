@@ -11,6 +11,7 @@ from typing import Any
 
 from launch import errors
 from launch.command_line import (
+    aligning,
     checkpoints,
     cleaning,
     embedding,
@@ -28,7 +29,8 @@ from launch.command_line import (
 )
 from launch.config.apex import refuse_missing_apex
 from launch.config.loading import ConfigError, load_config
-from launch.processes import Meeting, run_ranks
+from launch.meeting import Meeting
+from launch.processes import run_ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("profile", profiling, _profile, "record some steps of a training: where its time goes", launches=True)
     add("plan", planning, _plan, "say what a config needs: memory, classes that fit, a step's time")
     add("pack", packing, _run("pack"), "make a .rec or tar shards of a set of any form, Omniglot's zips or arithmetic")
+    add("align", aligning, _run("align"), "set the faces of a folder upright by their landmarks")
     add("inspect", inspecting, _run("inspect"), "say what a set of images is, with pictures, and what is wrong")
     add("verify", verifying, _run("verify"), "look at every image of a set and list what cannot be used")
     add("clean", cleaning, _run("clean"), "find wrong labels, one person under two names, and pictures of a test set")
@@ -101,7 +104,7 @@ def _launcher() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=_nodes, metavar="N[:M]", help=help_text)
     help_text = "a port of one of them, where the machines meet; needed with --nodes"
     parser.add_argument("--meet", metavar="HOST:PORT", help=help_text)
-    parser.add_argument("--address", help="of this machine, as the others reach it (default: what its name says)")
+    parser.add_argument("--address", help="of this machine, as the others reach it (default: that which reaches HOST)")
     return parser
 
 

@@ -7,36 +7,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 from uuid import uuid4
 
+from launch.meeting import Meeting, refuse_unknown_interfaces
 from launch.resilience.agent import OWN_STORE
 
-
-@dataclass(frozen=True)
-class Meeting:
-    """Where the nodes of a run find each other: ``nodes`` is how many, as 4 or 2:4, ``endpoint`` HOST:PORT of one.
-
-    ``address`` is this node's, as the others reach it; None for what its name resolves to.
-    """
-
-    nodes: str
-    endpoint: str
-    address: str | None = None
-
-    def words(self) -> list[str]:
-        """What torchrun is told."""
-        at = [f"--local-addr={self.address}"] if self.address else []
-        return [f"--nnodes={self.nodes}", f"--rdzv-endpoint={self.endpoint}", f"--rdzv-id={self.endpoint}", *at]
-
-    def failed(self, error: Exception) -> str:
-        """What to look at where the nodes did not meet."""
-        return (
-            f"this machine did not meet the others at {self.endpoint} ({error}): give the same --nodes {self.nodes} "
-            f"and --meet {self.endpoint} on each, start them within ten minutes, and let the port be reached; where a "
-            "machine has several networks, --address says by which it is reached"
-        )
+LEAVING_SECONDS = 300  # that ranks have to save and leave after SIGTERM, before they are killed; torchrun's own: 30
 
 
 def run_ranks(
@@ -47,23 +24,26 @@ def run_ranks(
     With ``meeting`` it is one node of several, each of which runs this.
     When one of them fails all are started again, up to ``max_restarts`` times, and go on from the last checkpoint.
     That of the first rank that failed; 128 + the signal's number where a signal ended this process and so its ranks.
+    ConfigError where the environment names a network that this machine does not have.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError, RendezvousError
     from torch.distributed.run import get_args_parser
     from torch.distributed.run import run as run_agent
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
     logging.disable(logging.CRITICAL)  # of torchrun's, in this process: the rank that failed has said why
     # What --standalone does, but by address: the ranks meet though nothing resolves this machine's name.
-    alone = ["--rdzv-endpoint=127.0.0.1:0", f"--rdzv-id={uuid4()}", "--local-addr=127.0.0.1"]
+    # A number of nodes that Kubeflow sets in the environment, PET_NNODES, is not for them.
+    alone = ["--nnodes=1", "--rdzv-endpoint=127.0.0.1:0", f"--rdzv-id={uuid4()}", "--local-addr=127.0.0.1"]
     if max_restarts or meeting:  # torch 2.13 would let the new ranks read the addresses of the dead ones
         os.environ[OWN_STORE] = "1"
-    ranks = [f"--nproc-per-node={nproc}", f"--max-restarts={max_restarts}"]
-    where = ["--rdzv-backend=c10d", *(meeting.words() if meeting else alone)]
-    command = [*where, *ranks, "--module", module, *words]
+    ranks = [f"--nproc-per-node={nproc}", f"--max-restarts={max_restarts}", f"--shutdown-timeout={LEAVING_SECONDS}"]
+    refuse_unknown_interfaces(os.environ)
     try:
+        where = _words_of(meeting) if meeting else alone
+        command = ["--rdzv-backend=c10d", *where, *ranks, "--module", module, *words]
         run_agent(get_args_parser().parse_args(command))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
@@ -78,9 +58,25 @@ def run_ranks(
     except RendezvousError as error:
         if meeting is None:
             raise
-        print(f"partial-fc: {meeting.failed(error)}", file=sys.stderr)
+        is_lost = isinstance(error, RendezvousConnectionError)
+        print(f"partial-fc: {meeting.lost() if is_lost else meeting.failed(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _words_of(meeting: Meeting) -> list[str]:
+    """What torchrun is told of ``meeting``, once its host is there. RendezvousError where it does not come."""
+    from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
+
+    from launch.resilience.stopping import leave_on_sigterm
+
+    leave_on_sigterm()  # until torchrun listens: the first process of a container would not hear the signal
+    try:
+        meeting.wait()
+    except OSError as error:
+        raise RendezvousTimeoutError(str(error)) from error
+    meeting.choose_network()
+    return meeting.words()
 
 
 def end_with(main: Callable[[], int]) -> NoReturn:

@@ -52,6 +52,7 @@ class RunFiles:
         self.tensorboard = path / "tensorboard"  # event files, where the run is told to write them
         self.checkpoints = path / "checkpoints"  # a folder per saved step
         self.evaluation = path / "evaluation.json"
+        self.evaluations = path / "evaluations.jsonl"  # a line of measures for each evaluation on the way
         self.report = path / "report.html"
         self.time_spent = path / "time_spent.json"  # what the run's time was spent on, from its first start to its end
         self.profile = path / "profile"  # what partial-fc profile recorded
@@ -64,7 +65,11 @@ class RunFiles:
 
     def evaluation_of(self, pairs: Path) -> Path:
         """The evaluation on a set of pairs with images of its own: ``evaluation-lfw.json`` for ``lfw.bin``."""
-        return self.path / f"evaluation-{pairs.stem}.json"
+        return self.evaluation_called(pairs.stem)
+
+    def evaluation_called(self, name: str) -> Path:
+        """The evaluation by a protocol with files of its own: ``evaluation-ijbc.json``."""
+        return self.path / f"evaluation-{name}.json"
 
     def holds_run(self) -> bool:
         """Whether there is an earlier run, or a part of one."""

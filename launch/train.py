@@ -11,7 +11,7 @@ import torch
 
 from data_pipeline.source import Source
 from launch import assembly
-from launch.assembly.data import refuse_foreign_lists, set_paths, training_paths
+from launch.assembly.data import set_paths
 from launch.assembly.optimizer import total_steps
 from launch.assembly.run import Run
 from launch.assembly.run_folder import RunFolder
@@ -19,19 +19,20 @@ from launch.assembly.stages import begin_stage
 from launch.assembly.time_told import tell_time
 from launch.command_line import training
 from launch.config.apex import refuse_missing_apex
-from launch.config.data import DataConfig
+from launch.config.evaluation import EvaluationConfig, set_name
 from launch.config.loading import absolute, load_config, resolved_yaml
 from launch.config.run import Config
 from launch.config.stages import objectives_in_words, stage_in_words, stages_of
 from launch.errors import Stopped, reported
-from launch.evaluation.held_out import HeldOut, damage_found, open_identities
+from launch.evaluation.held_out import HeldOut, held_out_of_training
+from launch.evaluation.on_the_way import Examiner, sets_to_measure
 from launch.evaluation.results import evaluate_backbone
-from launch.evaluation.seen import SEEN, seen_in_training
 from launch.evaluation.tables import print_places, print_results
+from launch.meeting import refuse_unknown_interfaces
 from launch.planning.shortage import has_room_for_copies, memory_shortage
 from launch.processes import end_with, keep_freed_memory
 from launch.resilience.agent import end_with_agent, patience_seconds, refuse_restarts_that_hang
-from launch.resilience.agreement import agree, shared_memory_shortage
+from launch.resilience.agreement import agree, shared_memory_shortage, slow_network
 from launch.resilience.resume import checkpoint_to_resume, run_facts
 from launch.resilience.stopping import StopRequest, leave_on_sigterm
 from launch.resilience.watchdog import Watchdog
@@ -40,6 +41,7 @@ from launch.writing import write_text
 from partial_fc import World
 from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.divergence import Tolerance, TrainingDiverged
+from partial_fc.evaluation import Evaluation
 from partial_fc.loop import train
 from partial_fc.reports.step_report import Sink
 from partial_fc.world import global_rank, local_device, local_rank, process_group
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_with_agent()
     with reported() as outcome:
         refuse_restarts_that_hang(os.environ)
+        refuse_unknown_interfaces(os.environ)
         run(load_config(arguments.config, arguments.set))
     return outcome.exit_code
 
@@ -82,16 +85,18 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
     stages_of(config, total_steps(config.schedule, len(source)))  # refuses a stage without a step
     assembly.refuse_unfit_objectives(config, source.num_classes)
     identities_C = assembly.identities(data, source)
-    held_out = _held_out(data, source)
+    held_out = held_out_of_training(data, source)
+    sets = sets_to_measure(config, held_out)
     backbone = assembly.backbone(config.backbone, data.image_size, config.backbone.weights)
     with process_group(watchdog.collective_seconds) as world:
         ranks = world.size, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        if world.rank == 0 and (said := memory_shortage(config, source.num_classes, device, *ranks)) is not None:
-            print(said, flush=True)
+        if world.rank == 0:
+            _tell(memory_shortage(config, source.num_classes, device, *ranks))
         if local_rank() == 0 and (said := shared_memory_shortage(ranks[1], device)) is not None:
             print(said, flush=True)
         facts = run_facts(config, source, identities_C)
         agree(world, folder, facts, device)
+        _tell(slow_network(world, ranks[1], device))
         resumed = checkpoint_to_resume(folder, config, facts, identities_C, world, device)
         parts = assembly.run(
             *(config, source, backbone, world, device), facts=facts, identities_C=identities_C, resumed=resumed
@@ -113,13 +118,16 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
                 print(*source.left_out, _summary(config, source, parts, world, device), sep="\n", flush=True)
                 if assembly.is_compiled(config.backbone.compile):
                     print("the network is compiled first, which takes about a minute", flush=True)
-            done = _trained(config, parts, folder, sinks, stop, watchdog)
+            examiner = Examiner(config, sets, parts, world, device, sinks, parts.save)
+            done = _trained(config, parts, folder, sinks, stop, watchdog, examiner)
         if done < parts.total_steps:
             raise Stopped(f"SIGTERM: stopped after step {done:,}, which is saved; the same command goes on from there")
         watchdog.begin("evaluation")
         parts.spent.spend("save")
         parts.state.average_buffers_()
-        _measure(config, parts, held_out, world, device, folder)
+        found = _measure(config, parts, held_out, world, device, folder)
+        if config.evaluation != EvaluationConfig():
+            examiner.at_the_end(done, found)
         parts.spent.spend("evaluation")
         if world.rank == 0:
             tell_time(parts.spent, folder)
@@ -139,7 +147,13 @@ def _prepare_saves(config: Config, parts: Run, device: torch.device, ranks: int,
 
 
 def _trained(
-    config: Config, parts: Run, folder: RunFolder, sinks: Sequence[Sink], stop: StopRequest, watchdog: Watchdog
+    config: Config,
+    parts: Run,
+    folder: RunFolder,
+    sinks: Sequence[Sink],
+    stop: StopRequest,
+    watchdog: Watchdog,
+    examiner: Examiner,
 ) -> int:
     """How many steps of the run are done, when the last of them is saved, and the last of each stage before.
 
@@ -173,6 +187,8 @@ def _trained(
                 report_every=config.report.every_steps,
                 save=save,
                 save_every=config.save_every_steps,
+                evaluate=watchdog.evaluation(examiner.on_the_way),
+                evaluate_every=config.evaluation.every_steps,
                 stops=watchdog.stops(stop.is_agreed),
                 course=parts.state.course,
                 tolerance=Tolerance(**config.divergence.model_dump()),
@@ -188,9 +204,9 @@ def _trained(
     return done
 
 
-def _tell(text: str) -> None:
-    """Print on rank 0."""
-    if global_rank() == 0:
+def _tell(text: str | None) -> None:
+    """Print on rank 0 what there is to say."""
+    if global_rank() == 0 and text is not None:
         print(text, flush=True)
 
 
@@ -203,31 +219,16 @@ def _last_good(folder: RunFolder) -> str:
 
 def _measure(
     config: Config, parts: Run, held_out: HeldOut | None, world: World, device: torch.device, folder: RunFolder
-) -> None:
-    """Evaluate the trained network where there is a held-out set, and say where everything lies."""
-    if held_out is None:
+) -> dict[str, Evaluation]:
+    """The trained network's measures on data.evaluate, if any, by its name; and where everything lies is said."""
+    if held_out is None or config.data.evaluate is None:
         if world.rank == 0:
             print_places(folder)
-        return
+        return {}
     evaluation = evaluate_backbone(config, parts.backbone, held_out, world, device, metrics=folder.metrics, out=folder)
     if world.rank == 0:
         print_results(evaluation, held_out.seen, folder)
-
-
-def _held_out(section: DataConfig, trained: Source) -> HeldOut | None:
-    """The held-out set, looked at: what is wrong with it, and whether it is trained on as well, is printed."""
-    path = section.evaluate
-    held_out = open_identities(path, section) if path else None
-    refuse_foreign_lists(section, trained, *([held_out.source] if held_out else []))
-    if path is None or held_out is None:
-        return None
-    seen = seen_in_training(path, held_out.source, training_paths(section), trained)
-    if global_rank() == 0:
-        if (said := damage_found(held_out, path)) is not None:
-            print(said, flush=True)
-        if seen == SEEN:
-            print(f"data.evaluate, {path}, is trained on: its figures say how well it was learnt, no more", flush=True)
-    return held_out._replace(seen=seen)
+    return {set_name(config.data.evaluate): evaluation}
 
 
 def _summary(config: Config, source: Source, parts: Run, world: World, device: torch.device) -> str:

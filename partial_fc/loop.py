@@ -45,6 +45,8 @@ def train(
     report_every: int,
     save: Callable[[int], None],
     save_every: int | None,
+    evaluate: Callable[[int], None] = lambda done: None,
+    evaluate_every: int | None = None,
     stops: Callable[[int], bool] = lambda done: False,
     course: LossCourse | None = None,
     tolerance: Tolerance = STRICT,
@@ -61,6 +63,7 @@ def train(
     were like; it goes on here.
     A report is written every ``report_every`` steps and after the last one. ``save(done)`` is called every
     ``save_every`` steps, later where the last step was skipped, and never after the last one: that is the caller's.
+    So it is with ``evaluate(done)``, every ``evaluate_every`` steps, on all ranks; it may save as well.
     ``stops(done)`` is asked after each step, and ends the training where it answers True, on all ranks alike.
     """
     loss_check = LossCheck(backbone, head, optimizer, course, tolerance, told)
@@ -107,6 +110,10 @@ def train(
         if is_save_due and done < steps.stop and loss_check.is_good():
             save(done)
             is_save_due = False
+            meter.start()
+        if evaluate_every is not None and done % evaluate_every == 0 and done < steps.stop:
+            loss_check.settle()
+            evaluate(done)
             meter.start()
         if stops(done):
             loss_check.settle()

@@ -25,6 +25,7 @@ SLOW = (  # a second or more each: `make quick` leaves them and the tests of rea
     "launch/config/test_config.py",
     "launch/pages/test_report_page.py",
     "launch/planning/",
+    "launch/protocols/",
     "launch/test_evaluate.py",
     "launch/test_fine_tuning.py",
     "launch/test_launch_processes.py",
@@ -57,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the slow tests, and skip those that need apex where it is not."""
     needs_apex = pytest.mark.skipif(
         not (torch.cuda.is_available() and has_apex()),
-        reason="needs a GPU and NVIDIA's apex, which NVIDIA's PyTorch image has: nvcr.io/nvidia/pytorch",
+        reason="needs a GPU and NVIDIA's apex, which NVIDIA's PyTorch image has: nvidia/pytorch",
     )
     for item in items:
         if item.get_closest_marker("apex"):

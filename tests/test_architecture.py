@@ -52,6 +52,9 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     "data_pipeline.packing": rooms(
         "data_pipeline", "packing", "images", "sets", "formats", "synthetic", "source", "workers", "complaints", "files"
     ),
+    "data_pipeline.aligning": rooms(
+        "data_pipeline", "aligning", "images", "formats", "source", "workers", "complaints", "files"
+    ),
     "data_pipeline.converting": rooms(
         *("data_pipeline", "converting", "checking", "images", "order", "sets", "formats", "source", "workers"),
         *("files", "read_ahead"),
@@ -65,9 +68,11 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     | {"launch.embedding", "partial_fc.evaluation", "data_pipeline.checking", "data_pipeline.source"},
     "launch.resilience": rooms("launch", "resilience", "assembly", "config") | LIBRARIES,
     "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
-    "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "writing") | LIBRARIES,
+    "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "units", "writing") | LIBRARIES,
     "launch.watching": rooms("launch", "watching", "config", "run_files", "units"),  # and no torch: a look is quick
     "launch.embedding": rooms("launch", "embedding") | LIBRARIES,
+    "launch.protocols": rooms("launch", "protocols", "evaluation", "assembly", "config", "pages", "writing")
+    | LIBRARIES,
     "launch.commands": rooms("launch", "commands", "command_line", "assembly", "config", "pages", "planning")
     | rooms("launch", "embedding", "errors", "processes", "units", "watching", "writing")
     | LIBRARIES,
@@ -77,6 +82,7 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     },  # no benchmark knows another
     "benchmarks": {"benchmarks", "launch", *LIBRARIES},
     "configs": set(),
+    "docker": set(),  # before anything is installed
     "docs": {"launch", *LIBRARIES},
 }
 MAY_IMPORT = {  # a name, and the only ones outside it that may import it; the longest name that fits holds
@@ -103,17 +109,26 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
         *("data_pipeline.files.arrow_texts", "data_pipeline.formats.folders.image_list"),
         *("data_pipeline.formats.folders.list_lines", "data_pipeline.formats.table"),
         "partial_fc.inference.embedding_file",
+        "launch.protocols.ijb_files",
     },
     **{name: {"partial_fc.inference"} for name in ("faiss", "onnx", "onnxruntime", "onnxscript")},
     "PIL": {
         "partial_fc.inference.pictures",
+        "data_pipeline.aligning",
         "data_pipeline.images",
         "data_pipeline.checking",
         "data_pipeline.packing",
         "launch.pages",
         "benchmarks",
     },
-    "matplotlib": {"launch.figure_style", "launch.pages.figures", "launch.planning.figure", "benchmarks"},
+    "matplotlib": {
+        "launch.figure_style",
+        "launch.pages.curves",
+        "launch.pages.figures",
+        "launch.pages.protocol_figures",
+        "launch.planning.figure",
+        "benchmarks",
+    },
     "jinja2": {"launch.pages.page"},
     "pydantic": {"launch.config", "launch.units", "benchmarks.results"},
     "yaml": {"launch.config.loading"},

@@ -57,7 +57,7 @@ def test_the_tree_of_the_readme_names_every_package_in_its_own_words() -> None:
     first_lines = {package: (page or "").splitlines()[0].rstrip(".") for package, page in pages.items()}
     tree = packages_of_the_tree()
     assert {package: words for package, words in tree.items() if package.split(".")[0] in wings} == first_lines
-    assert {package for package in tree if "." not in package} == {*wings, "configs", "docs", "tests"}
+    assert {package for package in tree if "." not in package} == {*wings, "configs", "docker", "docs", "tests"}
 
 
 def test_the_tree_of_the_readme_names_every_file_of_the_halls() -> None:

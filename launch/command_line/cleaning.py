@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=user_path, metavar="DATA", help="a set of images, as training takes it")
     help_text = "the network that judges: a run that was trained on DATA, a checkpoint, or a file of weights"
     parser.add_argument("--model", type=user_path, required=True, metavar="RUN", help=help_text)
-    help_text = "sets to measure on, whose pictures must not be in DATA; unless given, the run's data.evaluate"
+    help_text = "sets to measure on, whose pictures must not be in DATA; unless given, those the run evaluates on"
     parser.add_argument("--test", type=user_path, nargs="*", metavar="SET", help=help_text)
     help_text = "the lists, a page with pictures, and the embeddings (./clean)"
     parser.add_argument("--out", type=user_path, default=Path("clean"), metavar="FOLDER", help=help_text)

@@ -1,1 +1,1 @@
-"""The commands of one process: plan, pack, inspect, verify, import, checkpoint, top."""
+"""The commands of one process: plan, pack, align, inspect, verify, import, checkpoint, top."""

@@ -95,7 +95,8 @@ def _as_trained(plain: Source, data: Path, config: Config | None) -> Source:
 def _test_paths(arguments: argparse.Namespace, config: Config | None) -> list[tuple[Path, Source]]:
     given = arguments.test
     if given is None:
-        given = [config.data.evaluate] if config is not None and config.data.evaluate is not None else []
+        evaluated = [] if config is None else [config.data.evaluate, *config.evaluation.sets]
+        given = [path for path in evaluated if path is not None]
     return [
         (path, source_at(path, columns=columns_of(arguments), root=arguments.root, needs_table=False)) for path in given
     ]

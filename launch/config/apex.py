@@ -28,7 +28,7 @@ def refuse_missing_apex(config: Config) -> None:
         key, instead = needs
         raise ConfigError(
             f"{key} needs NVIDIA's apex with its CUDA kernels, which is not installed here. Train in NVIDIA's PyTorch "
-            f"image (nvcr.io/nvidia/pytorch), which has it, or {instead}"
+            f"image (nvidia/pytorch), which has it, or {instead}"
         )
 
 

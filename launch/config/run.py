@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from launch.config.backbone import BackboneConfig
 from launch.config.classifier import ClassifierConfig
 from launch.config.data import DataConfig
+from launch.config.evaluation import EvaluationConfig, known_measures, set_name
 from launch.config.objectives import DEFAULT, AdaCosSection, ObjectiveConfig
 from launch.config.schedule import ScheduleConfig
 from launch.config.section import Section, UserPath
@@ -127,6 +128,22 @@ class Config(Section):
     divergence: DivergenceConfig = DivergenceConfig()
     watchdog: WatchdogConfig = WatchdogConfig()
     report: ReportConfig = ReportConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _refuse_what_is_not_measured(self) -> Config:
+        """ValueError where ``evaluation.best`` names no set or no measure of it, and where there is no set at all."""
+        paths = [*([self.data.evaluate] if self.data.evaluate else []), *self.evaluation.sets]
+        names = [set_name(path) for path in paths]
+        if len(names) != len(set(names)):
+            raise ValueError(f"evaluation.sets: one is called {names[0]}, as data.evaluate is; rename one")
+        known = [f"{set_name(path)}.{measure}" for path in paths for measure in known_measures(path)]
+        best = self.evaluation.best
+        if best is not None and best not in known:
+            raise ValueError(f"evaluation.best: {best!r} is not measured; expected one of {', '.join(known) or 'none'}")
+        if self.evaluation.every_steps is not None and not paths:
+            raise ValueError("evaluation.every_steps: nothing can be measured: give data.evaluate or evaluation.sets")
+        return self
 
     @field_validator("objective", mode="before")
     @classmethod

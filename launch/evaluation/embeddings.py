@@ -20,11 +20,15 @@ _log = logging.getLogger(__name__)
 
 
 class Embeddings(NamedTuple):
-    """Unit rows (N, D), and the labels and sample numbers (N,) of the images that could be used, on every rank."""
+    """Unit rows (N, D), and of each its label, its sample number and the length it had, (N,); on every rank.
+
+    Of the images that could be used alone.
+    """
 
     unit_ND: Tensor
     labels_N: Tensor
     samples_N: Tensor
+    norm_N: Tensor
 
 
 def embeddings(
@@ -37,13 +41,14 @@ def embeddings(
     form = assembly.image_format(config.data, device)
     batches = usable_batches(source, form, share, batch=EMBED_BATCH, left_out=left_out, bad=bad)
     dtype = torch.bfloat16 if config.backbone.autocast == "bfloat16" else None
-    unit_nD, _ = embed(backbone, ((b.images, b.labels) for b in batches), device, dtype, flip)
+    unit_nD, _, norm_n = embed(backbone, ((b.images, b.labels) for b in batches), device, dtype, flip)
     if bad:
         _log.warning(said_of_left_out(held_out._replace(left_out=held_out.left_out[:0]), bad))
     places = [place for place, sample in enumerate(share) if sample not in bad and sample not in left_out]
     samples_n = torch.tensor(share, dtype=torch.int64)[places].to(device)
     unit_ND, samples_N = gathered(unit_nD[places], samples_n, world)
-    return Embeddings(unit_ND, torch.from_numpy(source.labels).to(device)[samples_N], samples_N)
+    norm_N = world.gather_rows(norm_n[places])
+    return Embeddings(unit_ND, torch.from_numpy(source.labels).to(device)[samples_N], samples_N, norm_N)
 
 
 def image_share(num_images: int, rank: int, size: int) -> range:

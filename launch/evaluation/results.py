@@ -40,15 +40,11 @@ def evaluate_backbone(
     Each rank embeds its share of the images; all ranks hold all embeddings afterwards. ``metrics`` are the run's own,
     for the report's curves.
     """
-    found = embeddings(config, backbone, held_out, world, device, flip=flip)
-    if held_out.pairs is None:
-        evaluation = evaluate(found.unit_ND, found.labels_N, world)
-    else:
-        pairs_P2, _ = rows_of_pairs(held_out.pairs.pairs_P2, found.samples_N, len(held_out.source))
-        evaluation = evaluate(found.unit_ND, found.labels_N, world, pairs_P2, held_out.pairs.folds)
+    evaluation, found = measured(config, backbone, held_out, world, device, flip=flip)
+    assert isinstance(evaluation, Evaluation)
     if world.rank == 0:
         out.path.mkdir(parents=True, exist_ok=True)
-        write_text(out.evaluation, json.dumps(evaluation.to_json(), indent=1) + "\n")
+        write_text(out.evaluation, json.dumps({**held_out.facts, **evaluation.to_json()}, indent=1) + "\n")
         identities = f"{evaluation.counts['identities']:,} identities {held_out.seen}".rstrip()
         write_report(
             out.report,
@@ -57,6 +53,7 @@ def evaluate_backbone(
             title=f"{config.run_dir.name}: {objectives_in_words(config)} on {identities}",
             config=resolved_yaml(config),
             metrics=_records(metrics),
+            evaluations=_records(RunFolder(metrics.parent).evaluations),
             stages=stage_names(config),
             pairs=_pictures(found, held_out.source, evaluation.operating_threshold),
         )
@@ -74,15 +71,29 @@ def evaluate_pair_set(
     flip: bool = False,
 ) -> PairEvaluation:
     """The measures of ``backbone`` on the pairs of a ``.bin``, over ten folds; rank 0 writes them to ``path``."""
-    assert isinstance(held_out.source, BinSource)
-    assert held_out.pairs is not None
-    found = embeddings(config, backbone, held_out, world, device, flip=flip)
-    pairs_P2, whole_P = rows_of_pairs(held_out.pairs.pairs_P2, found.samples_N, len(held_out.source))
-    evaluation = evaluate_pairs(found.unit_ND, pairs_P2, torch.from_numpy(held_out.source.is_same)[whole_P])
+    evaluation, _ = measured(config, backbone, held_out, world, device, flip=flip)
+    assert isinstance(evaluation, PairEvaluation)
     if world.rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"flip": flip, **evaluation.to_json()}, indent=1) + "\n")
+        write_text(path, json.dumps({"flip": flip, **held_out.facts, **evaluation.to_json()}, indent=1) + "\n")
     return evaluation
+
+
+def measured(
+    config: Config, backbone: nn.Module, held_out: HeldOut, world: World, device: torch.device, *, flip: bool
+) -> tuple[Evaluation | PairEvaluation, Embeddings]:
+    """The measures of ``backbone`` on ``held_out``, the same on every rank, and its embeddings; nothing is written.
+
+    Those of the pairs of a ``.bin``; else of all pairs, and of the list of pairs where there is one.
+    """
+    found = embeddings(config, backbone, held_out, world, device, flip=flip)
+    if held_out.pairs is None:
+        return evaluate(found.unit_ND, found.labels_N, world, norm_N=found.norm_N), found
+    pairs, whole_P = rows_of_pairs(held_out.pairs, found.samples_N, len(held_out.source))
+    if isinstance(held_out.source, BinSource):
+        same_P = torch.from_numpy(held_out.source.is_same)[whole_P]
+        return evaluate_pairs(found.unit_ND, pairs.pairs_P2, same_P, pairs.fold_P, found.norm_N), found
+    return evaluate(found.unit_ND, found.labels_N, world, *pairs, found.norm_N), found
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.sets.fingerprint import fingerprint
-from data_pipeline.sets.identities import label_names
 from data_pipeline.sets.joined import joined_sets
 from data_pipeline.source import Source
 from launch.assembly.data import on_disk
+from launch.evaluation.overlap import names_in_words
 
 NOT_SEEN, SEEN, UNKNOWN = "not seen in training", "of the training set", ""  # as a title goes on
 
@@ -32,13 +32,7 @@ def seen_in_training(path: Path, held_out: Source, trained_paths: Sequence[Path]
         return SEEN
     if len(parts) != len(trained_paths):
         return UNKNOWN
-    names_of_parts = [_names(part, at) for part, at in zip(parts, trained_paths, strict=True)]
-    names = _names(held_out, path)
+    names_of_parts = [names_in_words(part, at) for part, at in zip(parts, trained_paths, strict=True)]
+    names = names_in_words(held_out, path)
     are_known = bool(names) and all(names_of_parts)
     return NOT_SEEN if are_known and names.isdisjoint(set().union(*names_of_parts)) else UNKNOWN
-
-
-def _names(source: Source, path: Path) -> set[str]:
-    """What the identities are called; empty where the names are numbers, which another set may give to others."""
-    names = set(label_names(source, path).values())
-    return set() if all(name.isdecimal() for name in names) else names

@@ -9,17 +9,18 @@ from rich.table import Table
 
 from launch.assembly.run_folder import RunFolder
 from partial_fc.evaluation import Evaluation, PairEvaluation
+from partial_fc.functional.verification import FoldAccuracy
 
 
 def print_results(evaluation: Evaluation, seen: str, out: RunFolder) -> None:
     """The measures as a table, and where the rest is; ``seen`` is what is known of these identities in training."""
     counts = evaluation.counts
-    table = _table(f"{counts['images']:,} images of {counts['identities']:,} identities {seen}".rstrip())
+    table = measure_table(f"{counts['images']:,} images of {counts['identities']:,} identities {seen}".rstrip())
     table.add_row("rank-1, leave one out", f"{evaluation.rank1:.4f}")
     _add_rates(table, evaluation)
     if evaluation.kfold_accuracy is not None:
-        table.add_row("accuracy on the list of pairs", _with_deviation(evaluation.kfold_accuracy))
-    _console().print(table)
+        table.add_row("accuracy on the list of pairs", _with_error(evaluation.kfold_accuracy))
+    print_table(table)
     print_places(out)
 
 
@@ -40,19 +41,20 @@ def print_places(out: RunFolder) -> None:
 def print_pair_results(evaluation: PairEvaluation, pairs: Path, path: Path) -> None:
     """The measures as a table, and where they were written."""
     genuine, impostor = (evaluation.counts[kind] for kind in ("genuine_pairs", "impostor_pairs"))
-    table = _table(f"{pairs.name}: {genuine:,} pairs of one identity, {impostor:,} pairs of two")
-    table.add_row("accuracy over ten folds", _with_deviation(evaluation.kfold_accuracy))
+    table = measure_table(f"{pairs.name}: {genuine:,} pairs of one identity, {impostor:,} pairs of two")
+    table.add_row("accuracy over ten folds", _with_error(evaluation.kfold_accuracy))
     _add_rates(table, evaluation)
-    _console().print(table)
+    print_table(table)
     print(f"{path}  the same figures for programs")
 
 
-def _console() -> Console:
-    """A console that takes ``[red]`` in the name of a file for what it is."""
-    return Console(highlight=False, markup=False)
+def print_table(table: Table) -> None:
+    """Prints it; ``[red]`` in the name of a file is taken for what it is."""
+    Console(highlight=False, markup=False).print(table)
 
 
-def _table(title: str) -> Table:
+def measure_table(title: str) -> Table:
+    """An empty table of measures and their values."""
     table = Table(title=title)
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -60,12 +62,13 @@ def _table(title: str) -> Table:
 
 
 def _add_rates(table: Table, evaluation: Evaluation | PairEvaluation) -> None:
+    """A row for each rate of a verification."""
     table.add_row("equal error rate", f"{evaluation.eer:.4f}")
     table.add_row("best accuracy", f"{evaluation.best_accuracy:.4f}")
     for far, tar in evaluation.tar_at_far.items():
         table.add_row(f"TAR at FAR {far}", f"{tar:.4f}")
 
 
-def _with_deviation(figure: tuple[float, float]) -> str:
-    mean, deviation = figure
-    return f"{mean:.4f} ± {deviation:.4f}"
+def _with_error(figure: FoldAccuracy) -> str:
+    """As the field prints it, and the standard error that the protocol asks for."""
+    return f"{figure.mean:.4f} ± {figure.std:.4f} (standard error {figure.standard_error:.4f})"

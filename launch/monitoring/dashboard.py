@@ -58,6 +58,7 @@ def share_of_steps(phase: str, over_ranks: str) -> str:
 
 
 IMAGES = f"sum(rate(partial_fc_images_total{CHOSEN}[$__rate_interval]))"
+EVALUATIONS = 'max by (set, measure) (partial_fc_evaluation{run="$run", node=~"$node", measure=~"rank1|accuracy"})'
 ROWS: dict[str, tuple[Plot, ...]] = {
     "Now": (
         Plot("Images per second", {"all ranks": IMAGES}, kind="value", width=4),
@@ -122,15 +123,21 @@ ROWS: dict[str, tuple[Plot, ...]] = {
                 "share of steps at its cap (AdaCos)": f"max(partial_fc_scale_capped{CHOSEN})",
             },
         ),
-        Plot("Near classes of an image", {"beyond chance": f"max(partial_fc_near_per_image{CHOSEN})"}),
+        Plot("Near classes of an image", {"beyond chance": f"max(partial_fc_near_per_image{CHOSEN})"}, width=6),
         Plot(
             "Learning rates",
             {
                 "backbone": f"max(partial_fc_learning_rate{CHOSEN})",
                 "class rows": f"max(partial_fc_row_learning_rate{CHOSEN})",
             },
+            width=6,
         ),
-        Plot("Norm of the backbone's gradient", {"before it is clipped": f"max(partial_fc_gradient_norm{CHOSEN})"}),
+        Plot(
+            "Norm of the backbone's gradient",
+            {"before it is clipped": f"max(partial_fc_gradient_norm{CHOSEN})"},
+            width=6,
+        ),
+        Plot("Held-out sets", {"{{set}} {{measure}}": EVALUATIONS}, width=6),
     ),
     "Memory, checkpoints, faults": (
         Plot("Peak memory", {"{{instance}}": f"partial_fc_peak_memory_bytes{CHOSEN}"}, "bytes"),
@@ -168,7 +175,7 @@ ROWS: dict[str, tuple[Plot, ...]] = {
             {"in each step": f"max(partial_fc_slowest_rank_lag_seconds{CHOSEN})"},
             *("s", "lines", 12),
         ),
-        Plot("Scraped", {"{{instance}}": 'up{job="partial_fc", node=~"$node"}'}, kind="cells", width=12),
+        Plot("Out of reach", {"{{instance}}": '1 - up{job="partial_fc", node=~"$node"}'}, kind="cells", width=12),
     ),
 }
 ALERTS = 'ALERTS{alertstate="firing", run="$run"}'

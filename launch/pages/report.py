@@ -11,8 +11,10 @@ from typing import Any
 
 from PIL import Image
 
-from launch.pages.figures import roc_figure, score_figure, stage_begins, training_curves
+from launch.pages.curves import evaluation_curves, stage_begins, training_curves
+from launch.pages.figures import roc_figure, score_figure
 from launch.pages.page import data_uri, jpeg, write_page
+from launch.pages.protocol_figures import cmc_figure, det_figure, rejection_figure
 from partial_fc.evaluation import Evaluation
 
 PICTURE_PIXELS, LARGEST_PICTURE_BYTES = 224, 32 * 1024
@@ -52,11 +54,13 @@ def write_report(
     config: str | Mapping[str, Any] = "",
     metrics: Sequence[Mapping[str, Any]] = (),
     stages: Sequence[str] = (),
+    evaluations: Sequence[Mapping[str, Any]] = (),
     pairs: Sequence[PairPicture] = (),
 ) -> None:
     """Write the page; `metrics` are the records of `metrics.jsonl`, `config` text (YAML) or what JSON can say.
 
-    `stages` are the names of the run's stages: a line in the curves marks where each but the first began.
+    `evaluations` are those of `evaluations.jsonl`. `stages` are the names of the run's stages: a line in the curves
+    marks where each but the first began.
     `seen` is what is known of whether the identities were trained on: "not seen in training". Sections without content
     are left out. A picture above 32 KiB is scaled down to 224 pixels, so that the page stays small enough to send.
     """
@@ -72,9 +76,12 @@ def write_report(
             for far, tar in evaluation.tar_at_far.items()
         ],
         roc=roc_figure(evaluation),
+        det=det_figure(evaluation.roc),
+        cmc=cmc_figure({"leave one out": evaluation.cmc}),
+        rejection=rejection_figure(evaluation.rejection) if evaluation.rejection else "",
         scores=score_figure(evaluation, logarithmic=False),
         scores_logarithmic=score_figure(evaluation, logarithmic=True),
-        curves=training_curves(metrics, stages),
+        curves=[*training_curves(metrics, stages), *evaluation_curves(evaluations)],
         begins=[(name, f"{step + 1:,}") for step, name in stage_begins(metrics, stages)],
         first_stage=stages[0] if stages else "",
         groups=_groups(pairs) if pairs else [],
@@ -94,8 +101,9 @@ def _tiles(evaluation: Evaluation) -> list[tuple[str, str, str]]:
         at_cosine = f"at cosine {evaluation.operating_threshold:.3f}"
         tiles.insert(1, (f"TAR at FAR {far}", _percent(evaluation.tar_at_far[far]), at_cosine))
     if evaluation.kfold_accuracy is not None:
-        mean, std = evaluation.kfold_accuracy
-        tiles.append(("Pair list, k-fold", _percent(mean), f"± {_percent(std)} over the folds"))
+        found = evaluation.kfold_accuracy
+        note = f"standard error {_percent(found.standard_error)}, deviation {_percent(found.std)} over the folds"
+        tiles.append(("Pair list, k-fold", _percent(found.mean), note))
     return tiles
 
 

@@ -27,6 +27,7 @@ _FREE = {  # keys that may change between the starts of one run: none of them ch
     "watchdog",
     "report",
     "divergence",
+    "evaluation",
     "data.train",  # where the images lie: what they are is compared by their fingerprint
     "data.evaluate",
     "data.quarantine",

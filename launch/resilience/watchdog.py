@@ -100,6 +100,15 @@ class Watchdog:
 
         return watched
 
+    def evaluation(self, evaluate: Callable[[int], None]) -> Callable[[int], None]:
+        """``evaluate`` of the loop, after the step that is done. It lasts until something else begins."""
+
+        def watched(done: int) -> None:
+            self.begin("evaluation", done)
+            evaluate(done)
+
+        return watched
+
     def stops(self, stops: Callable[[int], bool]) -> Callable[[int], bool]:
         """``stops`` of the loop, which asks it last in each step: then the next step begins."""
 

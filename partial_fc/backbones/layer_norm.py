@@ -26,7 +26,7 @@ def _apex() -> Maker:
     except ImportError as error:
         raise ValueError(
             f"layer_norm 'apex' needs NVIDIA's apex with its CUDA kernels ({error}): take NVIDIA's PyTorch image "
-            "(nvcr.io/nvidia/pytorch), or layer_norm 'torch', which has the same weights"
+            "(nvidia/pytorch), or layer_norm 'torch', which has the same weights"
         ) from error
     maker: Maker = FusedLayerNorm
     return maker

@@ -147,19 +147,33 @@ def commit(checkpoints: Path, step: int) -> Path:
     sync_folder(partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    link = checkpoints / ".latest.partial"
-    link.unlink(missing_ok=True)
-    link.symlink_to(final.name)
-    link.replace(checkpoints / "latest")
-    sync_folder(checkpoints)
+    _point(checkpoints / "latest", final)
     return final
 
 
+def name_best(checkpoints: Path, step: int) -> bool:
+    """Let ``best``, which is never pruned, point to the step's checkpoint; False where that is not whole yet."""
+    final = step_folder(checkpoints, step)
+    if not CheckpointFolder(final).manifest_file.is_file():
+        return False
+    _point(checkpoints / "best", final)
+    return True
+
+
+def _point(link: Path, folder: Path) -> None:
+    partial = link.with_name(f".{link.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(folder.name)
+    partial.replace(link)
+    sync_folder(link.parent)
+
+
 def prune(checkpoints: Path, keep_last: int, keep_every_steps: int | None) -> None:
-    """Remove all but the last ``keep_last`` checkpoints and those of every ``keep_every_steps`` steps."""
+    """Remove all but the last ``keep_last`` checkpoints, those of every ``keep_every_steps`` steps, and the best."""
+    best = (checkpoints / "best").resolve()
     for folder in whole_checkpoints(checkpoints)[:-keep_last]:
         step = int(folder.path.name.removeprefix("step-"))
-        if keep_every_steps is None or step % keep_every_steps:
+        if folder.path.resolve() != best and (keep_every_steps is None or step % keep_every_steps):
             folder.manifest_file.unlink()  # first: what is left of a removal that is interrupted is no checkpoint
             shutil.rmtree(folder.path)
 

@@ -46,7 +46,7 @@ class Saver:
     ``facts`` go into the manifest. Beside the last ``keep_last`` checkpoints those of every ``keep_every_steps`` steps
     are kept. ``on_saved`` is called on rank 0, from a thread, for each checkpoint that is whole; it may be set anew.
     Without ``in_background`` the training waits until the checkpoint is written, in parts: no second copy of the state
-    is held.
+    is held. ``last_step`` is that of the last save begun.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Saver:
         self.in_background, self.on_saved = in_background, on_saved
         self._copies: Copies | None = None
         self._writing: Writing | None = None
+        self.last_step: int | None = None
 
     def prepare(self, *, has_room: bool = True) -> bool:
         """Take the memory for copies of the state and get it ready beside the training; False where saves do without.
@@ -120,6 +121,7 @@ class Saver:
             *(self.folder, manifest, tensors, world.rank, self._finished), in_parts=not self.in_background
         )
         self._writing.start(paused_at)
+        self.last_step = step
         if not self.in_background:
             self.wait()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +87,18 @@ class TrainingState:
         buffers = dict(self.backbone.named_buffers())
         for name, mean in self.averaged_buffers().items():
             buffers[name].copy_(mean)
+
+    @contextmanager
+    def with_averaged_buffers(self) -> Iterator[None]:
+        """For the block, this rank's backbone has the averaged buffers; then its own again, bitwise."""
+        own = {name: buffer.detach().clone() for name, buffer in self.backbone.named_buffers()}
+        self.average_buffers_()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, buffer in self.backbone.named_buffers():
+                    buffer.copy_(own[name])
 
     @torch.no_grad()
     def load_shared(self, tensors: dict[str, Tensor]) -> None:

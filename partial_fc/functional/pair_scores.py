@@ -63,7 +63,7 @@ def pair_scores(unit_ND: Float[Tensor, "N D"], labels_N: Int[Tensor, " N"], row_
     genuine = torch.zeros_like(every)
     nearest_N = torch.full((len(unit_ND),), -1, dtype=torch.int32, device=device)
     for rows, columns in _tiles(row_blocks, len(unit_ND)):
-        bins_nn = _bins(_cosines(unit_ND, rows, columns))
+        bins_nn = cosine_bins(_cosines(unit_ND, rows, columns))
         impostor_nn = labels_N[rows, None] != labels_N[None, columns]
         ranking_nn = 2 * bins_nn + impostor_nn
         if rows == columns:
@@ -99,7 +99,7 @@ def pair_cosines(
     """The rounded float64 scores of P listed pairs, on the same grid as the histograms."""
     chunks = zip(torch.split(first_P, COLUMNS_PER_TILE), torch.split(second_P, COLUMNS_PER_TILE), strict=True)
     cosines = [(unit_ND[first].double() * unit_ND[second].double()).sum(1) for first, second in chunks]
-    return _bins(torch.cat(cosines)).double() / STEPS_PER_UNIT - 1.0
+    return cosine_bins(torch.cat(cosines)).double() / STEPS_PER_UNIT - 1.0
 
 
 def _tiles(row_blocks: Iterable[range], images: int) -> Iterator[tuple[slice, slice]]:
@@ -116,5 +116,6 @@ def _cosines(unit_ND: Tensor, rows: slice, columns: slice) -> Tensor:
     return unit_ND[rows].double() @ unit_ND[columns].double().T
 
 
-def _bins(cosines: Tensor) -> Tensor:
+def cosine_bins(cosines: Tensor) -> Tensor:
+    """The bin of each float64 cosine, int32: `SCORE_BINS` are all there are."""
     return cosines.mul(STEPS_PER_UNIT).round_().clamp_(-STEPS_PER_UNIT, STEPS_PER_UNIT).int().add_(STEPS_PER_UNIT)

@@ -122,24 +122,50 @@ def coarse_histogram(counts: Histogram, bins: int = 256) -> list[int]:
     return [int(count) for count in coarse.tolist()]
 
 
-def kfold_accuracy(cos_P: Float[Tensor, " P"], same_P: Bool[Tensor, " P"], folds: int = 10) -> tuple[float, float]:
-    """(mean, standard deviation) of the accuracy over the folds, each at the threshold that is best on the others.
+class FoldAccuracy(NamedTuple):
+    """The accuracies of F folds: their mean, their deviation, and the standard error of the mean.
 
-    This is view 2 of the LFW protocol: folds are consecutive stretches of the pair list (the first P mod folds hold one
-    pair more), never shuffled, and the deviation is the population's (divided by the number of folds), as the field
-    prints it. The threshold lies midway between two neighbouring scores; of equally good ones the highest is taken.
+    `std` divides by F, as the field prints it behind its accuracies. `standard_error` is what the protocol of LFW
+    reports: the deviation that divides by F - 1, over the root of F (Huang et al. 2007, view 2).
     """
-    if not 2 <= folds <= len(cos_P):
-        raise ValueError(f"folds = {folds} for {len(cos_P)} pairs: expected at least 2 and at most one a pair")
-    cos_P, same_P = cos_P.double(), same_P.bool()
-    fold_P = torch.tensor_split(torch.arange(len(cos_P), device=cos_P.device), folds)
+
+    mean: float
+    std: float
+    standard_error: float
+
+
+def consecutive_folds(pairs: int, folds: int) -> Int[Tensor, " P"]:
+    """The fold of each of `pairs` pairs: consecutive stretches, of which the first `pairs` mod `folds` are one longer.
+
+    Raises ValueError where there are fewer than two folds, or fewer pairs than folds.
+    """
+    if not 2 <= folds <= pairs:
+        raise ValueError(f"folds = {folds} for {pairs} pairs: expected at least 2 and at most one a pair")
+    sizes = [pairs // folds + (fold < pairs % folds) for fold in range(folds)]
+    return torch.repeat_interleave(torch.arange(folds), torch.tensor(sizes))
+
+
+def kfold_accuracy(cos_P: Float[Tensor, " P"], same_P: Bool[Tensor, " P"], fold_P: Int[Tensor, " P"]) -> FoldAccuracy:
+    """The accuracy over the folds, each counted at the threshold that is best on the others.
+
+    This is view 2 of the LFW protocol; `fold_P` are the folds as the list of pairs has them. The threshold lies midway
+    between two neighbouring scores, so that pairs of equal score are told apart by nobody; of equally good ones the
+    highest is taken. Raises ValueError where there is one fold alone: no other is left to choose a threshold on.
+    """
+    folds = torch.unique(fold_P).tolist()
+    if len(folds) < 2:
+        raise ValueError(
+            f"all {len(cos_P)} pairs are of one fold: expected at least 2, as the threshold is chosen on the others"
+        )
+    cos_P, same_P, fold_P = cos_P.double(), same_P.bool(), fold_P.to(cos_P.device)
     accuracies = []
-    for held_out in fold_P:
-        others = torch.ones_like(same_P).index_fill_(0, held_out, value=False)
-        threshold = _best_threshold(cos_P[others], same_P[others])
+    for fold in folds:
+        held_out = fold_P == fold
+        threshold = _best_threshold(cos_P[~held_out], same_P[~held_out])
         accuracies.append(((cos_P[held_out] >= threshold) == same_P[held_out]).double().mean())
     accuracy = torch.stack(accuracies)
-    return float(accuracy.mean()), float(accuracy.std(correction=0))
+    deviation = float(accuracy.std(correction=0))
+    return FoldAccuracy(float(accuracy.mean()), deviation, deviation / math.sqrt(len(folds) - 1))
 
 
 def _best_threshold(cos_P: Tensor, same_P: Tensor) -> float:

@@ -160,7 +160,7 @@ class Meter:
             interval_collective_bytes_of_rank=carried_bytes,
             peak_memory_bytes=peak_memory_bytes(self._device),
             seconds_spent={} if self._spent is None else dict(self._spent.seconds),
-            goodput=None if self._spent is None else self._spent.goodput,
+            goodput_ratio=None if self._spent is None else self._spent.goodput,
             extra=means,
             step_seconds_of_steps=durations,
             data_wait_seconds_of_steps=tuple(self._data_waits_seconds),

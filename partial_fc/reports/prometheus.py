@@ -7,7 +7,7 @@ target, see docs/monitoring.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -72,7 +72,7 @@ _GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
     ),
     "goodput_ratio": (
         "Share of the run's time that was spent on training, since its first start.",
-        lambda r: r.goodput,
+        lambda r: r.goodput_ratio,
     ),
     "last_step_timestamp_seconds": ("When the last interval ended, since 1970.", lambda r: r.timestamp_seconds),
 }
@@ -146,6 +146,13 @@ class PrometheusSink:
             namespace="partial_fc",
             registry=self._registry,
         )
+        self._evaluation = Gauge(
+            "evaluation",
+            "A measure of the last evaluation on a held-out set; on rank 0.",
+            ["run", "set", "measure"],
+            namespace="partial_fc",
+            registry=self._registry,
+        )
         self._checkpoint_seconds = self._histogram(
             "checkpoint_seconds",
             "Duration of writing a checkpoint, from the end of the copy to its new name; on rank 0.",
@@ -193,6 +200,12 @@ class PrometheusSink:
         self._checkpoint_seconds.observe(writing_seconds)
         self._checkpoint_pause_seconds.observe(pause_seconds)
         self._show("last_checkpoint_timestamp_seconds", timestamp_seconds)
+
+    def evaluated(self, figures: Mapping[str, float]) -> None:
+        """Show the measures of an evaluation, each by its name ``SET.MEASURE``."""
+        for name, value in figures.items():
+            set_name, _, measure = name.rpartition(".")
+            self._evaluation.labels(self._run, set_name, measure).set(value)
 
     def close(self) -> None:
         """Stop listening and free the port."""

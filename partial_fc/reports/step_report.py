@@ -32,9 +32,9 @@ class StepReport:
     others wait for it in each step. ``gradient_norm`` is that of the backbone's whole gradient before it is clipped,
     None where none is. ``interval_collective_bytes_of_rank`` is what this rank's collectives carried in the interval;
     ``peak_memory_bytes`` the most that this process has had, allocated on a GPU or resident on a host.
-    ``seconds_spent`` is what the run's time was spent on since its first start, ``goodput`` the share of training in
-    it. ``extra`` holds what only some objective has (``scale_capped``): snake_case names,
-    none of a field. ``*_of_steps`` are the single steps' durations, oldest first, or empty where only the mean is
+    ``seconds_spent`` is what the run's time was spent on since its first start, ``goodput_ratio`` the share of
+    training in it. ``extra`` holds what only some objective has (``scale_capped``): snake_case names, none of a field.
+    ``*_of_steps`` are the single steps' durations, oldest first, or empty where only the mean is
     known. ``phase_seconds_of_steps`` are those of the phases: ``forward`` of the backbone, ``head`` with its own
     backward pass, ``backward`` of the backbone with the sum of its gradients over the ranks, ``update`` of its weights;
     steps that were skipped have no more than the first two. ``collective`` lies inside the others: how long the rank
@@ -68,7 +68,7 @@ class StepReport:
     interval_collective_bytes_of_rank: int = 0
     peak_memory_bytes: int | None = None
     seconds_spent: Mapping[Cause, float] = field(default_factory=dict)
-    goodput: float | None = None
+    goodput_ratio: float | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
     step_seconds_of_steps: tuple[float, ...] = ()
     data_wait_seconds_of_steps: tuple[float, ...] = ()

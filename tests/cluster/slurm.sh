@@ -17,9 +17,11 @@ clean_up() {
     sleep 2
     kill "${started[@]}" 2> /dev/null || true
     wait "${started[@]}" 2> /dev/null || true
+    while [ -n "$munge_id" ] && kill "$munge_id" 2> /dev/null; do sleep 0.1; done # gone, before this runs again
     rm -rf "$base"
 }
 started=()
+munge_id=
 trap clean_up EXIT
 
 mkdir -p "$base"/{state,log,spool.n0,spool.n1} /run/munge
@@ -53,6 +55,7 @@ EOF
 if ! pgrep -x munged > /dev/null; then
     chown munge: /run/munge
     setpriv --reuid=munge --regid=munge --init-groups munged
+    munge_id=$(cat /run/munge/munged.pid)
 fi
 slurmctld -D > /dev/null 2>&1 & started+=($!)
 slurmd -D -N n0 > /dev/null 2>&1 & started+=($!)

@@ -16,12 +16,13 @@ import pytest
 import tiny
 import torch
 from simulation import on_ranks
+from torch import Tensor
 
 from launch import train
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import ConfigError
 from launch.resilience import agreement
-from launch.resilience.agreement import agree, shared_memory_shortage
+from launch.resilience.agreement import agree, shared_memory_shortage, slow_network
 from partial_fc import World
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -125,6 +126,27 @@ def other_seeds(data: Path, folder: Path) -> None:
     with contextlib.redirect_stderr(io.StringIO()) as said:
         code = train.main([str(config)])
     (folder / f"said-{rank}").write_text(f"{code} {said.getvalue()}")
+
+
+class Nodes(World):
+    """Two nodes of one rank each, with a network that carries so much."""
+
+    def __init__(self, megabytes_per_second: float) -> None:
+        self.size, self.seconds_of_byte = 2, 1e-6 / megabytes_per_second
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        time.sleep(tensor.nbytes * self.seconds_of_byte)
+        return torch.stack([tensor, tensor])
+
+
+def test_a_slow_network_between_nodes_is_said() -> None:
+    said = slow_network(Nodes(40.0), 1, CPU)
+    assert said is not None
+    rate = float(said.removeprefix("the nodes exchange ").partition(" ")[0])
+    assert 10 <= rate <= 40
+    assert "GLOO_SOCKET_IFNAME=eth1" in said
+    assert slow_network(Nodes(1e6), 1, CPU) is None
+    assert slow_network(Nodes(1.0), 2, CPU) is None, "both ranks are on one node"
 
 
 @pytest.mark.processes

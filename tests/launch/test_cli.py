@@ -118,6 +118,7 @@ def test_ranks_are_given_the_words_of_the_command_but_the_launchers_own(
         return number
 
     monkeypatch.setattr(cli, "load_config", lambda path, overrides: None)
+    monkeypatch.setattr(cli, "refuse_missing_apex", lambda config: None)
     monkeypatch.setattr(cli, "run_ranks", run_ranks)
     assert cli.main([command, *nproc, *words]) == 3
     if "--" not in words:

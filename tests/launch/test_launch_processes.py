@@ -56,11 +56,13 @@ def test_ranks_of_one_machine_meet_by_address_whatever_its_name_resolves_to(monk
     monkeypatch.setattr("torch.distributed.run.run", asked.append)
     monkeypatch.setattr("logging.disable", lambda level: None)  # it would last for the tests that follow
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PET_NNODES", "2")  # Kubeflow's, and torchrun's default then
     for _ in range(2):
         assert processes.run_ranks("launch.train", ["c.yaml", "--set", "seed=1"], 2) == 0
     for arguments in asked:
-        assert arguments.local_addr == "127.0.0.1"
+        assert (arguments.nnodes, arguments.local_addr) == ("1", "127.0.0.1")
         assert arguments.rdzv_endpoint == "127.0.0.1:0", "any free port"
         assert (arguments.rdzv_backend, arguments.nproc_per_node) == ("c10d", "2")
+        assert arguments.shutdown_timeout == processes.LEAVING_SECONDS, "torchrun's own would cut a long save short"
         assert [arguments.training_script, *arguments.training_script_args][1:] == ["c.yaml", "--set", "seed=1"]
     assert asked[0].rdzv_id != asked[1].rdzv_id

@@ -127,6 +127,7 @@ def _started_run(folder: Path) -> subprocess.Popen[str]:
         schedule={"epochs": 500_000, "stages": stages},
         report={"every_steps": 10, "prometheus": True, "port": 0, "targets": str(folder / "targets")},
         save_every_steps=200,
+        evaluation={"every_steps": 150},
     )
     config = tiny.write_config(folder / "config.yaml", content)
     words = tiny.command("train", config, "--nproc", 2)

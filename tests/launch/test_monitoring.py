@@ -37,6 +37,7 @@ def sink() -> Iterator[PrometheusSink]:
     opened = PrometheusSink(run="r1", version="0.1.0", objective="adacos", num_classes=12, world_size=1, port=0)
     opened.write(report(timestamp_seconds=time.time()))
     opened.saved(timestamp_seconds=time.time(), writing_seconds=12.0, pause_seconds=0.5)
+    opened.evaluated({"lfw.accuracy": 0.99})
     yield opened
     opened.close()
 
@@ -61,7 +62,7 @@ def report(*, timestamp_seconds: float) -> StepReport:
         timestamp_seconds=timestamp_seconds,
         gradient_norm=1.5,
         seconds_spent={"training": 90.0},
-        goodput=0.9,
+        goodput_ratio=0.9,
         peak_memory_bytes=1 << 30,
         extra={"scale_capped": 0.0, "near_per_image": 3.5},  # the objectives' tests hold these names
     )

@@ -10,8 +10,10 @@ from simulation import on_ranks
 from torch import Tensor, nn
 
 from partial_fc.embedding import embed, gathered
-from partial_fc.evaluation import FARS, Evaluation, evaluate, evaluate_pairs
-from partial_fc.functional import pair_scores
+from partial_fc.evaluation import Evaluation, evaluate, evaluate_pairs
+from partial_fc.functional import identification, pair_scores
+from partial_fc.functional.quality import error_against_rejection
+from partial_fc.functional.rates import FARS
 from partial_fc.world import World
 
 
@@ -107,6 +109,39 @@ def test_json_survives_the_round_trip_and_has_the_promised_keys() -> None:
     assert sum(content["histograms"]["impostor"]) == content["counts"]["impostor_pairs"]
 
 
+def test_the_cumulative_match_begins_with_rank_1_and_is_the_same_on_any_number_of_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(identification, "PROBES_PER_TILE", 7)
+    unit_ND, labels_N = some_embeddings(spread=1.2)
+    labels_N[0] = 99  # an identity with one picture
+    results = on_ranks(3, lambda world: evaluate(unit_ND, labels_N, world).cmc)
+    assert results == [evaluate(unit_ND, labels_N, World()).cmc] * 3
+    assert results[0][0] == evaluate(unit_ND, labels_N, World()).rank1
+    ranks = []
+    for probe in (labels_N != 99).nonzero().flatten().tolist():
+        score_N = [float(unit_ND[probe].double() @ other.double()) for other in unit_ND]
+        same_N = [bool(label == labels_N[probe]) for label in labels_N]
+        mate = max(score for at, score in enumerate(score_N) if same_N[at] and at != probe)
+        ranks.append(1 + sum(score >= mate for at, score in enumerate(score_N) if not same_N[at]))
+    assert results[0] == [sum(rank <= k for rank in ranks) / len(ranks) for k in range(1, 21)]
+
+
+def test_errors_against_the_share_rejected_are_those_of_the_genuine_pairs_at_the_operating_threshold() -> None:
+    unit_ND, labels_N = some_embeddings(spread=1.2)
+    norm_N = torch.rand(60, generator=torch.Generator().manual_seed(4))
+    found = evaluate(unit_ND, labels_N, World(), norm_N=norm_N)
+    pairs = [(i, j) for i in range(60) for j in range(i) if labels_N[i] == labels_N[j]]
+    wrong = [float(unit_ND[i].double() @ unit_ND[j].double()) < found.operating_threshold - 1e-6 for i, j in pairs]
+    quality = torch.tensor([float(min(norm_N[i], norm_N[j])) for i, j in pairs])
+    assert found.rejection == error_against_rejection(torch.tensor(wrong), quality)
+    assert found.rejection[0] == (0.0, 1 - found.tar_at_far["1e-3"])
+    pairs_P2 = torch.combinations(torch.arange(60))
+    same_P = labels_N[pairs_P2[:, 0]] == labels_N[pairs_P2[:, 1]]
+    assert evaluate_pairs(unit_ND, pairs_P2, same_P, norm_N=norm_N).rejection == found.rejection
+    assert evaluate(unit_ND, labels_N, World()).rejection == [], "lengths are not known"
+
+
 def test_a_pair_list_is_scored_by_folds_on_every_rank() -> None:
     pairs_P2 = torch.combinations(torch.arange(60))[::7]
     results = on_shares([25, 35], pairs_P2)
@@ -114,6 +149,7 @@ def test_a_pair_list_is_scored_by_folds_on_every_rank() -> None:
     kfold = results[0].to_json()["kfold_accuracy"]
     assert 0.5 < kfold["mean"] <= 1.0
     assert kfold["std"] > 0
+    assert kfold["standard_error"] == pytest.approx(kfold["std"] / 3)  # of ten folds
 
 
 def test_pairs_without_labels_have_the_measures_that_the_same_pairs_have_with_them() -> None:
@@ -130,7 +166,7 @@ def test_pairs_without_labels_have_the_measures_that_the_same_pairs_have_with_th
 
 def test_pairs_of_one_kind_only_too_few_for_the_folds_or_of_rows_that_are_none_are_refused() -> None:
     pairs_P2, same_P = torch.tensor([[0, 1], [2, 3]]), torch.tensor([True, False])
-    assert evaluate_pairs(torch.eye(4)[[0, 0, 1, 2]], pairs_P2, same_P, folds=2).best_accuracy == 1.0
+    assert evaluate_pairs(torch.eye(4)[[0, 0, 1, 2]], pairs_P2, same_P, torch.arange(2)).best_accuracy == 1.0
     with pytest.raises(ValueError, match="expected some of both"):
         evaluate_pairs(torch.eye(4), pairs_P2, torch.tensor([True, True]))
     with pytest.raises(ValueError, match="folds = 10 for 2 pairs"):
@@ -179,11 +215,12 @@ cpu = torch.device("cpu")
 
 def test_embeddings_are_unit_rows_of_the_backbone_in_evaluation_mode() -> None:
     backbone = small_backbone()
-    unit_nD, labels_n = embed(backbone, some_batches(), cpu)
+    unit_nD, labels_n, norm_n = embed(backbone, some_batches(), cpu)
     backbone.eval()
     with torch.no_grad():
         rows_nD = backbone(torch.cat([images for images, _ in some_batches()]))
     torch.testing.assert_close(unit_nD, torch.nn.functional.normalize(rows_nD, dim=1))
+    torch.testing.assert_close(norm_n, rows_nD.norm(dim=1))
     assert not unit_nD.requires_grad
     assert labels_n.tolist() == list(range(10))
     assert labels_n.dtype == torch.int64
@@ -203,22 +240,28 @@ def test_training_goes_on_as_it_was_even_after_an_error() -> None:
 
 def test_a_mirrored_image_has_the_same_embedding_when_both_views_are_added() -> None:
     backbone = small_backbone()
-    both, _ = embed(backbone, some_batches(), cpu, flip=True)
-    mirrored, _ = embed(backbone, some_batches(flip=True), cpu, flip=True)
-    single, _ = embed(backbone, some_batches(), cpu)
+    both, _, _ = embed(backbone, some_batches(), cpu, flip=True)
+    mirrored, _, _ = embed(backbone, some_batches(flip=True), cpu, flip=True)
+    single, _, _ = embed(backbone, some_batches(), cpu)
     torch.testing.assert_close(both, mirrored)
     assert not torch.allclose(both, single)
 
 
 def test_autocast_embeddings_come_back_as_unit_rows_in_float32() -> None:
-    exact, _ = embed(small_backbone(), some_batches(), cpu)
-    half, _ = embed(small_backbone(), some_batches(), cpu, autocast_dtype=torch.bfloat16)
+    exact, _, _ = embed(small_backbone(), some_batches(), cpu)
+    half, _, _ = embed(small_backbone(), some_batches(), cpu, autocast_dtype=torch.bfloat16)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half.norm(dim=1), torch.ones(10))
     assert 0 < (half - exact).abs().max() < 0.05
 
 
 def test_a_rank_without_batches_embeds_nothing() -> None:
-    unit_nD, labels_n = embed(small_backbone(), [], cpu)
+    unit_nD, labels_n, norm_n = embed(small_backbone(), [], cpu)
     assert unit_nD.shape == (0, 0)
-    assert labels_n.shape == (0,)
+    assert labels_n.shape == norm_n.shape == (0,)
+
+
+def test_a_row_of_zeros_has_no_length() -> None:
+    unit_nD, _, norm_n = embed(nn.Flatten(), [(torch.zeros(2, 3, 2, 2), torch.zeros(2))], cpu)
+    assert norm_n.tolist() == [0.0, 0.0]
+    assert not unit_nD.any()

@@ -36,7 +36,7 @@ def test_what_needs_apex_is_refused_with_what_does_without(sections: dict[str, A
         refuse_missing_apex(config_of(sections))
     section, keys = next(iter(sections.items()))
     assert str(refused.value).startswith(f"{section}.{list(keys)[-1]}")
-    assert "NVIDIA's PyTorch image (nvcr.io/nvidia/pytorch)" in str(refused.value)
+    assert "NVIDIA's PyTorch image (nvidia/pytorch)" in str(refused.value)
     assert f"which has it, or {instead}" in str(refused.value)
 
 
@@ -81,5 +81,5 @@ def test_a_layer_norm_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="no layer norm is called 'batch': expected one of torch, apex"):
         layer_norms("batch")
     if not has_apex():
-        with pytest.raises(ValueError, match=r"needs NVIDIA's apex .*nvcr.io/nvidia/pytorch.*, or layer_norm 'torch'"):
+        with pytest.raises(ValueError, match=r"needs NVIDIA's apex .*nvidia/pytorch.*, or layer_norm 'torch'"):
             layer_norms("apex")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from html_page import Page
 from PIL import Image
 
-from launch.pages.figures import VARIABLES, training_curves
+from launch.pages.curves import training_curves
+from launch.pages.figures import VARIABLES
 from launch.pages.report import LARGEST_PICTURE_BYTES, PairPicture, write_report
 from partial_fc.evaluation import Evaluation, evaluate
 from partial_fc.world import World
@@ -26,7 +28,7 @@ def evaluation() -> Evaluation:
     labels_N = torch.arange(120) % 20
     rows_ND = torch.randn(20, 16, generator=generator)[labels_N] + 0.8 * torch.randn(120, 16, generator=generator)
     unit_ND = torch.nn.functional.normalize(rows_ND, dim=1)
-    return evaluate(unit_ND, labels_N, World(), torch.combinations(torch.arange(120))[::9])
+    return evaluate(unit_ND, labels_N, World(), torch.combinations(torch.arange(120))[::9], norm_N=rows_ND.norm(dim=1))
 
 
 def picture(size: int = 16, seed: int = 0, encoding: str = "PNG") -> bytes:
@@ -68,9 +70,12 @@ def written(path: Path, evaluation: Evaluation, **sections: Any) -> Page:
 def test_the_page_holds_every_part(tmp_path: Path, evaluation: Evaluation) -> None:
     page = written(tmp_path, evaluation, config={"seed": 7}, metrics=records(), pairs=four_kinds())
     labels = [attributes["aria-label"] or "" for attributes in page.named("svg")]
-    assert len(labels) == len(set(labels)) == 3 + 5
+    assert len(labels) == len(set(labels)) == 6 + 5
     for part in (
         "ROC curve",
+        "DET curve",
+        "Cumulative match",
+        "left out by embedding length",
         "Densities",
         "logarithmic",
         "Loss",
@@ -146,8 +151,9 @@ def test_text_from_outside_is_text(tmp_path: Path, evaluation: Evaluation) -> No
 
 
 def test_sections_without_content_are_left_out(tmp_path: Path, evaluation: Evaluation) -> None:
-    page = written(tmp_path, evaluation)
-    assert len(page.named("svg")) == 3
+    page = written(tmp_path, replace(evaluation, rejection=[]))
+    assert len(page.named("svg")) == 5
+    assert "Short embeddings" not in page.text
     for absent in ("The run", "Pairs", "Configuration"):
         assert absent not in page.text
 

@@ -346,10 +346,10 @@ def test_the_screen_shows_where_the_run_is_and_what_it_does() -> None:
 
 
 def test_a_figure_that_no_table_knows_is_shown_by_its_name() -> None:
-    shown = screen(course_of(report(extra={"spare_memory_bytes": 2.0**30, "goodput_ratio": 0.9612})))
+    shown = screen(course_of(report(extra={"spare_memory_bytes": 2.0**30, "kept_ratio": 0.9612})))
     assert "spare memory" in shown
     assert "1.00 GiB" in shown
-    assert "goodput" in shown
+    assert "kept" in shown
     assert "96.1 %" in shown
     assert "near classes" not in shown
 

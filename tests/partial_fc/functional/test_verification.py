@@ -15,6 +15,7 @@ from partial_fc.functional.verification import (
     Roc,
     best_accuracy,
     coarse_histogram,
+    consecutive_folds,
     equal_error_rate,
     kfold_accuracy,
     roc,
@@ -168,22 +169,21 @@ def test_a_coarse_histogram_keeps_every_pair() -> None:
     assert coarse == [2, 1, 1, 1]
 
 
-def plain_kfold(cosines: list[float], same: list[bool], folds: int) -> tuple[float, float]:
+def plain_kfold(cosines: list[float], same: list[bool], fold_of: list[int]) -> tuple[float, float, float]:
     """The LFW protocol with loops: the threshold is chosen on the other folds, the accuracy counted on this one."""
-    pairs = list(zip(cosines, same, strict=True))
-    longer = len(pairs) % folds
-    sizes = [len(pairs) // folds + (fold < longer) for fold in range(folds)]
-    accuracies, start = [], 0
-    for size in sizes:
-        held_out, others = pairs[start : start + size], pairs[:start] + pairs[start + size :]
-        start += size
+    pairs = list(zip(cosines, same, fold_of, strict=True))
+    accuracies = []
+    for fold in sorted(set(fold_of)):
+        held_out = [(cos, is_same) for cos, is_same, of in pairs if of == fold]
+        others = [(cos, is_same) for cos, is_same, of in pairs if of != fold]
         values = sorted({2.0, -2.0} | {cos for cos, _ in others})
         thresholds = [(low + high) / 2 for low, high in pairwise(values)]
         right = {cut: sum((cos >= cut) == is_same for cos, is_same in others) for cut in thresholds}
         best = max(cut for cut in thresholds if right[cut] == max(right.values()))
-        accuracies.append(sum((cos >= best) == is_same for cos, is_same in held_out) / size)
-    mean = sum(accuracies) / folds
-    return mean, math.sqrt(sum((accuracy - mean) ** 2 for accuracy in accuracies) / folds)
+        accuracies.append(sum((cos >= best) == is_same for cos, is_same in held_out) / len(held_out))
+    folds, mean = len(accuracies), sum(accuracies) / len(accuracies)
+    squares = sum((accuracy - mean) ** 2 for accuracy in accuracies)
+    return mean, math.sqrt(squares / folds), math.sqrt(squares / (folds - 1)) / math.sqrt(folds)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -194,16 +194,40 @@ def test_kfold_accuracy_is_the_plain_loop_s(pairs: int, folds: int, ties: bool) 
     cos_P = (0.4 * same_P + 0.3 * torch.randn(pairs, generator=generator, dtype=torch.float64)).clamp(-1, 1)
     if ties:
         cos_P = (cos_P * 4).round() / 4
-    expected = plain_kfold(cos_P.tolist(), same_P.tolist(), folds)
-    assert kfold_accuracy(cos_P, same_P, folds) == pytest.approx(expected, abs=1e-12)
+    fold_P = consecutive_folds(pairs, folds)
+    scattered_P = torch.arange(pairs) % folds
+    for of_P in (fold_P, scattered_P, fold_P + 3 * (fold_P > 0)):  # the last leaves numbers out
+        expected = plain_kfold(cos_P.tolist(), same_P.tolist(), of_P.tolist())
+        assert kfold_accuracy(cos_P, same_P, of_P) == pytest.approx(expected, abs=1e-12)
+
+
+def test_kfold_accuracy_by_hand() -> None:
+    """Three folds of two pairs; the impostor at 0.6 ties with the genuine pair at 0.6, which is in another fold."""
+    cosines = torch.tensor([0.9, 0.1, 0.9, 0.6, 0.6, 0.4])
+    same = torch.tensor([True, False, True, False, True, False])
+    found = kfold_accuracy(cosines, same, torch.tensor([0, 0, 1, 1, 2, 2]))
+    # Fold 1 is cut at 0.75 (0.5 is as good, lower): 2 of 2. Fold 2 at 0.5: 1 of 2. Fold 3 at 0.75: 1 of 2.
+    assert found.mean == pytest.approx(2 / 3)
+    assert found.std == pytest.approx(math.sqrt(1 / 18))
+    assert found.standard_error == pytest.approx(math.sqrt(1 / 12) / math.sqrt(3))
 
 
 def test_kfold_accuracy_of_separable_pairs_is_one() -> None:
     same_P = torch.arange(20) % 2 == 0
-    assert kfold_accuracy(torch.where(same_P, 0.8, 0.1), same_P) == (1.0, 0.0)
+    assert kfold_accuracy(torch.where(same_P, 0.8, 0.1), same_P, consecutive_folds(20, 10)) == (1.0, 0.0, 0.0)
+
+
+def test_kfold_accuracy_of_scores_that_are_all_equal_is_a_coin() -> None:
+    same_P = torch.arange(20) % 2 == 0
+    assert kfold_accuracy(torch.full((20,), 0.5), same_P, consecutive_folds(20, 10)).mean == 0.5
 
 
 @pytest.mark.parametrize("folds", [1, 21])
 def test_folds_that_cannot_be_are_refused(folds: int) -> None:
     with pytest.raises(ValueError, match="expected at least 2"):
-        kfold_accuracy(torch.zeros(20), torch.ones(20, dtype=torch.bool), folds)
+        consecutive_folds(20, folds)
+
+
+def test_a_single_fold_has_no_other_to_choose_a_threshold_on() -> None:
+    with pytest.raises(ValueError, match="all 20 pairs are of one fold: expected at least 2"):
+        kfold_accuracy(torch.zeros(20), torch.ones(20, dtype=torch.bool), torch.full((20,), 7))

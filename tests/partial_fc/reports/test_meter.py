@@ -227,7 +227,7 @@ def test_the_time_of_a_run_is_booked_to_its_start_its_data_and_its_training(monk
         "training": 16.0,
         "data": 4.0,  # of the rank that waited longest
     }
-    assert report.goodput == 16 / 136
+    assert report.goodput_ratio == 16 / 136
     clock[0] += 10.0
     gathered.observe(images=8, loss=0.0, data_wait_seconds=0.0)
     assert reported(gathered).seconds_spent["training"] == 25.0, "another rank has waited"

@@ -113,6 +113,7 @@ def test_names_and_types_are_those_of_the_dashboards(sink: PrometheusSink) -> No
         "update_seconds": "histogram",
         "collective_seconds": "histogram",
         "collective_bytes": "counter",
+        "evaluation": "gauge",
         "last_step_timestamp_seconds": "gauge",
         "checkpoint_seconds": "histogram",
         "checkpoint_pause_seconds": "histogram",
@@ -128,7 +129,9 @@ def test_every_metric_explains_itself_and_has_no_label_but_the_run(sink: Prometh
         assert family.documentation.endswith("."), name
         for sample in family.samples:
             assert sample.labels["run"] == "r1"
-            allowed = {"run", "cause"} if name == "spent_seconds" else {"run", "le"}
+            allowed = {"spent_seconds": {"run", "cause"}, "evaluation": {"run", "set", "measure"}}.get(
+                name, {"run", "le"}
+            )
             assert name == "run_info" or sample.labels.keys() <= allowed
 
 
@@ -200,8 +203,15 @@ def test_the_phases_of_a_step_are_parted_and_what_was_carried_counted(sink: Prom
     assert value(sink, "collective_bytes_total") == 5120
 
 
+def test_the_measures_of_the_last_evaluation_are_shown_by_set(sink: PrometheusSink) -> None:
+    sink.evaluated({"lfw.accuracy": 0.5, "held.out.tar_at_far_1e-3": 0.25})
+    sink.evaluated({"lfw.accuracy": 0.75})
+    assert value(sink, "evaluation", set="lfw", measure="accuracy") == 0.75
+    assert value(sink, "evaluation", set="held.out", measure="tar_at_far_1e-3") == 0.25
+
+
 def test_what_the_time_was_spent_on_is_shown_by_cause(sink: PrometheusSink) -> None:
-    sink.write(report(seconds_spent={"training": 90.0, "start": 10.0}, goodput=0.9))
+    sink.write(report(seconds_spent={"training": 90.0, "start": 10.0}, goodput_ratio=0.9))
     assert (value(sink, "goodput_ratio"), value(sink, "spent_seconds", cause="start")) == (0.9, 10.0)
     assert value(sink, "estimated_end_timestamp_seconds") == 1.75e9 + 600
 

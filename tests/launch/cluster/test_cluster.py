@@ -11,10 +11,14 @@ import tiny
 from ports import free_port
 
 from launch import cli
-from launch.processes import Meeting
+from launch.meeting import Meeting
 
 PATIENCE_SECONDS = 300.0
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
+SCRIPTS = [
+    "launch/cluster/slurm.sbatch",
+    *(f"tests/cluster/{file.name}" for file in (ROOT / "tests/cluster").glob("*.sh")),
+]
 
 
 @pytest.mark.processes
@@ -53,9 +57,16 @@ def test_machines_that_do_not_meet_are_told_what_to_look_at() -> None:
     assert "did not meet the others at n0:29400 (too late): give the same --nodes 4 and --meet n0:29400 on each" in said
 
 
-@pytest.mark.parametrize("script", ["launch/cluster/slurm.sbatch", "tests/cluster/slurm.sh"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_shell_scripts_have_no_known_faults(script: str) -> None:
     if not (shellcheck := shutil.which("shellcheck")):
         pytest.skip("needs shellcheck")
     done = subprocess.run([shellcheck, str(ROOT / script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_make_runs_every_script_of_this_kind() -> None:
+    recipe = (ROOT / "Makefile").read_text().split("cluster-test:")[1].split("\n\n")[0]
+    assert {line.strip() for line in recipe.splitlines()[1:]} == {
+        script for script in SCRIPTS if script.endswith(".sh")
+    }

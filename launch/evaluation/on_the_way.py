@@ -1,0 +1,168 @@
+"""The network of a run measured while it trains, and the checkpoint that is the best so far.
+
+Every rank embeds its share of the images, so that none waits for another; the measures are bitwise the same on all
+ranks, and so is what follows from them. Training goes on as if it had not been measured: the network's buffers, which
+are averaged over the ranks for it, are each rank's own again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from launch.assembly.run import Run
+from launch.assembly.run_folder import RunFolder
+from launch.config.evaluation import LOWER_IS_BETTER, set_name
+from launch.config.run import Config
+from launch.evaluation.held_out import HeldOut, open_identities, open_pair_set
+from launch.evaluation.results import measured
+from launch.units import seconds_text
+from launch.writing import naming
+from partial_fc import World
+from partial_fc.checkpoint.layout import name_best
+from partial_fc.checkpoint.writing import Saved
+from partial_fc.evaluation import Evaluation, PairEvaluation
+from partial_fc.reports.prometheus import PrometheusSink
+from partial_fc.reports.step_report import Sink
+
+Figures = dict[str, float]
+
+
+def sets_to_measure(config: Config, held_out: HeldOut | None) -> dict[str, HeldOut]:
+    """Every set of the run by its name: ``held_out``, which is data.evaluate, and evaluation.sets."""
+    found = {} if held_out is None or config.data.evaluate is None else {set_name(config.data.evaluate): held_out}
+    for path in config.evaluation.sets:
+        is_pairs = path.suffix.lower() == ".bin"
+        found[set_name(path)] = open_pair_set(path, config.data) if is_pairs else open_identities(path, config.data)
+    return found
+
+
+class Examiner:
+    """Measures the network of ``parts`` on ``sets``; its methods are called on all ranks at the same step.
+
+    Rank 0 prints the measures, keeps them in ``evaluations.jsonl`` and shows them at its endpoint, if ``sinks`` has it.
+    ``save(step)`` begins a checkpoint, where the best measure needs one.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        sets: Mapping[str, HeldOut],
+        parts: Run,
+        world: World,
+        device: torch.device,
+        sinks: Sequence[Sink],
+        save: Callable[[int], None],
+    ) -> None:
+        self._config, self._sets, self._parts, self._save = config, sets, parts, save
+        self._world, self._device = world, device
+        self._folder = RunFolder(config.run_dir)
+        self._endpoints = [sink for sink in sinks if isinstance(sink, PrometheusSink)]
+        self._best_step: int | None = None
+        self._best = self._best_so_far()
+        self._name_when_whole()
+
+    def on_the_way(self, done: int) -> None:
+        """Measure all sets after step ``done``, while the training waits."""
+        self._parts.spent.spend("training")
+        began = time.perf_counter()
+        with self._parts.state.with_averaged_buffers():
+            found = {name: self._measured(held_out) for name, held_out in self._sets.items()}
+        self._parts.spent.spend("evaluation")
+        self._note(done, found, time.perf_counter() - began)
+
+    def at_the_end(self, done: int, known: Mapping[str, Evaluation | PairEvaluation]) -> None:
+        """Measure the sets that are not ``known``, with the averaged buffers that the network has by now."""
+        began = time.perf_counter()
+        others = {name: self._measured(held_out) for name, held_out in self._sets.items() if name not in known}
+        self._note(done, {**known, **others}, time.perf_counter() - began if others else None)
+        self._parts.saver.wait()
+
+    def _measured(self, held_out: HeldOut) -> Evaluation | PairEvaluation:
+        parts, config = self._parts, self._config
+        flip = config.evaluation.flip
+        return measured(config, parts.backbone, held_out, self._world, self._device, flip=flip)[0]
+
+    def _note(self, done: int, found: Mapping[str, Evaluation | PairEvaluation], seconds: float | None) -> None:
+        figures = {
+            f"{name}.{key}": value for name, evaluation in found.items() for key, value in measures(evaluation).items()
+        }
+        is_best = self._is_best(figures)
+        if self._world.rank == 0:
+            print(_sentence(done, figures, seconds, self._config.evaluation.best if is_best else None), flush=True)
+            with naming(self._folder.evaluations), self._folder.evaluations.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": done, **figures}) + "\n")
+            for endpoint in self._endpoints:
+                endpoint.evaluated(figures)
+        if is_best:
+            self._keep(done)
+
+    def _is_best(self, figures: Figures) -> bool:
+        """Whether the measure that counts is the best so far; it is then kept as such."""
+        if (name := self._config.evaluation.best) is None or name not in figures:
+            return False
+        if self._best is not None and not _is_better(name, figures[name], self._best):
+            return False
+        self._best = figures[name]
+        return True
+
+    def _keep(self, done: int) -> None:
+        """Have the checkpoint of ``done``, saved unless it is, named the best once it is whole."""
+        self._best_step = done
+        if self._parts.saver.last_step != done:
+            self._save(done)
+        if self._world.rank == 0:
+            name_best(self._folder.checkpoints, done)
+
+    def _name_when_whole(self) -> None:
+        """Name the best checkpoint from the thread that writes it, too: it may be whole only later."""
+        others = self._parts.saver.on_saved
+
+        def tell(saved: Saved) -> None:
+            if saved.step == self._best_step:
+                name_best(self._folder.checkpoints, saved.step)
+            others(saved)
+
+        self._parts.saver.on_saved = tell
+
+    def _best_so_far(self) -> float | None:
+        """The best of the evaluations before the step that the run goes on after, of which the later line counts."""
+        name, by_step = self._config.evaluation.best, dict[int, float]()
+        if name is None or not self._parts.start_step or not self._folder.evaluations.is_file():
+            return None
+        for line in self._folder.evaluations.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if record["step"] <= self._parts.start_step and name in record:
+                by_step[record["step"]] = record[name]
+        return (min if _lower_is_better(name) else max)(by_step.values(), default=None)
+
+
+def measures(evaluation: Evaluation | PairEvaluation) -> Figures:
+    """The measures of an evaluation by the names of ``evaluation.best``."""
+    first = {"rank1": evaluation.rank1} if isinstance(evaluation, Evaluation) else {}
+    if evaluation.kfold_accuracy is not None:
+        first["accuracy"] = evaluation.kfold_accuracy.mean
+    at_far = {f"tar_at_far_{far}": tar for far, tar in evaluation.tar_at_far.items()}
+    return {**first, "eer": evaluation.eer, **at_far}
+
+
+def _sentence(done: int, figures: Figures, seconds: float | None, best: str | None) -> str:
+    """What a person reads: of each set its first measure."""
+    firsts = {name.rpartition(".")[0]: name for name in reversed(figures)}
+    told = ", ".join(
+        f"{name} {figures[name]:.4f}{', the best so far' if name == best else ''}" for name in firsts.values()
+    )
+    if best is not None and best not in firsts.values():
+        told += f", {best} {figures[best]:.4f}, the best so far"
+    return f"step {done:,} measured{'' if seconds is None else f' in {seconds_text(seconds)}'}: {told}"
+
+
+def _lower_is_better(name: str) -> bool:
+    return name.rpartition(".")[2] in LOWER_IS_BETTER
+
+
+def _is_better(name: str, value: float, than: float) -> bool:
+    return value < than if _lower_is_better(name) else value > than

@@ -1,0 +1,1 @@
+"""Published protocols from embeddings: templates one to one and one to many, probes among distractors."""
