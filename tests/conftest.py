@@ -26,6 +26,7 @@ SLOW = (  # a second or more each: `make quick` leaves them and the tests of rea
     "launch/pages/test_report_page.py",
     "launch/planning/",
     "launch/protocols/",
+    "launch/test_embed.py",
     "launch/test_evaluate.py",
     "launch/test_fine_tuning.py",
     "launch/test_launch_processes.py",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data_pipeline.checking.merge_list import write_merge_list
 from data_pipeline.checking.quarantine import QuarantineWriter
@@ -22,7 +23,7 @@ from launch.command_line.columns import columns_of
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
 from launch.embedding.cleaning import (
-    Copy,
+    Findings,
     Labelled,
     OnePerson,
     WrongLabel,
@@ -34,6 +35,7 @@ from launch.embedding.cleaning import (
 )
 from launch.embedding.written import Embedder, set_embeddings
 from launch.pages.cleaning import Shown, write_cleaning
+from partial_fc.inference.embedding_file import EmbeddingFile
 from partial_fc.inference.trained import trained_network
 from partial_fc.world import local_device
 
@@ -45,16 +47,36 @@ def run(arguments: argparse.Namespace) -> int:
     file = RunFolder(arguments.model).config
     config = load_config(file) if file.is_file() else None
     plain = numbered_without_gaps(source_at(data, columns=columns_of(arguments), root=arguments.root))
-    source = _as_trained(plain, data, config)
-    tests = _test_paths(arguments, config)
+    source, tests = _as_trained(plain, data, config), _tests(arguments, config)
     network, facts = trained_network(arguments.model, arguments.input_size)
     device = local_device()
     embedder = Embedder(network.to(device), facts, device, False)
     out.mkdir(parents=True, exist_ok=True)
     embedded = set_embeddings(embedder, plain, data, out / "train.npy")
+    opened = [
+        (set_embeddings(embedder, test, path, out / f"test-{at}.npy"), test) for at, (path, test) in enumerate(tests)
+    ]
+    findings = _findings(embedded, plain, source, opened, arguments)
+    names, samples = label_names(plain, data), embedded.origin.samples()
+    _write_lists(out, plain, samples, findings, names)
+    shown = Shown(str(data), source, samples, names, findings.trusted_N.numpy())
+    write_cleaning(out / "clean.html", shown, findings)
+    print(f"{out / 'clean.html'}  look at this one before you use the lists")
+    print(f"{out / 'quarantine.tsv'}  for data.quarantine: wrong labels, pictures of a test set")
+    print(f"{out / 'merge.tsv'}  for data.merge: identities that are one")
+    return 0
+
+
+def _findings(
+    embedded: EmbeddingFile,
+    plain: Source,
+    source: Source,
+    tests: Sequence[tuple[EmbeddingFile, Source]],
+    arguments: argparse.Namespace,
+) -> Findings:
+    """What is found in ``source``, which is ``plain`` but for labels that are wrong on purpose; said as it comes."""
     samples = embedded.origin.samples()
     found = Labelled(embedded, torch.from_numpy(source.labels[samples]), source.num_classes)
-
     wrong = wrong_labels(found, arguments.margin)
     told = f"nearer to another identity than to their own, by {arguments.margin} or more"
     print(f"{len(wrong):,} of {len(source):,} images lie {told}")
@@ -64,21 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
     near = usual_cosine(found, trusted_N) if arguments.near is None else arguments.near
     people = same_people(found, trusted_N, near) if near is not None else []
     _print_people(people, near, is_given=arguments.near is not None)
-    opened = [
-        (set_embeddings(embedder, test, path, out / f"test-{at}.npy"), test) for at, (path, test) in enumerate(tests)
-    ]
-    copied = copies(embedded, plain, opened, arguments.same_image)
+    copied = copies(embedded, plain, tests, arguments.same_image)
     print(f"{len(copied):,} images are pictures of a test set, of {len(tests)}")
-
-    names = label_names(plain, data)
-    _write_lists(out, plain, samples, wrong, people, copied, names)
-    write_cleaning(
-        out / "clean.html", Shown(str(data), source, samples, names, trusted_N.numpy()), wrong, people, copied
-    )
-    print(f"{out / 'clean.html'}  look at this one before you use the lists")
-    print(f"{out / 'quarantine.tsv'}  for data.quarantine: wrong labels, pictures of a test set")
-    print(f"{out / 'merge.tsv'}  for data.merge: identities that are one")
-    return 0
+    return Findings(wrong, trusted_N, people, copied)
 
 
 def _as_trained(plain: Source, data: Path, config: Config | None) -> Source:
@@ -92,7 +102,7 @@ def _as_trained(plain: Source, data: Path, config: Config | None) -> Source:
     return NoisyLabels(plain, config.data.label_noise, config.seed)
 
 
-def _test_paths(arguments: argparse.Namespace, config: Config | None) -> list[tuple[Path, Source]]:
+def _tests(arguments: argparse.Namespace, config: Config | None) -> list[tuple[Path, Source]]:
     given = arguments.test
     if given is None:
         evaluated = [] if config is None else [config.data.evaluate, *config.evaluation.sets]
@@ -102,7 +112,7 @@ def _test_paths(arguments: argparse.Namespace, config: Config | None) -> list[tu
     ]
 
 
-def _print_accuracy(wrong: Sequence[WrongLabel], is_planted: np.ndarray) -> None:
+def _print_accuracy(wrong: Sequence[WrongLabel], is_planted: NDArray[np.bool_]) -> None:
     hits, planted = int(is_planted[[each.row for each in wrong]].sum()), int(is_planted.sum())
     figures = f"precision {hits / max(len(wrong), 1):.3f}, recall {hits / max(planted, 1):.3f}"
     print(f"  against the {planted:,} wrong labels of data.label_noise: {figures}")
@@ -117,32 +127,24 @@ def _print_people(people: Sequence[OnePerson], near: float | None, *, is_given: 
 
 
 def _write_lists(
-    out: Path,
-    plain: Source,
-    samples: np.ndarray,
-    wrong: Sequence[WrongLabel],
-    people: Sequence[OnePerson],
-    copied: Sequence[Copy],
-    names: dict[int, str],
+    out: Path, plain: Source, samples: NDArray[np.int64], findings: Findings, names: dict[int, str]
 ) -> None:
     """The quarantine list and the merge list, of the set as it lies on disk."""
     disk = plain.source if isinstance(plain, SelectedSource) else plain
-    on_disk = plain.original_labels if isinstance(plain, SelectedSource) else np.arange(plain.num_classes)
+    labels = plain.original_labels if isinstance(plain, SelectedSource) else np.arange(plain.num_classes)
     reasons = {
         int(samples[each.row]): f"label: called {names.get(each.label, each.label)} (cosine {each.own:.3f}), nearer to "
         f"{names.get(each.nearest, each.nearest)} ({each.other:.3f})"
-        for each in wrong
+        for each in findings.wrong
     }
-    reasons |= {each.sample: f"test picture: the same as {each.test.name(each.test_sample)}" for each in copied}
+    reasons |= {
+        each.sample: f"test picture: the same as {each.test.name(each.test_sample)}" for each in findings.copied
+    }
     with QuarantineWriter(out / "quarantine.tsv", disk) as quarantine:
         for sample in sorted(reasons):
             quarantine.append(sample, reasons[sample])
-    pairs = (
-        (
-            int(on_disk[each.second]),
-            int(on_disk[each.first]),
-            f"{names.get(each.second, each.second)} and {names.get(each.first, each.first)}: cosine {each.cosine:.3f}",
-        )
-        for each in people
-    )
+    pairs = []
+    for first, second, cosine in findings.people:
+        why = f"{names.get(second, second)} and {names.get(first, first)}: cosine {cosine:.3f}"
+        pairs.append((int(labels[second]), int(labels[first]), why))
     write_merge_list(out / "merge.tsv", disk, pairs)

@@ -43,6 +43,15 @@ class Copy(NamedTuple):
     test_sample: int
 
 
+class Findings(NamedTuple):
+    """All that was found; ``trusted_N`` says which images are none of ``wrong``."""
+
+    wrong: Sequence[WrongLabel]
+    trusted_N: Tensor
+    people: Sequence[OnePerson]
+    copied: Sequence[Copy]
+
+
 class Labelled(NamedTuple):
     """The embeddings of a set, and the labels that its rows have."""
 

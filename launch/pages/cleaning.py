@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_pipeline.checking.contact_sheet import side_by_side
 from data_pipeline.source import Source
-from launch.embedding.cleaning import Copy, OnePerson, WrongLabel
+from launch.embedding.cleaning import Copy, Findings, OnePerson, WrongLabel
 from launch.pages.strips import Section, write_strips
 
 MOST_SHOWN = 50  # rows of a section
@@ -39,10 +39,9 @@ class Shown(NamedTuple):
         return f"{self.names[label]} (label {label})" if label in self.names else f"label {label}"
 
 
-def write_cleaning(
-    path: Path, shown: Shown, wrong: Sequence[WrongLabel], people: Sequence[OnePerson], copied: Sequence[Copy]
-) -> None:
+def write_cleaning(path: Path, shown: Shown, findings: Findings) -> None:
     """Write the page: the clearest of each kind, a row of pictures each."""
+    wrong, _, people, copied = findings
     tiles = [
         ("Images", f"{len(shown.source):,}", f"{shown.source.num_classes:,} identities"),
         ("Wrong labels", f"{len(wrong):,}", "likely"),
