@@ -9,6 +9,7 @@ bytes of one image. The life of a batch is told in `data_pipeline.loader`; this 
       RecordSource.labels                  refused unless whole and not negative; int64 from here on, (num_images,)
       FolderSource, TarSource, ...         other forms: the place of the folder's name, the digits in a .cls, a column
     JoinedSource.labels                  several sets: behind those of the set before, or by the name of the identity
+    MergedSource.labels                  identities that are one person, by the list of `partial-fc clean`
     SelectedSource.labels                identities with too few images left out; the rest 0..C-1, without a gap
     NoisyLabels.labels                   wrong on purpose, drawn from (seed, sample), where a run asks for that
     Source.num_classes                   the largest label plus one: C, the rows of the classifier

@@ -23,7 +23,8 @@ The way of a configuration, from the command line to the folder of its run::
 
 With one process ``train.run`` is called by the command itself. ``torchrun ... -m launch.train CONFIG`` enters at the
 ranks, on as many machines as there are. ``partial-fc evaluate RUN_DIR`` goes the same way through ``evaluate.py``, with
-the configuration that the run left in its folder.
+the configuration that the run left in its folder, and ``partial-fc embed MODEL IMAGES OUT`` through ``embed.py``,
+without one.
 
 A section of the configuration (``config/``) is data and makes nothing. A maker (``assembly/``) takes its section and
 what it is to be joined with, and returns one part; ``assembly.run`` alone knows all of them. :class:`RunFolder

@@ -13,6 +13,8 @@ from launch import errors
 from launch.command_line import (
     aligning,
     checkpoints,
+    cleaning,
+    embedding,
     evaluating,
     exporting,
     importing,
@@ -20,6 +22,7 @@ from launch.command_line import (
     packing,
     planning,
     profiling,
+    searching,
     top,
     training,
     verifying,
@@ -63,8 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     add("align", aligning, _run("align"), "set the faces of a folder upright by their landmarks")
     add("inspect", inspecting, _run("inspect"), "say what a set of images is, with pictures, and what is wrong")
     add("verify", verifying, _run("verify"), "look at every image of a set and list what cannot be used")
+    add("clean", cleaning, _run("clean"), "find wrong labels, one person under two names, and pictures of a test set")
     add("import", importing, _run("importing"), "bring checkpoints and configs of arcface_torch along")
     add("export", exporting, _run("export"), "write a trained network as ONNX, pt2, safetensors or a state dict")
+    add("embed", embedding, _embed, "embed a set of images into .npy or Parquet, on all ranks", launches=True)
+    add("search", searching, _run("search"), "say who is nearest to a picture among the embeddings of a set")
     add("checkpoint", checkpoints, _run("checkpoint"), "list, show, verify and export the checkpoints of a run")
     return parser
 
@@ -140,6 +146,16 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from launch import evaluate
 
     evaluate.run(arguments)
+    return 0
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    meeting = _meeting(arguments)
+    if (ranks := arguments.nproc or _ranks()) > 1 or meeting:
+        return run_ranks("launch.embed", _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)
+    from launch import embed
+
+    embed.run(arguments)
     return 0
 
 

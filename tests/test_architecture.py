@@ -65,15 +65,16 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     | rooms("data_pipeline", "images", "formats"),
     "launch.assembly": rooms("launch", "assembly", "config", "units", "run_files", "writing") | LIBRARIES,
     "launch.pages": rooms("launch", "pages", "units", "figure_style", "writing")
-    | {"partial_fc.evaluation", "data_pipeline.checking"},
+    | {"launch.embedding", "partial_fc.evaluation", "data_pipeline.checking", "data_pipeline.source"},
     "launch.resilience": rooms("launch", "resilience", "assembly", "config") | LIBRARIES,
     "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
     "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "units", "writing") | LIBRARIES,
     "launch.watching": rooms("launch", "watching", "config", "run_files", "units"),  # and no torch: a look is quick
     "launch.protocols": rooms("launch", "protocols", "evaluation", "assembly", "config", "pages", "writing")
     | LIBRARIES,
+    "launch.embedding": rooms("launch", "embedding") | LIBRARIES,
     "launch.commands": rooms("launch", "commands", "command_line", "assembly", "config", "pages", "planning")
-    | rooms("launch", "errors", "processes", "units", "watching", "writing")
+    | rooms("launch", "embedding", "errors", "processes", "units", "watching", "writing")
     | LIBRARIES,
     "launch": {"launch", *LIBRARIES},
     **{
@@ -108,8 +109,9 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
         *("data_pipeline.files.arrow_texts", "data_pipeline.formats.folders.image_list"),
         *("data_pipeline.formats.folders.list_lines", "data_pipeline.formats.table"),
         "launch.protocols.ijb_files",
+        "partial_fc.inference.embedding_file",
     },
-    **{name: {"partial_fc.inference"} for name in ("onnx", "onnxruntime", "onnxscript")},
+    **{name: {"partial_fc.inference"} for name in ("faiss", "onnx", "onnxruntime", "onnxscript")},
     "PIL": {
         "partial_fc.inference.pictures",
         "data_pipeline.aligning",

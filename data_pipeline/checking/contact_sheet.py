@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,9 +38,14 @@ def drawn_rows(source: Source, *, identities: int = 10, images: int = 10, seed: 
 
 def strip(source: Source, row: Row) -> Image.Image:
     """The images of one row side by side, each fitted into a square; a cross stands for one that cannot be decoded."""
+    return side_by_side([(source, sample) for sample in row.samples])
+
+
+def side_by_side(images: Sequence[tuple[Source, int]]) -> Image.Image:
+    """The images, each a set and a number there, as :func:`strip` shows those of one identity."""
     step = TILE_PIXELS + GAP_PIXELS
-    picture = Image.new("RGB", (step * len(row.samples) - GAP_PIXELS, TILE_PIXELS), PAPER)
-    for place, sample in enumerate(row.samples):
+    picture = Image.new("RGB", (step * len(images) - GAP_PIXELS, TILE_PIXELS), PAPER)
+    for place, (source, sample) in enumerate(images):
         picture.paste(_tile(source, sample), (place * step, 0))
     return picture
 

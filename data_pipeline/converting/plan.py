@@ -129,7 +129,7 @@ def description(plan: ConversionPlan, paths: Sequence[Path]) -> Description:
         "images": len(plan.source),
         "labels": f"{zlib.crc32(np.ascontiguousarray(plan.source.labels).data):08x}",
         "contents": fingerprint(plan.source),
-        "files": _files(paths),
+        "files": files_mark(paths),
         "to": plan.to,
         "shuffle": plan.seed,
         "size": plan.size,
@@ -153,7 +153,8 @@ def _looked_at(source: Source) -> tuple[int, int, int]:
     return sum(lengths) // len(lengths), width, height
 
 
-def _files(paths: Sequence[Path]) -> str:
+def files_mark(paths: Sequence[Path]) -> str:
+    """A digest of the names, sizes and times of the files named, or lying in the folders named."""
     checksum = hashlib.sha256()
     for path in paths:
         for file in _data_files(path):

@@ -21,7 +21,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     work.mkdir(parents=True, exist_ok=True)
     lock = os.open(work, os.O_RDONLY)
     try:
-        _take(lock, work)
+        take_lock(lock, work)
         try:
             for left in work.iterdir():
                 left.unlink()
@@ -34,7 +34,8 @@ def whole_folder(out: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _take(lock: int, work: Path) -> None:
+def take_lock(lock: int, work: Path) -> None:
+    """Locks the folder `work`, open as `lock`, until that is closed. ValueError where another process has the lock."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

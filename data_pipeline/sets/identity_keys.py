@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from data_pipeline.hashing import bits, key
 from data_pipeline.sets.identities import written_names
 from data_pipeline.sets.joined import JoinedSource
+from data_pipeline.sets.merged import MergedSource
 from data_pipeline.sets.noisy import NoisyLabels
 from data_pipeline.sets.selected import SelectedSource
 from data_pipeline.source import Source
@@ -47,7 +48,7 @@ def identities_mark(keys: NDArray[np.int64]) -> str:
 
 def _keys(source: Source, paths: Sequence[Path], labels: NDArray[np.int64]) -> Keys:
     """The keys of some labels; labels may be ids of any size, so that all up to the largest would not fit."""
-    if isinstance(source, NoisyLabels):
+    if isinstance(source, NoisyLabels | MergedSource):
         return _keys(source.source, paths, labels)
     if isinstance(source, SelectedSource):
         return _keys(source.source, paths, source.original_labels[labels])

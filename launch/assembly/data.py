@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_pipeline.augment.augmentation import Augmentation
+from data_pipeline.checking.merge_list import merged_labels
 from data_pipeline.checking.quarantine import is_made_for, quarantined_samples
 from data_pipeline.formats.by_path import source_at
 from data_pipeline.formats.table.names import GUESSED, ColumnError, ColumnNames
@@ -21,6 +22,7 @@ from data_pipeline.order.shuffled import SampleOrder, rank_positions
 from data_pipeline.sets.fingerprint import fingerprint
 from data_pipeline.sets.identity_keys import identity_keys
 from data_pipeline.sets.joined import Join, joined_sets
+from data_pipeline.sets.merged import MergedSource
 from data_pipeline.sets.noisy import NoisyLabels
 from data_pipeline.sets.selected import SelectedSource, gaps_in_words, numbered_without_gaps
 from data_pipeline.source import Source
@@ -130,8 +132,8 @@ def _sample_order(images_each: int | None, source: Source, batch_size: int, seed
 
 
 def on_disk(source: Source) -> Source:
-    """``source`` as it lies on disk, without the choice of identities and the label noise that a config asks for."""
-    while isinstance(source, NoisyLabels | SelectedSource):
+    """``source`` as it lies on disk: without the choice, the merges and the noise that a config asks for."""
+    while isinstance(source, NoisyLabels | SelectedSource | MergedSource):
         source = source.source
     return source
 
@@ -158,6 +160,8 @@ def open_training_data(section: DataConfig, seed: int) -> Source:
         section.train, section.join, _columns(section), section.root, needs_table=section.evaluate is None
     )  # otherwise columns and root may be those of the held-out set
     _refuse_copies(training_paths(section), joined_sets(source))
+    if section.merge is not None:
+        source = MergedSource(source, merged_labels(section.merge, source))
     if section.least_images_per_identity > 1:
         source = SelectedSource(source, least_images=section.least_images_per_identity)
     source = numbered_without_gaps(source)

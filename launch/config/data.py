@@ -35,8 +35,11 @@ class DataConfig(Section):
     )
     quarantine: UserPath | tuple[UserPath, ...] = Field(
         (),
-        description="a list written by partial-fc verify, or several, of the training set or the held-out one: these "
-        "images are replaced by others from the start, or left out",
+        description="a list written by partial-fc verify or clean, or several, of the training or the held-out set: "
+        "these images are replaced by others from the start, or left out",
+    )
+    merge: UserPath | None = Field(
+        None, description="a list written by partial-fc clean: identities of the training set that are one"
     )
     most_bad_images: float = Field(
         0.01, ge=0, le=1, description="share of the images seen above which a run ends; ten are allowed, with 0 none"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -37,6 +39,15 @@ def trained_network(path: Path, input_size: int | None = None) -> tuple[nn.Modul
         raise ValueError(f"the weights in {file} do not fit: {problem}")
     network.load_state_dict(behind_prefix(weights, wanted) or {})
     return network.float().eval(), facts
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Sixteen hexadecimal digits that differ between networks of other weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def facts_of(manifest: Manifest) -> Facts | None:

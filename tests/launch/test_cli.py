@@ -105,6 +105,7 @@ def test_a_command_line_that_makes_no_sense_is_refused(
         ("train", ["c.yaml", "--set", "a.b=1", "--set", "c=x y", "--set=d=--nproc"]),
         ("evaluate", ["run", "--da", "d.rec", "--weights", "w.pt", "--pairs=p.txt", "--out", "o", "--flip"]),
         ("evaluate", ["--", "-run"]),
+        ("embed", ["run", "set", "out.npy", "--flip", "--images-per-part=128"]),
     ],
 )
 def test_ranks_are_given_the_words_of_the_command_but_the_launchers_own(

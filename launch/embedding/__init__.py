@@ -1,0 +1,1 @@
+"""The embeddings of a whole set: made part by part on any number of ranks, and compared."""
