@@ -70,9 +70,9 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
     "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "units", "writing") | LIBRARIES,
     "launch.watching": rooms("launch", "watching", "config", "run_files", "units"),  # and no torch: a look is quick
-    "launch.embedding": rooms("launch", "embedding") | LIBRARIES,
     "launch.protocols": rooms("launch", "protocols", "evaluation", "assembly", "config", "pages", "writing")
     | LIBRARIES,
+    "launch.embedding": rooms("launch", "embedding") | LIBRARIES,
     "launch.commands": rooms("launch", "commands", "command_line", "assembly", "config", "pages", "planning")
     | rooms("launch", "embedding", "errors", "processes", "units", "watching", "writing")
     | LIBRARIES,
@@ -108,8 +108,8 @@ HOMES = {  # an outside name, and the only modules that may speak it; the longes
     "pyarrow": {
         *("data_pipeline.files.arrow_texts", "data_pipeline.formats.folders.image_list"),
         *("data_pipeline.formats.folders.list_lines", "data_pipeline.formats.table"),
-        "partial_fc.inference.embedding_file",
         "launch.protocols.ijb_files",
+        "partial_fc.inference.embedding_file",
     },
     **{name: {"partial_fc.inference"} for name in ("faiss", "onnx", "onnxruntime", "onnxscript")},
     "PIL": {

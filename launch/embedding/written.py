@@ -45,7 +45,7 @@ class Embedder(NamedTuple):
         place = "cpu" if self.device.type == "cpu" else self.device.index or 0
         form = ImageFormat(side, side, device=place, channels_last=True)
         batches = usable_batches(source, form, samples, batch=BATCH, bad=bad)
-        unit_nD, *_ = embed(self.network, ((b.images, b.labels) for b in batches), self.device, flip=self.flip)
+        unit_nD, _, _ = embed(self.network, ((b.images, b.labels) for b in batches), self.device, flip=self.flip)
         good = [place for place, sample in enumerate(samples) if sample not in bad]
         return np.asarray(unit_nD.cpu().numpy()[good], np.float32), dict(sorted(bad.items()))
 
