@@ -19,15 +19,13 @@ from launch.assembly.stages import begin_stage
 from launch.assembly.time_told import tell_time
 from launch.command_line import training
 from launch.config.apex import refuse_missing_apex
-from launch.config.evaluation import EvaluationConfig, set_name
+from launch.config.evaluation import EvaluationConfig
 from launch.config.loading import absolute, load_config, resolved_yaml
 from launch.config.run import Config
 from launch.config.stages import objectives_in_words, stage_in_words, stages_of
 from launch.errors import Stopped, reported
-from launch.evaluation.held_out import HeldOut, held_out_of_training
-from launch.evaluation.on_the_way import Examiner, sets_to_measure
-from launch.evaluation.results import evaluate_backbone
-from launch.evaluation.tables import print_places, print_results
+from launch.evaluation.held_out import held_out_of_training
+from launch.evaluation.on_the_way import Examiner, evaluate_at_the_end, sets_to_measure
 from launch.meeting import refuse_unknown_interfaces
 from launch.planning.shortage import has_room_for_copies, memory_shortage
 from launch.processes import end_with, keep_freed_memory
@@ -41,7 +39,6 @@ from launch.writing import write_text
 from partial_fc import World
 from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.divergence import Tolerance, TrainingDiverged
-from partial_fc.evaluation import Evaluation
 from partial_fc.loop import train
 from partial_fc.reports.step_report import Sink
 from partial_fc.world import global_rank, local_device, local_rank, process_group
@@ -70,7 +67,7 @@ def run(config: Config) -> None:
     keep_freed_memory()
     torch.manual_seed(config.seed)
     folder = RunFolder(config.run_dir)
-    folder.refuse_unfit(set_paths(config.data))
+    folder.refuse_unfit([*set_paths(config.data), *config.evaluation.sets])
     rank = global_rank()
     with (
         folder.locked(patience_seconds()) if rank == 0 else nullcontext(),
@@ -125,11 +122,11 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
         watchdog.begin("evaluation")
         parts.spent.spend("save")
         parts.state.average_buffers_()
-        found = _measure(config, parts, held_out, world, device, folder)
+        found = evaluate_at_the_end(config, parts, held_out, world, device)
         if config.evaluation != EvaluationConfig():
             examiner.at_the_end(done, found)
         parts.spent.spend("evaluation")
-        if world.rank == 0:
+        if world.rank == 0 and parts.start_step < parts.total_steps:
             tell_time(parts.spent, folder)
 
 
@@ -160,6 +157,7 @@ def _trained(
     A stage's last step is not saved where that step was skipped: weights that make bad losses are not worth it.
     """
     save, done, before = watchdog.save(parts.save), parts.start_step, parts.stage
+    examine, every = watchdog.evaluation(examiner.on_the_way), config.evaluation.every_steps
     try:
         for stage in parts.stages:
             if stop.was_agreed:
@@ -187,16 +185,19 @@ def _trained(
                 report_every=config.report.every_steps,
                 save=save,
                 save_every=config.save_every_steps,
-                evaluate=watchdog.evaluation(examiner.on_the_way),
-                evaluate_every=config.evaluation.every_steps,
+                evaluate=examine,
+                evaluate_every=every,
                 stops=watchdog.stops(stop.is_agreed),
                 course=parts.state.course,
                 tolerance=Tolerance(**config.divergence.model_dump()),
                 told=_tell,
             )
             goes_on = done < parts.total_steps and not stop.was_agreed
-            if not (goes_on and parts.state.course.was_skipped(done - 1)):
+            is_saved = parts.saver.last_step == done
+            if not (is_saved or (goes_on and parts.state.course.was_skipped(done - 1))):
                 save(done)
+            if goes_on and every is not None and done % every == 0:
+                examine(done)
     except TrainingDiverged as error:
         parts.saver.wait()
         raise TrainingDiverged(f"{error}. {_last_good(folder)}") from error
@@ -215,20 +216,6 @@ def _last_good(folder: RunFolder) -> str:
         return f"The last good checkpoint is {latest_checkpoint(folder.checkpoints)}"
     except FileNotFoundError:
         return "There is no checkpoint yet: save_every_steps writes them on the way"
-
-
-def _measure(
-    config: Config, parts: Run, held_out: HeldOut | None, world: World, device: torch.device, folder: RunFolder
-) -> dict[str, Evaluation]:
-    """The trained network's measures on data.evaluate, if any, by its name; and where everything lies is said."""
-    if held_out is None or config.data.evaluate is None:
-        if world.rank == 0:
-            print_places(folder)
-        return {}
-    evaluation = evaluate_backbone(config, parts.backbone, held_out, world, device, metrics=folder.metrics, out=folder)
-    if world.rank == 0:
-        print_results(evaluation, held_out.seen, folder)
-    return {set_name(config.data.evaluate): evaluation}
 
 
 def _summary(config: Config, source: Source, parts: Run, world: World, device: torch.device) -> str:

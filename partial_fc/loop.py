@@ -111,11 +111,11 @@ def train(
             save(done)
             is_save_due = False
             meter.start()
+        if stops(done):
+            loss_check.settle()
+            return done
         if evaluate_every is not None and done % evaluate_every == 0 and done < steps.stop:
             loss_check.settle()
             evaluate(done)
             meter.start()
-        if stops(done):
-            loss_check.settle()
-            return done
     return steps.stop

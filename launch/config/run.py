@@ -104,7 +104,7 @@ class WatchdogConfig(Section):
     start_seconds: float | None = Field(1800.0, gt=0, le=1e7, description="to the end of the first step, a stage's too")
     step_seconds: float | None = Field(600.0, gt=0, le=1e7, description="the wait for its images and a report included")
     save_seconds: float | None = Field(1800.0, gt=0, le=1e7, description="the wait for the save before included")
-    evaluation_seconds: float | None = Field(14400.0, gt=0, le=1e7, description="of all held-out images, at the end")
+    evaluation_seconds: float | None = Field(14400.0, gt=0, le=1e7, description="of all held-out images, each time")
 
 
 class Config(Section):

@@ -17,16 +17,19 @@ from launch.assembly.run import Run
 from launch.assembly.run_folder import RunFolder
 from launch.config.evaluation import LOWER_IS_BETTER, set_name
 from launch.config.run import Config
-from launch.evaluation.held_out import HeldOut, open_identities, open_pair_set
-from launch.evaluation.results import measured
+from launch.evaluation.held_out import HeldOut, damage_found, open_identities, open_pair_set
+from launch.evaluation.results import evaluate_backbone, measured
+from launch.evaluation.tables import print_places, print_results
 from launch.units import seconds_text
 from launch.writing import naming
 from partial_fc import World
-from partial_fc.checkpoint.layout import name_best
+from partial_fc.checkpoint.layout import name_best, whole_checkpoints
 from partial_fc.checkpoint.writing import Saved
 from partial_fc.evaluation import Evaluation, PairEvaluation
+from partial_fc.reports.json_lines import cut_torn_line
 from partial_fc.reports.prometheus import PrometheusSink
 from partial_fc.reports.step_report import Sink
+from partial_fc.world import global_rank
 
 Figures = dict[str, float]
 
@@ -35,9 +38,35 @@ def sets_to_measure(config: Config, held_out: HeldOut | None) -> dict[str, HeldO
     """Every set of the run by its name: ``held_out``, which is data.evaluate, and evaluation.sets."""
     found = {} if held_out is None or config.data.evaluate is None else {set_name(config.data.evaluate): held_out}
     for path in config.evaluation.sets:
-        is_pairs = path.suffix.lower() == ".bin"
-        found[set_name(path)] = open_pair_set(path, config.data) if is_pairs else open_identities(path, config.data)
+        if path.suffix.lower() == ".bin":
+            opened = open_pair_set(path, config.data)
+        else:
+            opened = open_identities(path, config.data)
+            if (said := damage_found(opened, path)) is not None and global_rank() == 0:
+                print(said, flush=True)
+        found[set_name(path)] = opened
     return found
+
+
+def evaluate_at_the_end(
+    config: Config, parts: Run, held_out: HeldOut | None, world: World, device: torch.device
+) -> dict[str, Evaluation]:
+    """The trained network's measures on data.evaluate, if any, by its name; and where everything lies is said."""
+    folder = RunFolder(config.run_dir)
+    if held_out is None or config.data.evaluate is None:
+        if world.rank == 0:
+            print_places(folder)
+        return {}
+    evaluation = evaluate_backbone(
+        *(config, parts.backbone, held_out, world, device),
+        metrics=folder.metrics,
+        out=folder,
+        flip=config.evaluation.flip,
+        step=parts.total_steps,
+    )
+    if world.rank == 0:
+        print_results(evaluation, held_out.seen, folder)
+    return {set_name(config.data.evaluate): evaluation}
 
 
 class Examiner:
@@ -61,8 +90,11 @@ class Examiner:
         self._world, self._device = world, device
         self._folder = RunFolder(config.run_dir)
         self._endpoints = [sink for sink in sinks if isinstance(sink, PrometheusSink)]
+        self._best: float | None = None
         self._best_step: int | None = None
-        self._best = self._best_so_far()
+        self._is_unknown_told = False
+        if world.rank == 0:  # which decides for all: another node may see an older file
+            self._take_up()
         self._name_when_whole()
 
     def on_the_way(self, done: int) -> None:
@@ -101,8 +133,20 @@ class Examiner:
             self._keep(done)
 
     def _is_best(self, figures: Figures) -> bool:
-        """Whether the measure that counts is the best so far; it is then kept as such."""
-        if (name := self._config.evaluation.best) is None or name not in figures:
+        """Whether the measure that counts is the best so far, as rank 0 finds. One all-reduce of a number."""
+        if (name := self._config.evaluation.best) is None:
+            return False
+        is_best = self._world.rank == 0 and self._beats_all(name, figures)
+        return bool(self._world.all_sum(torch.tensor(int(is_best), device=self._device)))
+
+    def _beats_all(self, name: str, figures: Figures) -> bool:
+        """Whether ``name`` is better than ever before; it is then kept as such."""
+        if name not in figures:
+            if not self._is_unknown_told:
+                print(
+                    f"evaluation.best {name}: too few impostor pairs to tell; no checkpoint is kept for it", flush=True
+                )
+            self._is_unknown_told = True
             return False
         if self._best is not None and not _is_better(name, figures[name], self._best):
             return False
@@ -112,7 +156,7 @@ class Examiner:
     def _keep(self, done: int) -> None:
         """Have the checkpoint of ``done``, saved unless it is, named the best once it is whole."""
         self._best_step = done
-        if self._parts.saver.last_step != done:
+        if done not in (self._parts.saver.last_step, self._parts.start_step):
             self._save(done)
         if self._world.rank == 0:
             name_best(self._folder.checkpoints, done)
@@ -128,16 +172,20 @@ class Examiner:
 
         self._parts.saver.on_saved = tell
 
-    def _best_so_far(self) -> float | None:
-        """The best of the evaluations before the step that the run goes on after, of which the later line counts."""
-        name, by_step = self._config.evaluation.best, dict[int, float]()
-        if name is None or not self._parts.start_step or not self._folder.evaluations.is_file():
-            return None
-        for line in self._folder.evaluations.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            if record["step"] <= self._parts.start_step and name in record:
-                by_step[record["step"]] = record[name]
-        return (min if _lower_is_better(name) else max)(by_step.values(), default=None)
+    def _take_up(self) -> None:
+        """Find the best of the evaluations so far whose checkpoint is still there, and let ``best`` point to it."""
+        file, name = self._folder.evaluations, self._config.evaluation.best
+        cut_torn_line(file)
+        if name is None or not self._parts.start_step or not file.is_file():
+            return
+        whole = {checkpoint.manifest().step for checkpoint in whole_checkpoints(self._folder.checkpoints)}
+        records = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+        by_step = {record["step"]: record[name] for record in records if record["step"] in whole and name in record}
+        if by_step:
+            choice = min if _lower_is_better(name) else max
+            self._best_step = choice(by_step, key=by_step.__getitem__)
+            self._best = by_step[self._best_step]
+            name_best(self._folder.checkpoints, self._best_step)
 
 
 def measures(evaluation: Evaluation | PairEvaluation) -> Figures:

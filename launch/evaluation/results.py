@@ -12,6 +12,7 @@ from torch import nn
 from data_pipeline.formats.verification_bin.source import BinSource
 from data_pipeline.source import Source
 from launch.assembly.run_folder import RunFolder
+from launch.config.evaluation import set_name
 from launch.config.loading import resolved_yaml
 from launch.config.run import Config
 from launch.config.stages import objectives_in_words, stage_names
@@ -34,11 +35,12 @@ def evaluate_backbone(
     metrics: Path,
     out: RunFolder,
     flip: bool = False,
+    step: int | None = None,
 ) -> Evaluation:
     """The measures of ``backbone`` on ``held_out``; rank 0 writes them and the report into ``out``.
 
     Each rank embeds its share of the images; all ranks hold all embeddings afterwards. ``metrics`` are the run's own,
-    for the report's curves.
+    for the report's curves; ``step`` is the one after which this is data.evaluate's evaluation.
     """
     evaluation, found = measured(config, backbone, held_out, world, device, flip=flip)
     assert isinstance(evaluation, Evaluation)
@@ -53,7 +55,7 @@ def evaluate_backbone(
             title=f"{config.run_dir.name}: {objectives_in_words(config)} on {identities}",
             config=resolved_yaml(config),
             metrics=_records(metrics),
-            evaluations=_records(RunFolder(metrics.parent).evaluations),
+            evaluations=_with_this_one(_records(RunFolder(metrics.parent).evaluations), config, step, evaluation),
             stages=stage_names(config),
             pairs=_pictures(found, held_out.source, evaluation.operating_threshold),
         )
@@ -96,8 +98,19 @@ def measured(
     return evaluate(found.unit_ND, found.labels_N, world, *pairs, found.norm_N), found
 
 
+def _with_this_one(
+    records: list[dict[str, Any]], config: Config, step: int | None, evaluation: Evaluation
+) -> list[dict[str, Any]]:
+    """``records`` and, where there are others on the way, the measure of this evaluation."""
+    if not records or step is None or config.data.evaluate is None:
+        return records
+    return [*records, {"step": step, f"{set_name(config.data.evaluate)}.rank1": evaluation.rank1}]
+
+
 def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Those of whole lines: a process that was killed may have left a part of one."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _pictures(found: Embeddings, source: Source, threshold: float) -> list[PairPicture]:

@@ -59,6 +59,9 @@ def share_of_steps(phase: str, over_ranks: str) -> str:
 
 IMAGES = f"sum(rate(partial_fc_images_total{CHOSEN}[$__rate_interval]))"
 EVALUATIONS = 'max by (set, measure) (partial_fc_evaluation{run="$run", node=~"$node", measure=~"rank1|accuracy"})'
+OUT_OF_REACH = (  # of the ranks that were this run's in the last hour
+    '(1 - up{job="partial_fc", node=~"$node"}) and on (instance) last_over_time(partial_fc_step{run="$run"}[1h])'
+)
 ROWS: dict[str, tuple[Plot, ...]] = {
     "Now": (
         Plot("Images per second", {"all ranks": IMAGES}, kind="value", width=4),
@@ -175,7 +178,7 @@ ROWS: dict[str, tuple[Plot, ...]] = {
             {"in each step": f"max(partial_fc_slowest_rank_lag_seconds{CHOSEN})"},
             *("s", "lines", 12),
         ),
-        Plot("Out of reach", {"{{instance}}": '1 - up{job="partial_fc", node=~"$node"}'}, kind="cells", width=12),
+        Plot("Out of reach", {"{{instance}}": OUT_OF_REACH}, kind="cells", width=12),
     ),
 }
 ALERTS = 'ALERTS{alertstate="firing", run="$run"}'

@@ -115,7 +115,9 @@ def _of_all_nodes(config: dict[str, Any]) -> dict[str, Any]:
     data = {key: value for key, value in config["data"].items() if key not in ("train", "decode_threads")}
     data["evaluate"] = data.get("evaluate") is not None
     report = {key: value for key, value in config["report"].items() if key not in ("address", "port", "tls")}
-    return {**config, "data": data, "report": report}
+    evaluation = dict(config.get("evaluation", {}))
+    evaluation["sets"] = len(evaluation.get("sets", ()))
+    return {**config, "data": data, "report": report, "evaluation": evaluation}
 
 
 def _is_shared(folder: RunFolder) -> bool:

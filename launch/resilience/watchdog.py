@@ -101,11 +101,12 @@ class Watchdog:
         return watched
 
     def evaluation(self, evaluate: Callable[[int], None]) -> Callable[[int], None]:
-        """``evaluate`` of the loop, after the step that is done. It lasts until something else begins."""
+        """``evaluate`` of the loop, after the step that is done; then the next step begins."""
 
         def watched(done: int) -> None:
             self.begin("evaluation", done)
             evaluate(done)
+            self.begin("step", done + 1)
 
         return watched
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -161,7 +162,7 @@ def name_best(checkpoints: Path, step: int) -> bool:
 
 
 def _point(link: Path, folder: Path) -> None:
-    partial = link.with_name(f".{link.name}.partial")
+    partial = link.with_name(f".{link.name}.{threading.get_ident()}.partial")  # a save's thread may do the same
     partial.unlink(missing_ok=True)
     partial.symlink_to(folder.name)
     partial.replace(link)

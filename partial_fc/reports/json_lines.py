@@ -24,7 +24,7 @@ class JsonLinesSink:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(self._path)
+        cut_torn_line(self._path)
         self._file = self._path.open("a", encoding="utf-8")
 
     def write(self, report: StepReport) -> None:
@@ -57,7 +57,8 @@ def json_record(report: StepReport) -> dict[str, int | float | None]:
     return {name: value if value is not None and math.isfinite(value) else None for name, value in flat.items()}
 
 
-def _cut_torn_line(path: Path) -> None:
+def cut_torn_line(path: Path) -> None:
+    """Remove what a process that was killed left behind the last whole line. ValueError for a file of other things."""
     if not path.exists():
         return
     with path.open("rb+") as file:

@@ -65,6 +65,8 @@ class Meter:
         now = instant(self._device)
         self._end_phase(now)
         self._phase, self._phase_mark = phase, now
+        if phase == "forward" and self._device.type == "cuda":
+            self._data_spans.append((self._mark, now))
         if phase == "head" and self._left is not None:
             self._own_spans.append((self._left, now))
             self._left = None
@@ -116,6 +118,8 @@ class Meter:
         if not steps:
             raise ValueError("a report needs at least one observed step since the last report, got none")
         means = self._sums.means()
+        # The host is ahead of a GPU: what it waits for data, the device need not notice.
+        data_waits = tuple(map(duration_seconds, self._data_spans)) or tuple(self._data_waits_seconds)
         durations = tuple(map(duration_seconds, self._spans))
         step_seconds = max(sum(durations) / steps, 1e-9)  # a fake or coarse clock may stand still
         # What is left is timed by the steps that are like it, where there are such.
@@ -125,7 +129,7 @@ class Meter:
         self._step += steps
         self._images += self._interval_images
         own_step_seconds = sum(own) / max(len(own), 1)
-        waited_seconds = sum(self._data_waits_seconds[slow:])
+        waited_seconds = sum(data_waits[slow:])
         ranks, earlier = self._gather(own_step_seconds, waited_seconds), self._bad_images_of_rank
         self._bad_images_of_rank, slowest = ranks.bad_images_of_rank, max(ranks.own_step_seconds)
         carried_bytes, self._carried_bytes = self._traffic.total_bytes - self._carried_bytes, self._traffic.total_bytes
@@ -141,7 +145,7 @@ class Meter:
             interval_images=self._interval_images,
             images_per_second=self._interval_images / (steps * step_seconds),
             step_seconds=step_seconds,
-            data_wait_seconds=sum(self._data_waits_seconds) / steps,
+            data_wait_seconds=sum(data_waits) / steps,
             loss=means.pop("loss"),
             scale=means.pop("scale", None),
             median_target_angle_radians=means.pop("median_target_angle_radians", None),
@@ -163,7 +167,7 @@ class Meter:
             goodput_ratio=None if self._spent is None else self._spent.goodput,
             extra=means,
             step_seconds_of_steps=durations,
-            data_wait_seconds_of_steps=tuple(self._data_waits_seconds),
+            data_wait_seconds_of_steps=data_waits,
             phase_seconds_of_steps=self._phase_seconds(),
         )
         self._forget()
@@ -178,6 +182,7 @@ class Meter:
     def _forget(self) -> None:
         self._spans: list[Span] = []
         self._own_spans: list[Span] = []
+        self._data_spans: list[Span] = []
         self._phase_spans: dict[Phase, list[Span]] = {"forward": [], "head": [], "backward": [], "update": []}
         self._waits: list[list[Span]] = []
         self._data_waits_seconds: list[float] = []

@@ -14,6 +14,7 @@ import torch
 from test_resume import state_at_end
 
 from data_pipeline.formats.verification_bin.writer import write_bin
+from launch import evaluate as evaluate_command
 from launch import train
 from launch.config.loading import ConfigError, load_config
 from launch.evaluation import on_the_way
@@ -123,6 +124,47 @@ def _killed_after(keep: Any, times: int) -> Any:
         examiner._parts.saver.wait()
 
     return killed
+
+
+def test_what_was_measured_without_a_checkpoint_is_no_best(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`best` may be given only when a run goes on; and a line may be torn by a kill."""
+    run_dir = tmp_path / "run"
+    path = config(data, run_dir, every_steps=2)
+    ranks_of([0.9, 0.9, 0.9, 0.9, 0.9, 0.9], monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr("launch.train.write_text", lambda *words: None)
+        train.run(load_config(path, ["schedule.epochs=1", "evaluation.every_steps=2"]))
+    file = run_dir / "evaluations.jsonl"
+    file.write_text(file.read_text() + '{"step": 8, "heldou')
+    longer = ["schedule.epochs=2", "resume=changed", "evaluation.best=heldout.rank1"]
+    ranks_of([0.3, 0.5, 0.4], monkeypatch)  # after steps 8, 10 and 12
+    train.run(load_config(path, longer))
+    assert [record["step"] for record in records(run_dir)] == [2, 4, 6, 8, 10, 12]
+    assert (run_dir / "checkpoints" / "best").resolve().name == "step-00000006", "0.9, and its checkpoint was there"
+    finished = [path.stat().st_mtime_ns for path in sorted((run_dir / "checkpoints").rglob("*.safetensors"))]
+    ranks_of([0.99], monkeypatch)
+    train.run(load_config(path, longer))  # a run that is done
+    assert [path.stat().st_mtime_ns for path in sorted((run_dir / "checkpoints").rglob("*.safetensors"))] == finished
+
+
+def test_a_stages_last_step_is_measured_and_mirrored_images_count_at_the_end_too(data: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    stages = '[{"share": 0.5}, {"objective": {"name": "cosface"}}]'
+    path = config(data, run_dir, every_steps=3, flip=True)
+    train.run(load_config(path, [f"schedule.stages={stages}"]))
+    assert [record["step"] for record in records(run_dir)] == [3, 6, 9, 12]
+    assert evaluate_command.main([str(run_dir), "--flip", "--out", str(tmp_path / "flip")]) == 0
+    mirrored = json.loads((tmp_path / "flip" / "evaluation.json").read_text())["eer"]
+    assert records(run_dir)[-1]["heldout.eer"] == mirrored
+
+
+def test_a_rate_that_few_pairs_cannot_tell_is_said_once(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([str(config(data, tmp_path / "run", every_steps=4, best="heldout.tar_at_far_1e-6"))]) == 0
+    assert capsys.readouterr().out.count("too few impostor pairs to tell") == 1
 
 
 @pytest.mark.processes
