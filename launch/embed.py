@@ -20,6 +20,8 @@ from partial_fc.inference.embedding_file import SUFFIXES, companions
 from partial_fc.inference.trained import trained_network
 from partial_fc.world import local_device, process_group
 
+PATIENCE_SECONDS = 24 * 3600.0  # ranks meet at the end alone, and one may have far more to do than another
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one rank and return its exit code (see ``launch/errors.py``)."""
@@ -41,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     source = source_at(images, columns=columns_of(arguments), root=arguments.root)
     network, facts = trained_network(arguments.model, arguments.input_size)
     device = local_device()
-    with process_group() as world:
+    with process_group(PATIENCE_SECONDS) as world:
         embedder = Embedder(network.to(device), facts, device, arguments.flip)
         bad = embed_set(embedder, source, images, out, world, images_per_part=arguments.images_per_part)
         if world.rank:

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from launch import assembly
@@ -170,10 +171,12 @@ def _phases(report: StepReport, where: str) -> Table:
 
 def _operations(recorded: profile, steps: int) -> Table:
     """The operations that take most time by themselves, those within them left out: on the GPU where there is one."""
-    found = [
-        ((event.self_device_time_total if _on_gpus() else event.self_cpu_time_total) / 1e6 / steps, event)
-        for event in recorded.key_averages()
-    ]
+    events = recorded.key_averages()
+    if _on_gpus():  # where the operation that starts a kernel, and the names given above, count its time once more
+        kernels = [each for each in events if each.device_type != DeviceType.CPU and not each.is_user_annotation]
+        found = [(event.self_device_time_total / 1e6 / steps, event) for event in kernels]
+    else:
+        found = [(event.self_cpu_time_total / 1e6 / steps, event) for event in events]
     total = sum(seconds for seconds, _ in found)
     table = _table(f"the {LISTED_OPERATIONS} operations that take most of it", "operation", "time", "share", "calls")
     for seconds, event in sorted(found, key=lambda each: -each[0])[:LISTED_OPERATIONS]:

@@ -66,7 +66,7 @@ def _source(arguments: argparse.Namespace) -> Source | None:
     """The images to compare on: those given, or of the run; None where none are known."""
     if arguments.images is not None:
         return assembly.open_held_out(arguments.images)
-    file = RunFolder(arguments.model).config
+    file = RunFolder(_run_of(arguments.model)).config
     if not file.is_file():
         return None
     data = load_config(file).data
@@ -74,11 +74,17 @@ def _source(arguments: argparse.Namespace) -> Source | None:
 
 
 def _default_path(arguments: argparse.Namespace) -> Path:
-    """Beside the weights: ``RUN/export/RUN.onnx``, ``RUN-int8.onnx``."""
-    model: Path = arguments.model
-    name = f"{model.stem}{'' if arguments.precision == 'float32' else f'-{arguments.precision}'}"
-    folder = model if model.is_dir() else model.parent
-    return folder / "export" / f"{name}{SUFFIXES[arguments.format]}"
+    """``export/`` in the run, or beside the weights: ``RUN/export/RUN.onnx``, ``RUN-int8.onnx``, ``STEP.onnx``."""
+    model = arguments.model.resolve()
+    name, folder = (model.name, _run_of(model)) if model.is_dir() else (model.stem, model.parent)
+    precision = "" if arguments.precision == "float32" else f"-{arguments.precision}"
+    return Path(folder / "export" / f"{name}{precision}{SUFFIXES[arguments.format]}")
+
+
+def _run_of(model: Path) -> Path:
+    """The run of which ``model`` is a checkpoint, as checkpoints are removed in time; any other path as it is."""
+    path = model.resolve()
+    return path.parents[1] if path.is_dir() and path.parent.name == "checkpoints" else path
 
 
 def _write_int8(network: nn.Module, facts: Facts, source: Source, path: Path) -> None:

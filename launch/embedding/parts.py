@@ -77,10 +77,13 @@ class PartFolder:
         finally:
             os.close(lock)
 
-    def missing(self, world: World) -> list[int]:
-        """The parts that are still to be made, the same list on every rank. Talks: a number for each part."""
+    def missing(self, world: World, device: torch.device) -> list[int]:
+        """The parts that are still to be made, the same list on every rank.
+
+        Talks: a number for each part, from ``device``, as NCCL takes nothing from a CPU.
+        """
         mine = [world.rank == 0 and not self._file(part).exists() for part in range(self.work.num_parts)]
-        return torch.nonzero(world.all_sum(torch.tensor(mine, dtype=torch.int64))).flatten().tolist()
+        return torch.nonzero(world.all_sum(torch.tensor(mine, dtype=torch.int64, device=device))).flatten().tolist()
 
     def keep(self, part: int, unit_nD: Numbers, bad: dict[int, str]) -> None:
         """Note the rows of a part, and which of its images cannot be used and why."""

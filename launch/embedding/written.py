@@ -66,7 +66,7 @@ def embed_set(
     """
     folder = PartFolder(out, work_of(embedder, source, images, images_per_part))
     with folder.held() if world.rank == 0 else nullcontext():
-        missing = folder.missing(world)
+        missing = folder.missing(world, embedder.device)
         done_before, begun = folder.work.num_parts - len(missing), time.monotonic()
         for number, part in enumerate(missing[world.rank :: world.size], start=1):
             folder.keep(part, *embedder.rows(source, folder.work.samples(part)))

@@ -25,7 +25,9 @@ from partial_fc import World
 MOST_SECONDS_APART = 30.0
 PATIENCE_SECONDS = 60.0  # until a file of another node is seen
 SHARED_MEMORY = Path("/dev/shm")
-NETWORK_BYTES, LEAST_MEGABYTES_PER_SECOND = 8 << 20, 200.0  # of a rank, to try the network with; two wires of 1 Gbit/s
+NETWORK_BYTES = 64 << 20  # of all ranks together, to try the network with
+LEAST_SAMPLE_BYTES, MOST_SAMPLE_BYTES = 1 << 20, 8 << 20  # of one of them
+LEAST_MEGABYTES_PER_SECOND = 200.0  # two wires of 1 Gbit/s
 LEAST_SHARED_BYTES = 256 << 20  # of a rank on a GPU; containers have 64 MiB in all unless told otherwise
 
 
@@ -67,16 +69,18 @@ def shared_memory_shortage(ranks_here: int, device: torch.device) -> str | None:
 def slow_network(world: World, ranks_here: int, device: torch.device) -> str | None:
     """What to say where the nodes exchange less than 200 MB/s; None where that is enough, and on one node.
 
-    Two all-gathers: the first, of a few numbers, connects the ranks; the second is of 8 MiB a rank.
+    Two all-gathers: the first, of a few numbers, connects the ranks; the second is of 64 MiB in all, but of 1 to
+    8 MiB a rank.
     """
     if world.size <= ranks_here:
         return None
-    sample = torch.zeros(NETWORK_BYTES, dtype=torch.uint8, device=device)
-    world.all_gather(sample[:16])
+    sample_bytes = min(max(NETWORK_BYTES // world.size, LEAST_SAMPLE_BYTES), MOST_SAMPLE_BYTES)
+    sample = torch.zeros(sample_bytes, dtype=torch.uint8, device=device)
+    world.all_gather(sample[:16])[-1, -1].item()  # else a device would still be connecting when the clock starts
     began = time.perf_counter()
     world.all_gather(sample)[-1, -1].item()  # which waits for the device
     seconds = time.perf_counter() - began
-    rate = (world.size - ranks_here) * NETWORK_BYTES / 1e6 / seconds
+    rate = (world.size - ranks_here) * sample_bytes / 1e6 / seconds
     if rate >= LEAST_MEGABYTES_PER_SECOND:
         return None
     name = "NCCL_SOCKET_IFNAME" if device.type == "cuda" else "GLOO_SOCKET_IFNAME"

@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.export.passes import move_to_device_pass
 
 from partial_fc.inference.facts import PIXELS, Facts
 from partial_fc.inference.pictures import Pixels, pixels_of
@@ -92,7 +93,8 @@ def _of_program(path: Path, device: torch.device) -> Model:
     except (OSError, RuntimeError, ValueError, BadZipFile) as error:
         raise ValueError(f"{path} is no program of torch.export: {error}") from error
     texts = dict(line.split("\t", 1) for line in files["facts.txt"].splitlines())
-    return Model(of_module(program.module().to(device), device), _facts(path, texts))
+    module = move_to_device_pass(program, device).module()  # the graph itself names the device that it was traced on
+    return Model(of_module(module, device), _facts(path, texts))
 
 
 def _of_onnx(path: Path) -> Model:
@@ -101,12 +103,17 @@ def _of_onnx(path: Path) -> Model:
     except ImportError as error:
         raise ValueError(f"{path} needs the package onnxruntime: pip install onnxruntime") from error
     try:
-        session = onnxruntime.InferenceSession(path, providers=onnxruntime.get_available_providers())
+        session = onnxruntime.InferenceSession(path, providers=_providers(onnxruntime.get_available_providers()))
     except Exception as error:  # its own classes, which it does not name
         raise ValueError(f"{path} is no network that onnxruntime can run: {error}") from error
     facts = _facts(path, session.get_modelmeta().custom_metadata_map)
     name = session.get_inputs()[0].name
     return Model(lambda images: session.run(None, {name: images})[0], facts)
+
+
+def _providers(available: Sequence[str]) -> list[str]:
+    """A GPU where there is one, then the CPU: not TensorRT, which builds an engine of its own first."""
+    return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
 
 
 def _facts(path: Path, texts: dict[str, str]) -> Facts:

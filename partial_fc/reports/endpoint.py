@@ -33,9 +33,19 @@ def started_server(
     """The server of ``registry`` at ``http://address:port/metrics``, and its thread. EndpointError if there is none."""
     files: dict[str, Any] = {} if tls is None else _checked(tls)
     try:
-        return start_http_server(port, addr=address, registry=registry, **files)
+        server, thread = start_http_server(port, addr=address, registry=registry, **files)
     except OSError as error:
         raise EndpointError(error.errno, f"no metrics endpoint at {address} port {port}: {error.strerror}") from error
+    if isinstance(server.socket, ssl.SSLSocket):
+        _shake_hands_apart(server, server.socket)
+    return server, thread
+
+
+def _shake_hands_apart(server: WSGIServer, listening: ssl.SSLSocket) -> None:
+    """Have each handshake in its client's own thread: a client that says nothing then holds up nobody else."""
+    listening.do_handshake_on_connect = False  # type: ignore[attr-defined]
+    # A handshake that fails now fails in that thread, whose error would be printed into the log of the training.
+    server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]
 
 
 def _checked(tls: EndpointTLS) -> dict[str, Any]:

@@ -149,6 +149,45 @@ def test_a_slow_network_between_nodes_is_said() -> None:
     assert slow_network(Nodes(1.0), 2, CPU) is None, "both ranks are on one node"
 
 
+class Read:
+    """What a device is still bringing: who reads it waits."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __getitem__(self, place: object) -> Read:
+        return self
+
+    def item(self) -> int:
+        time.sleep(self.seconds)
+        return 0
+
+
+class ManyNodes(World):
+    """``size`` nodes of one rank on devices that work beside the host, and connect within half a second."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.asked_bytes, self.connected = size, list[int](), False
+
+    def all_gather(self, tensor: Tensor) -> Read:  # type: ignore[override]
+        self.asked_bytes.append(tensor.nbytes)
+        return Read(0.5 if len(self.asked_bytes) == 1 else 0.0)
+
+
+@pytest.mark.parametrize(("size", "mebibytes"), [(2, 8), (8, 8), (16, 4), (64, 1), (1024, 1)])
+def test_many_nodes_try_the_network_with_little_each(size: int, mebibytes: int) -> None:
+    world = ManyNodes(size)
+    assert slow_network(world, 1, CPU) is None
+    assert world.asked_bytes == [16, mebibytes << 20]
+
+
+def test_connecting_is_not_counted_as_a_slow_network() -> None:
+    world = ManyNodes(2)
+    began = time.perf_counter()
+    assert slow_network(world, 1, CPU) is None
+    assert time.perf_counter() - began > 0.4, "the first gather was waited for, before the clock of the second"
+
+
 @pytest.mark.processes
 def test_two_processes_told_otherwise_leave_the_run_folder_as_it_was(tmp_path: Path) -> None:
     tiny.processes(2, other_seeds, tiny.write_data(tmp_path / "data"), tmp_path)

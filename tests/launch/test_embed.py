@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import torch
 
 import partial_fc
 from launch import cli, embed
+from launch.embedding.parts import PartFolder, Work
+from partial_fc import World
 from partial_fc.backbones import backbone
-from partial_fc.inference.embedding_file import EmbeddingFile, companions
+from partial_fc.inference.embedding_file import EmbeddingFile, Origin, companions
 
 IDENTITIES, DAMAGED, PART = 100, {5, 200}, 128
 IMAGES = IDENTITIES * tiny.IMAGES_PER_IDENTITY
@@ -158,3 +161,28 @@ def test_a_file_that_is_no_embeddings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.parquet").write_bytes(b"no Parquet")
     with pytest.raises(ValueError, match="no embeddings that partial-fc embed wrote"):
         EmbeddingFile(tmp_path / "other.parquet")
+
+
+def test_ranks_have_a_day_for_their_parts(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[float]()
+
+    def process_group(timeout_seconds: float = 600.0) -> AbstractContextManager[World]:
+        asked.append(timeout_seconds)
+        return nullcontext(World())
+
+    monkeypatch.setattr(embed, "process_group", process_group)
+    assert embed.main(words(folder, tmp_path / "out.npy")) == 0
+    assert asked == [24 * 3600]
+
+
+class OnOneDevice(World):
+    """A world that, like NCCL, talks of tensors on its own device alone; the sum is brought back to be read."""
+
+    def all_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        assert tensor.device.type == "meta"
+        return torch.ones(tensor.shape)
+
+
+def test_ranks_talk_of_missing_parts_on_their_device(tmp_path: Path) -> None:
+    work = Work(Origin("abc", tiny.SIZE, False, "set", 300, "f00"), "files", "labels", PART)
+    assert PartFolder(tmp_path / "out.npy", work).missing(OnOneDevice(), torch.device("meta")) == [0, 1, 2]

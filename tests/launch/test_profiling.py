@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+from rich.console import Console
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.autograd.profiler_util import EventList, FunctionEvent
 
 from launch import cli, profiling, train
 from partial_fc.checkpoint.layout import partial_folder
@@ -80,3 +85,28 @@ def test_each_rank_has_a_trace_of_its_own(config: Path, tmp_path: Path) -> None:
     for rank in (0, 1):
         assert events_in(tmp_path / "run" / "profile" / f"trace-rank-{rank}.json.gz")["head, forward"] == 2
     assert "rank 0 of 2" in done.stdout
+
+
+class OnGPU:
+    """What the profiler has of one kernel: the operation that starts it, a name given around it, the kernel itself."""
+
+    def key_averages(self) -> Any:
+        event = partial(FunctionEvent, thread=1, start_us=0, stack=[], use_device="cuda")
+        operation = event(0, "aten::mm", end_us=20)
+        operation.append_kernel("gemm", 0, 3000)  # type: ignore[no-untyped-call]
+        on_gpu = partial(event, end_us=3000, device_type=DeviceType.CUDA)
+        given = [operation, on_gpu(1, "backbone, forward", is_user_annotation=True), on_gpu(2, "gemm")]
+        events: Any = EventList(given, use_device="cuda")  # type: ignore[no-untyped-call]
+        events._build_tree()
+        return events.key_averages()
+
+
+def test_each_kernel_stands_once_in_the_operations_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiling, "_on_gpus", lambda: ["CUDA"])
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(profiling._operations(OnGPU(), 1))  # type: ignore[arg-type]
+    text = console.export_text()
+    assert "gemm" in text
+    assert "100.0 %" in text
+    assert "aten::mm" not in text
+    assert "backbone, forward" not in text

@@ -107,6 +107,13 @@ def test_prometheus_scrapes_the_trainer_of_compose_and_grafana_asks_it(tmp_path:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_grafana_is_to_look_at_and_has_no_login_with_a_known_password() -> None:
+    told = COMPOSE["services"]["grafana"]["environment"]
+    assert (told["GF_AUTH_DISABLE_LOGIN_FORM"], told["GF_AUTH_BASIC_ENABLED"]) == ("true", "false")
+    assert told["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
+    assert told.get("GF_AUTH_ANONYMOUS_ORG_ROLE", "Viewer") == "Viewer"
+
+
 def health(port: int) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PARTIAL_FC_METRICS_PORT": str(port)}
     return ended(sys.executable, FOLDER / "healthcheck.py", env=environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -19,7 +20,8 @@ from launch.errors import ExitCode
 from launch.meeting import DEFAULT_PORT
 from launch.processes import LEAVING_SECONDS
 
-CLUSTER = Path(__file__).parents[3] / "launch" / "cluster"
+ROOT = Path(__file__).parents[3]
+CLUSTER = ROOT / "launch" / "cluster"
 FOLDER = CLUSTER / "kubernetes"
 OVERLAYS = ["base", *sorted(f"overlays/{folder.name}" for folder in (FOLDER / "overlays").iterdir())]
 OLDEST, NEWEST = "1.34", "1.37"  # all that the Job uses is stable since 1.34
@@ -238,3 +240,18 @@ def test_promtool_takes_the_configuration_that_finds_pods() -> None:
     words = ["promtool", "check", "config", str(FOLDER / "prometheus.yml")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", [CLUSTER / "trainjob.yaml", ROOT / "docs" / "cluster.md"])
+def test_the_commands_for_kubeflow_bring_all_that_its_pods_need(file: Path) -> None:
+    text = file.read_text()
+    applied = [ROOT / name for name in re.findall(r"--filename (\S+)", text)]
+    resources = [each for path in applied for each in yaml.safe_load_all(path.read_text())]
+    volumes = pod(kubeflow_job())["volumes"]
+    claims = {resource["metadata"]["name"] for resource in resources if resource["kind"] == "PersistentVolumeClaim"}
+    assert claims == {each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each}
+    labels = kubeflow_job()["spec"]["template"]["metadata"]["labels"]
+    assert of_kind(resources, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    (config,) = [each["configMap"]["name"] for each in volumes if "configMap" in each]
+    assert f"kubectl create configmap {config} --from-file=run.yaml=" in text
+    assert {"TrainingRuntime", "TrainJob"} <= {resource["kind"] for resource in resources}

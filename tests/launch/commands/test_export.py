@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,25 @@ def test_a_file_of_weights_is_exported_without_a_run(
     assert "largest cosine distance to the network: " in capsys.readouterr().out
     names = [path for path in tmp_path.iterdir() if path.is_file()]
     assert names == [out], "nothing else is left beside it"
+
+
+@pytest.mark.parametrize("name", ["latest", "step-00000006"])
+def test_a_checkpoint_is_written_into_its_runs_folder(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(run.glob("checkpoints/**/*"))
+    assert cli.main(["export", str(run / "checkpoints" / name), "--format", "safetensors"]) == 0
+    assert "over 80 images" in capsys.readouterr().out, "the run's configuration is found"
+    assert sorted(run.glob("checkpoints/**/*")) == before
+    assert (run / "export" / "step-00000006.safetensors").is_file()
+
+
+@pytest.mark.parametrize("words", [["a.v2"], ["."]])
+def test_a_file_has_the_whole_name_of_its_run(
+    run: Path, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run, tmp_path / "a.v2", symlinks=True)
+    monkeypatch.chdir(tmp_path if words == ["a.v2"] else tmp_path / "a.v2")
+    assert cli.main(["export", *words, "--format", "torch"]) == 0
+    assert (tmp_path / "a.v2" / "export" / "a.v2.pt").is_file()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import partial_fc
 from partial_fc.backbones import backbone
 from partial_fc.inference.exporting import Form, export, quantise
 from partial_fc.inference.facts import PIXELS, UNIT, Facts
-from partial_fc.inference.model import Numbers, load, unit
+from partial_fc.inference.model import Forward, Numbers, _of_program, _providers, load, of_module, unit
 from partial_fc.inference.pictures import Pixels, pixels_of
 from partial_fc.inference.trained import trained_network
 
@@ -95,6 +95,30 @@ def test_every_file_takes_any_number_of_images_and_gives_what_the_network_gives(
         assert found.dtype == np.float32
         assert found.shape == (count, DIM)
         assert distance(found, expected(network, pixels(count))) < 1e-6
+
+
+def test_a_program_goes_to_another_device_than_it_was_traced_on(
+    exported: Callable[..., tuple[nn.Module, Path, Facts]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights, and the device that its own assertions name: "meta" stands for a GPU here."""
+    run = list[Any]()
+
+    def kept(module: Any, device: torch.device) -> Forward:
+        run.append(module)
+        return of_module(module, device)
+
+    monkeypatch.setattr("partial_fc.inference.model.of_module", kept)
+    _of_program(exported("vit_t", "pt2")[1], torch.device("meta"))
+    (module,) = run
+    assert {each.device.type for each in module.state_dict().values()} == {"meta"}
+    asserted = [node for node in module.graph.nodes if node.target == torch.ops.aten._assert_tensor_metadata.default]
+    assert {str(node.kwargs["device"]) for node in asserted} == {"meta"}
+
+
+def test_onnx_runs_on_a_gpu_where_it_can_and_never_by_tensorrt() -> None:
+    every = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "AzureExecutionProvider", "CPUExecutionProvider"]
+    assert _providers(every) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert _providers(onnxruntime.get_available_providers())[-1] == "CPUExecutionProvider"
 
 
 def test_onnx_names_its_batch_and_has_a_batch_norm_only_before_padded_convolutions(

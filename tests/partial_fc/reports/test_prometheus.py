@@ -8,6 +8,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -241,7 +242,9 @@ def asked(sink: PrometheusSink, certificates: Path, holder: str | None) -> bool:
         return False
 
 
-def test_with_tls_it_is_encrypted_and_with_clients_only_theirs_are_answered(certificates: Path) -> None:
+def test_with_tls_it_is_encrypted_and_with_clients_only_theirs_are_answered(
+    certificates: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     own = certificates / "own.pem", certificates / "own.key"
     for clients, answered in ((None, (True, True)), (own[0], (False, True))):
         sink = sink_with(tls=EndpointTLS(*own, clients))
@@ -250,6 +253,17 @@ def test_with_tls_it_is_encrypted_and_with_clients_only_theirs_are_answered(cert
         with pytest.raises(OSError, match=r".+"):
             page(sink)  # in the clear
         sink.close()
+    assert capsys.readouterr().err == "", "who is refused leaves nothing in the log of the training"
+
+
+def test_with_tls_a_client_that_says_nothing_holds_up_nobody(certificates: Path) -> None:
+    sink = sink_with(tls=EndpointTLS(certificates / "own.pem", certificates / "own.key"))
+    with socket.create_connection(("127.0.0.1", sink.port)):
+        assert asked(sink, certificates, None)
+        closing = Thread(target=sink.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive()
 
 
 @pytest.mark.parametrize("missing", ["certificate", "key", "clients"])
