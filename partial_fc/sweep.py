@@ -103,7 +103,7 @@ class Sweep:
 
     def own_near(self, above: float) -> Near:
         """Of this shard's classes but the targets those with a cosine above ``above``: see :class:`Near`."""
-        sums_2N, threshold = self.unit_ND.new_zeros(2, len(self.unit_ND)), self.unit_ND.new_tensor(above)
+        sums_2N, threshold = self.unit_ND.new_zeros(2, len(self.unit_ND)), self.unit_ND.new_full((), above)
         for block in self._blocks():
             weights_b = block.weights(self.sample_rate, self.unit_ND)
             sums_2N += near_others(self._product_of(block), self._places_N(block), weights_b, threshold)

@@ -96,7 +96,7 @@ class P2SGrad(Objective):
         chance = self._chance(cosines.num_classes, cosines.embedding_dim)
         near = cosines.near_negatives(chance)
         dtype = near.squares_N.dtype
-        threshold, scale = near.squares_N.new_tensor(chance), near.squares_N.new_tensor(gain)
+        threshold, scale = near.squares_N.new_full((), chance), near.squares_N.new_full((), gain)
         return Slopes(
             (gain * self._loss(cosines.target_N, near.squares_N.double())).to(dtype),
             gain * self._target_slope(cosines.target_N),
