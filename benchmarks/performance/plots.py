@@ -67,14 +67,21 @@ def drawn(records: Mapping[str, Record], folder: Path, device: str) -> list[Path
 
 
 def lines_of(picture: Picture, records: Iterable[Record]) -> dict[str, Line]:
-    """The lines of `picture` that have two points or more. Where two records tell of one place, the first does."""
+    """The lines of `picture` that have two points or more. Where two records tell of one place, the first does.
+
+    None where no line is ours: a picture of the others alone would say nothing.
+    """
+    ours = set[str]()
     lines: dict[str, Line] = {}
     for record in filter(lambda record: picture.shows(record.case), records):
         for measurement in (record.ours, None if record.case.against == OURS else record.against):
             if measurement is not None:
-                line = lines.setdefault(_label(picture, record.case, measurement), {})
+                label = _label(picture, record.case, measurement)
+                ours |= {label} if measurement is record.ours else set()
+                line = lines.setdefault(label, {})
                 line.setdefault(getattr(record.case, picture.field), measurement)
-    return {label: dict(sorted(line.items())) for label, line in sorted(lines.items()) if len(line) > 1}
+    found = {label: dict(sorted(line.items())) for label, line in sorted(lines.items()) if len(line) > 1}
+    return found if ours & found.keys() else {}
 
 
 def _label(picture: Picture, case: Case, measurement: Measurement) -> str:
