@@ -122,7 +122,7 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
         watchdog.begin("evaluation")
         parts.spent.spend("save")
         parts.state.average_buffers_()
-        found = evaluate_at_the_end(config, parts, held_out, world, device)
+        found = evaluate_at_the_end(config, parts, held_out, world, device, folder)
         if config.evaluation != EvaluationConfig():
             examiner.at_the_end(done, found)
         parts.spent.spend("evaluation")

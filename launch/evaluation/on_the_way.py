@@ -49,10 +49,9 @@ def sets_to_measure(config: Config, held_out: HeldOut | None) -> dict[str, HeldO
 
 
 def evaluate_at_the_end(
-    config: Config, parts: Run, held_out: HeldOut | None, world: World, device: torch.device
+    config: Config, parts: Run, held_out: HeldOut | None, world: World, device: torch.device, folder: RunFolder
 ) -> dict[str, Evaluation]:
     """The trained network's measures on data.evaluate, if any, by its name; and where everything lies is said."""
-    folder = RunFolder(config.run_dir)
     if held_out is None or config.data.evaluate is None:
         if world.rank == 0:
             print_places(folder)
