@@ -53,7 +53,7 @@ def _rename(path: Path, *rest: Any) -> str | None:
 
 
 def _latest(path: Path, *rest: Any) -> str | None:
-    return "latest" if path.name == ".latest.partial" else None
+    return "latest" if path.name.startswith(".latest.") else None
 
 
 def _removal(folder: Path | str, *rest: Any) -> str | None:
