@@ -18,7 +18,7 @@ from launch.assembly.run_folder import RunFolder
 from launch.config.evaluation import LOWER_IS_BETTER, set_name
 from launch.config.run import Config
 from launch.evaluation.held_out import HeldOut, damage_found, open_identities, open_pair_set
-from launch.evaluation.results import evaluate_backbone, measured
+from launch.evaluation.results import evaluate_backbone, measured, whole_records
 from launch.evaluation.tables import print_places, print_results
 from launch.units import seconds_text
 from launch.writing import naming
@@ -175,11 +175,11 @@ class Examiner:
         """Find the best of the evaluations so far whose checkpoint is still there, and let ``best`` point to it."""
         file, name = self._folder.evaluations, self._config.evaluation.best
         cut_torn_line(file)
-        if name is None or not self._parts.start_step or not file.is_file():
+        if name is None or not self._parts.start_step:
             return
         whole = {checkpoint.manifest().step for checkpoint in whole_checkpoints(self._folder.checkpoints)}
-        records = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-        by_step = {record["step"]: record[name] for record in records if record["step"] in whole and name in record}
+        records = [each for each in whole_records(file) if each["step"] in whole and name in each]
+        by_step = {each["step"]: each[name] for each in records}
         if by_step:
             choice = min if _lower_is_better(name) else max
             self._best_step = choice(by_step, key=by_step.__getitem__)

@@ -54,8 +54,8 @@ def evaluate_backbone(
             seen=held_out.seen,
             title=f"{config.run_dir.name}: {objectives_in_words(config)} on {identities}",
             config=resolved_yaml(config),
-            metrics=_records(metrics),
-            evaluations=_with_this_one(_records(RunFolder(metrics.parent).evaluations), config, step, evaluation),
+            metrics=whole_records(metrics),
+            evaluations=_with_this_one(whole_records(RunFolder(metrics.parent).evaluations), config, step, evaluation),
             stages=stage_names(config),
             pairs=_pictures(found, held_out.source, evaluation.operating_threshold),
         )
@@ -107,8 +107,8 @@ def _with_this_one(
     return [*records, {"step": step, f"{set_name(config.data.evaluate)}.rank1": evaluation.rank1}]
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    """Those of whole lines: a process that was killed may have left a part of one."""
+def whole_records(path: Path) -> list[dict[str, Any]]:
+    """What the whole lines of a file of JSON say; a process that was killed may have left a part of one behind them."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
