@@ -4,6 +4,8 @@
 # missing is installed, what was made is removed. It takes some minutes and 8 GB of disk for a while.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck disable=SC1091 # it is checked by itself
+. tests/cluster/hosts.bash
 base=$(mktemp -d -t partial-fc-containers.XXXX --tmpdir=/var/tmp)
 name=pfc$$ # of the containers, their networks and interfaces
 meet=10.98.0.1:29400
@@ -114,15 +116,7 @@ grep "going on after step" "$base/again.log"
 [ -f "$base/runs/alone/report.html" ]
 echo "$SECONDS s: the same command went on, evaluated, and ended"
 
-for node in 0 1; do
-    ip netns add "$name$node"
-    ip -n "$name$node" link set lo up
-done
-ip link add "${name}v0" netns "${name}0" type veth peer name "${name}v1" netns "${name}1"
-for node in 0 1; do
-    ip -n "$name$node" address add "10.98.0.$((node + 1))/24" dev "${name}v$node"
-    ip -n "$name$node" link set "${name}v$node" up
-done
+two_hosts "$name" 10.98.0
 for node in 0 1; do
     engine run --detach --name "$name$node" --network "ns:/run/netns/$name$node" "${safely[@]}" localhost/partial-fc \
         train /config/run.yaml --set run_dir=/runs/two --nproc 1 --nodes 2 --meet "$meet" --max-restarts 3 > /dev/null

@@ -4,6 +4,8 @@
 # what is missing is installed (Debian), what was started is ended.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck disable=SC1091 # it is checked by itself
+. tests/cluster/hosts.bash
 command=$PWD/.venv/bin/partial-fc
 base=$(mktemp -d -t partial-fc-namespaces.XXXX)
 name=pfc$$ # of the namespaces and their interfaces
@@ -24,15 +26,7 @@ clean_up() {
 }
 trap clean_up EXIT
 
-for node in 0 1; do
-    ip netns add "$name$node"
-    ip -n "$name$node" link set lo up
-done
-ip link add "${name}v0" netns "${name}0" type veth peer name "${name}v1" netns "${name}1"
-for node in 0 1; do
-    ip -n "$name$node" address add "10.99.0.$((node + 1))/24" dev "${name}v$node"
-    ip -n "$name$node" link set "${name}v$node" up
-done
+two_hosts "$name" 10.99.0
 
 start() { # NODE [VARIABLE=VALUE...]: the same command on each of them, among the variables that Kubeflow sets
     local node=$1

@@ -17,6 +17,7 @@ PATIENCE_SECONDS = 300.0
 ROOT = Path(__file__).parents[3]
 SCRIPTS = [
     "launch/cluster/slurm.sbatch",
+    "tests/cluster/hosts.bash",
     *(f"tests/cluster/{file.name}" for file in (ROOT / "tests/cluster").glob("*.sh")),
 ]
 
