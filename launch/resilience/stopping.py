@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
+import ctypes
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,12 +17,13 @@ import torch
 from partial_fc import World
 
 ASKED_EVERY_STEPS = 8
+ONE_REQUEST_SECONDS = 2.0  # signals within it are one: see `_take_repeats_for_one`
 
 
 class StopRequest:
     """Whether any rank was told to end, agreed by all of them every few steps.
 
-    The second signal ends the process at once, as it would have without this.
+    A second signal, two seconds after the first or later, ends the process at once, as it would have without this.
     """
 
     def __init__(self, world: World, device: torch.device) -> None:
@@ -49,18 +53,37 @@ class StopRequest:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._is_told = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _take_repeats_for_one()
 
 
 def leave_on_sigterm() -> None:
     """From now on SIGTERM unwinds this process, so that a start which is ended early leaves nothing behind.
 
     Without it the signal ends the process on the spot: a rank that waits for a lost partner is ended so by its
-    launcher, and its lock would stay in the run's folder. The second signal ends the process at once.
+    launcher, and its lock would stay in the run's folder. A second signal, two seconds after the first or later, ends
+    the process at once.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _take_repeats_for_one()
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, leave)
+
+
+def _take_repeats_for_one() -> None:
+    """From now on SIGTERM does nothing, and after ONE_REQUEST_SECONDS it ends this process at once.
+
+    One request comes as several signals: a scheduler signals a rank and its agent, which passes the signal on; and the
+    kernel tells a rank of its agent's end each time that one more of the agent's threads is gone.
+    `tests/launch/resilience/test_stopping.py` holds both halves.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _thread.start_new_thread(_end_at_next_signal, ())  # `threading` may hold a lock that this handler interrupted
+
+
+def _end_at_next_signal() -> None:
+    time.sleep(ONE_REQUEST_SECONDS)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:  # else whoever listens now has it
+        # By the C library: Python changes handlers in its main thread only, which may wait for a lost partner.
+        ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(0))  # SIG_DFL

@@ -9,13 +9,15 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import tiny
+from ports import free_port
 
 from benchmarks.chaos.disk import small_disk
 from benchmarks.documents import DOCS, table, with_part, write_part
@@ -55,19 +57,26 @@ class Ending:
         """The exit code of a rank, in this process."""
         return train.main([str(self.config), *(word for change in changes for word in ("--set", change))])
 
-    def started(self, *words: object) -> subprocess.Popen[str]:
-        """The real command."""
+    def started(self, *words: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """The real command; with a rank's ``environment``, that rank."""
         command = tiny.command("train", self.config, *words)
-        with (self.run.parent / "said.txt").open("wb") as said:
+        if environment is not None:
+            command = [sys.executable, "-m", "launch.train", str(self.config), *map(str, words)]
+        with (self.run.parent / "said.txt").open("ab") as said:
             return subprocess.Popen(
                 command,
-                env=tiny.environment(),
+                env={**tiny.environment(), **(environment or {})},
                 stdout=said,
                 stderr=said,
                 text=True,
                 start_new_session=True,
                 preexec_fn=heed_ctrl_c,
             )
+
+    def two_ranks(self) -> list[subprocess.Popen[str]]:
+        """Two ranks without an agent, as a scheduler that sets their environment starts them."""
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        return [self.started(environment={**place, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
 
     def said(self) -> str:
         file = self.run.parent / "said.txt"
@@ -113,7 +122,6 @@ def ended_by_signals(data: Path, folder: Path) -> list[Row]:
     alone, agent = ("--nproc", 1), ("--nproc", 1, "--max-restarts", 1)
     endings = {
         "SIGTERM (Slurm, Kubernetes, a spot machine)": (alone, terminated),
-        "a second SIGTERM": (alone, terminated_twice),
         "Ctrl-C": (alone, interrupted),
         "a rank is killed": (("--nproc", 2), rank_killed),
         "the agent that started the ranks is killed": (agent, agent_killed),
@@ -131,17 +139,27 @@ def ended_by_signals(data: Path, folder: Path) -> list[Row]:
     finally:
         for process in processes.values():
             process.kill()
-    return rows
+    return [rows[0], ended_by_two_signals(Ending(folder / "twice", data, epochs=1000)), *rows[1:]]
+
+
+def ended_by_two_signals(run: Ending) -> Row:
+    """The first signal asks a rank to end whose partner hangs: they cannot agree on a step. The second ends it."""
+    told, hanging = run.two_ranks()
+    try:
+        run.until_saved(told)
+        hanging.send_signal(signal.SIGSTOP)
+        while told.poll() is None:  # signals within two seconds are one
+            told.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        return "a second SIGTERM, two seconds after the first or later", code_of(told), run.on_disk()
+    finally:
+        for process in (told, hanging):
+            process.kill()
+            process.wait()
 
 
 def terminated(run: Ending, process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGTERM)
-
-
-def terminated_twice(run: Ending, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None:  # two signals that come at once are one
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.005)
 
 
 def interrupted(run: Ending, process: subprocess.Popen[str]) -> None:
