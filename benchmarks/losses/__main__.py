@@ -2,8 +2,9 @@
 
     python -m benchmarks.losses --data data/omniglot --out docs/experiments/losses
 
-`runs.py` is the table. Every run is the real trainer in processes of its own; its result is kept as one JSON file,
-and a run whose file is there is not run again. `python -m benchmarks.losses.plots` draws what is there so far.
+`runs.py` is the table, with `--table claims` it is `claims.py`. Every run is the real trainer in processes of its own;
+its result is kept as one JSON file, and a run whose file is there is not run again. `python -m benchmarks.losses.plots`
+draws what is there so far.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ import torch
 
 from benchmarks.arguments import parser
 from benchmarks.documents import DOCS
+from benchmarks.losses.claims import CLAIMS
 from benchmarks.losses.results import Result, curve, measures
 from benchmarks.losses.runs import EPOCHS, RUNS, Run, plan
+from benchmarks.losses.sets import prepare
 from benchmarks.machine import this_machine
 from benchmarks.results import CaseError, SweepError, print_plan, read_json, sweep, unfinished
 from launch.assembly.run_folder import RunFolder
@@ -41,13 +44,15 @@ LOG_TAIL_LINES = 20
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is planned and not there yet. 0: all is there; 1: a run failed; 2: nothing can be run; 130: stopped."""
     arguments = _parser().parse_args(argv)
-    planned = {f"{run.name}-seed{seed}": (run, seed) for run, seed in plan(RUNS)}
+    runs = {"losses": RUNS, "claims": CLAIMS}[arguments.table]
+    out = arguments.out or DOCS / "experiments" / arguments.table
+    planned = {f"{run.name}-seed{seed}": (run, seed) for run, seed in plan(runs)}
     if unknown := set(arguments.only or planned) - planned.keys():
         print(f"losses: there is no run {', '.join(sorted(unknown))}; --list names them", file=sys.stderr)
         return 2
     settings = {name: run.settings(seed, arguments.epochs) for name, (run, seed) in planned.items()}
     try:
-        names = unfinished(settings, arguments.out, lambda path: read_json(path, Result).settings)
+        names = unfinished(settings, out, lambda path: read_json(path, Result).settings)
     except ValueError as error:
         print(f"losses: {error}", file=sys.stderr)
         return 2
@@ -58,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.data is None:
         print("losses: give --data, the folder that holds background/ and evaluation/", file=sys.stderr)
         return 2
-    print(f"{len(planned) - len(waiting)} of {len(planned)} runs are in {arguments.out}", flush=True)
-    return run_all(waiting, arguments.out, data=arguments.data, epochs=arguments.epochs, nproc=arguments.nproc)
+    print(f"{len(planned) - len(waiting)} of {len(planned)} runs are in {out}", flush=True)
+    return run_all(waiting, out, data=arguments.data, epochs=arguments.epochs, nproc=arguments.nproc)
 
 
 def run_all(waiting: Mapping[str, tuple[Run, int]], out: Path, *, data: Path, epochs: float, nproc: str) -> int:
@@ -76,10 +81,11 @@ def run_all(waiting: Mapping[str, tuple[Run, int]], out: Path, *, data: Path, ep
 def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Result:
     """The result of one run, in a scratch folder that is gone afterwards. CaseError if there is none."""
     settings = run.settings(seed, epochs)
+    prepare(run, data)
     with tempfile.TemporaryDirectory(prefix="partial-fc-losses-") as scratch:
         run_dir, log = Path(scratch) / run.name, Path(scratch) / "log.txt"
         began = time.perf_counter()
-        exit_code = exit_code_of_trainer(words(settings, data, run_dir, nproc), log)
+        exit_code = exit_code_of_trainer(words(settings, data, run_dir, nproc, (run.train, run.evaluate)), log)
         seconds, lines = time.perf_counter() - began, log.read_text(errors="replace").splitlines()
         if exit_code not in (ExitCode.DONE, ExitCode.DIVERGED):
             tail = "\n".join([f"exit code {exit_code}; the last lines:", *lines[-LOG_TAIL_LINES:]])
@@ -101,13 +107,19 @@ def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Re
         )
 
 
-def words(settings: Mapping[str, Any], data: Path, run_dir: Path, nproc: str) -> list[str]:
+def words(
+    settings: Mapping[str, Any],
+    data: Path,
+    run_dir: Path,
+    nproc: str,
+    sets: tuple[str, str] = ("background", "evaluation"),
+) -> list[str]:
     """The trainer's arguments for one run: the configuration, and what differs from it by dotted key.
 
     A loss that is not finite ends a run: whether that happens is one of the questions. The configuration's own stages
     are left out.
     """
-    places = {"run_dir": run_dir, "data.train": data / "background", "data.evaluate": data / "evaluation"}
+    places = {"run_dir": run_dir, "data.train": data / sets[0], "data.evaluate": data / sets[1]}
     common = {"schedule.stages": None, "divergence.most_skipped": 0}
     values = {**common, **settings, **{key: str(place.resolve()) for key, place in places.items()}}
     overrides = (f"{key}={json.dumps(value)}" for key, value in values.items())  # JSON is YAML
@@ -136,7 +148,8 @@ def _last_message(lines: Sequence[str]) -> str:
 def _parser() -> argparse.ArgumentParser:
     arguments = parser("losses", __doc__)
     arguments.add_argument("--data", type=Path, help="the folder that `make omniglot` makes: background/, evaluation/")
-    arguments.add_argument("--out", type=Path, default=DOCS / "experiments" / "losses", help="where results go")
+    arguments.add_argument("--out", type=Path, help="where results go (default: docs/experiments/TABLE)")
+    arguments.add_argument("--table", choices=("losses", "claims"), default="losses", help="which runs")
     arguments.add_argument("--epochs", type=float, default=EPOCHS, help="of every run (default: %(default)s)")
     arguments.add_argument("--nproc", default="1", help="ranks of each run, as partial-fc train takes it")
     arguments.add_argument("--only", nargs="+", metavar="NAME", help="these runs only, as --list names them")

@@ -9,7 +9,7 @@ not judged by the length of its steps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ LOSSES, RATES, NOISE, BEYOND, LONG = "losses", "rates", "noise", "beyond", "long
 
 @dataclass(frozen=True)
 class Run:
-    """One row of the table: a loss, its learning rates, the share of wrong labels, and the seeds worth the time."""
+    """One row of the table: a loss, its learning rates, the share of wrong labels, and the seeds worth the time.
+
+    `varied` is the value of what a group of `claims.py` varies; `more` are settings by dotted key.
+    """
 
     name: str
     label: str
@@ -40,6 +43,11 @@ class Run:
     epochs: float | None = None
     stages: tuple[Mapping[str, Any], ...] = ()
     seeds: tuple[int, ...] = (0,)
+    image_size: int = IMAGE_SIZE
+    train: str = "background"
+    evaluate: str = "evaluation"
+    varied: float | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, seed: int, epochs: float = EPOCHS) -> dict[str, object]:
         """What differs from `configs/omniglot.yaml`, by dotted key; no path is among it.
@@ -51,7 +59,7 @@ class Run:
             "seed": seed,
             "objective": dict(self.objective),
             "data.label_noise": self.label_noise,
-            "data.image_size": IMAGE_SIZE,
+            "data.image_size": self.image_size,
             "classifier.learning_rate": self.row_learning_rate,
             "optimizer.learning_rate": self.backbone_learning_rate,
             "schedule.epochs": epochs,
@@ -59,6 +67,7 @@ class Run:
             "report.every_steps": REPORT_EVERY_STEPS,
             "report.prometheus": False,
             **({"schedule.stages": [dict(stage) for stage in self.stages]} if self.stages else {}),
+            **self.more,
         }
 
 
