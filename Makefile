@@ -1,6 +1,9 @@
 # `make train` and `make test` are all a newcomer needs; both first make .venv, once.
 PYTHON ?= python3
 NPROC ?= auto
+# Processes that test at a time; where there are more cores, more are faster: make test WORKERS=8
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile
 SHELL := /bin/bash
 PARTIAL_FC := .venv/bin/partial-fc
 
@@ -19,13 +22,13 @@ omniglot_zips:
 test: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy & types=$$!; OMP_NUM_THREADS=1 .venv/bin/pytest && wait $$types
+	.venv/bin/mypy & types=$$!; $(PYTEST) && wait $$types
 
 # Lint, types and the tests that start no process and train nothing: under a minute on two cores.
 quick: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy & types=$$!; OMP_NUM_THREADS=1 .venv/bin/pytest -m "not processes and not slow and not gpu" && wait $$types
+	.venv/bin/mypy & types=$$!; $(PYTEST) -m "not processes and not slow and not gpu" && wait $$types
 
 bench: .venv/installed
 	.venv/bin/python -m benchmarks.performance

@@ -112,7 +112,7 @@ def _identities() -> list[Run]:
             train=f"people-{identities}",
             evaluate="people-held-out",
             epochs=1.0,
-            more={"data.fill": 0, "classifier.product_dtype": "bfloat16"},
+            more={"data.fill": 0, "classifier.products": "bfloat16"},
         )
         for identities in (1_000, 10_000, 100_000)
         for name, loss in COMPARED.items()

@@ -2,8 +2,9 @@
 
     python -m benchmarks.losses.plots
 
-reads `docs/experiments/losses/*.json`; writes `docs/experiments/median_angle.svg`, `docs/experiments/slope_length.svg`
-and the tables between the markers of `docs/experiments.md`.
+reads `docs/experiments/losses/*.json` and `docs/experiments/claims/*.json`; writes `median_angle.svg`,
+`slope_length.svg`, `gallery.svg` and `claims.svg` into `docs/experiments`, and the tables between the markers of
+`docs/experiments.md`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.arguments import parser
 from benchmarks.documents import DOCS, with_part
+from benchmarks.losses import claim_figures, gallery
 from benchmarks.losses.results import PART, Result, by_name, named, read_results, tables
 from benchmarks.losses.runs import LOSSES, NUM_CLASSES
 from benchmarks.losses.slopes import draw_slopes
@@ -32,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.parse_args(argv).docs
     document = folder / "experiments.md"
     try:
-        results = read_results(folder / "experiments" / "losses")
+        results, claims = (read_results(folder / "experiments" / table) for table in ("losses", "claims"))
         text = with_part(document.read_text(encoding="utf-8"), PART, tables(results))
+        text = with_part(text, claim_figures.PART, claim_figures.tables(claims, results))
     except (OSError, ValueError) as error:
         print(f"plots: {error}", file=sys.stderr)
         return 2
@@ -41,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = angle_lines([result for result in results if result.group == LOSSES])
     if lines:
         draw_angles(lines, folder / "experiments" / "median_angle.svg")
+    gallery.draw(folder / "experiments" / gallery.FILE.name)
+    if claims:
+        claim_figures.draw(claims, results, folder / "experiments" / "claims.svg")
     document.write_text(text, encoding="utf-8")
-    print(f"{len(results)} results in {document} and the figures in {folder / 'experiments'}")
+    print(f"{len(results) + len(claims)} results in {document} and the figures in {folder / 'experiments'}")
     return 0
 
 

@@ -18,7 +18,7 @@ from benchmarks.plot_style import FAMILIES, figure_at
 from partial_fc.functional.adacos import fixed_scale
 from partial_fc.objectives import AdaCos, ArcFace, CosFace, CosineSoftmax, Objective, P2SGrad
 from partial_fc.rules import Rule
-from partial_fc.slopes import Cosines, Near
+from partial_fc.slopes import Cosines, Near, Slopes
 
 EMBEDDING_DIM = 256  # P2SGrad's weight of the other classes depends on it, its slope at the target does not
 LARGEST_DEGREES = 110
@@ -52,22 +52,40 @@ def slope_lines() -> list[SlopeLine]:
 
 def slopes_at_target(objective: Objective, angles_radians: NDArray[np.float64]) -> NDArray[np.float64]:
     """``∂loss/∂cos θ_y`` at each angle, every other of NUM_CLASSES classes at 90°, as the objective itself gives it."""
+    return np.asarray(answers(objective, np.cos(angles_radians)).target_N.numpy())
+
+
+def answers(
+    objective: Objective, targets_N: NDArray[np.float64], another_N: NDArray[np.float64] | None = None
+) -> Slopes:
+    """What the objective says to images with these cosines to their own class and, where given, to one other.
+
+    All classes that are left lie at 90°.
+    """
+    with_another = torch.zeros(len(targets_N), 1, dtype=torch.float64)
+    if another_N is not None:
+        with_another = torch.from_numpy(another_N)[:, None].double()
 
     def sum_over_negatives(f: Rule) -> Tensor:
-        at_90_degrees_N1 = torch.zeros(len(angles_radians), 1, dtype=torch.float64)
-        return f(at_90_degrees_N1)[:, 0] * (NUM_CLASSES - 1)
+        others = f(torch.zeros_like(with_another)) * (NUM_CLASSES - 2)
+        return (others + f(with_another.clone()))[:, 0]
+
+    def near(above: float) -> Near:
+        excess_N = (with_another[:, 0] - above).clamp(min=0.0)
+        return Near(excess_N.square(), excess_N.sign())
 
     cosines = Cosines(
         num_classes=NUM_CLASSES,
         num_negatives=NUM_CLASSES - 1,
         embedding_dim=EMBEDDING_DIM,
-        own_target_N=torch.from_numpy(np.cos(angles_radians)),
+        own_target_N=torch.from_numpy(targets_N),
         all_sum=lambda own: own,
         own_sum_over_negatives=sum_over_negatives,
         own_squares=lambda: sum_over_negatives(Rule(torch.square)),
-        own_near=lambda above: Near(*torch.zeros(2, len(angles_radians), dtype=torch.float64)),
+        own_near=near,
     )
-    return np.asarray(objective.eval()(cosines).target_N.numpy())
+    answered: Slopes = objective.eval()(cosines)
+    return answered
 
 
 def draw_slopes(path: Path) -> None:
