@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.losses.claims import MADE_HELD_OUT, MADE_IMAGES, SIZE
 from benchmarks.losses.runs import Run
 from data_pipeline.formats.recordio.writer import RecordWriter
-from launch import cli
+from data_pipeline.packing.synthetic import pack_synthetic
 from launch.assembly.data import open_held_out
 
 
@@ -40,6 +40,4 @@ def few_images(source: Path, out: Path, images: int) -> None:
 
 def people(out: Path, identities: int, images: int, first: int = 0) -> None:
     """Drawn people, as `partial-fc pack synthetic` draws them."""
-    numbers = ("--identities", identities, "--images", images, "--size", SIZE, "--first-identity", first)
-    if code := cli.main(["pack", "synthetic", *map(str, numbers), "--out", str(out)]):
-        raise OSError(f"pack synthetic ended with {code} for {out}")
+    pack_synthetic(out, identities=identities, images=images, size=SIZE, first_identity=first)

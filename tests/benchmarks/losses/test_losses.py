@@ -293,7 +293,7 @@ def test_figures_and_tables_come_from_the_results_that_are_there(tmp_path: Path)
     for run, seed in itertools.product(runs, (0, 1)):
         write_result(result(run, seed, rank1=None if run is runs[0] else 0.5), folder)
     document = tmp_path / "experiments.md"
-    document.write_text("prose\n\n<!-- losses -->\n<!-- /losses -->\n\nmore prose\n")
+    document.write_text("prose\n\n<!-- losses -->\n<!-- /losses -->\n<!-- claims -->\n<!-- /claims -->\n\nmore prose\n")
     assert plots.main(["--docs", str(tmp_path)]) == 0
     text = document.read_text()
     assert text.startswith("prose\n")
