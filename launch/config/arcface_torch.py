@@ -44,12 +44,12 @@ TWINS = {  # keys whose value stands here as it is
     "num_epoch": "schedule.epochs",
     "frequent": "report.every_steps",
 }
-_MARGINS = tuple(f"objective.{key}" for key in ("name", "scale", "margin", "m1", "m2", "m3"))
+_ONE_MARGIN = ("objective.name", "objective.scale", "objective.margin")
 TRANSLATED = {  # keys that become others, with those
     "network": tuple(f"backbone.{key}" for key in ("name", "drop_path", "mask_ratio", "checkpoint_activations")),
     "fp16": ("backbone.autocast",),
-    "margin_list": _MARGINS,
-    "loss": _MARGINS,
+    "margin_list": (*_ONE_MARGIN, "objective.m1", "objective.m2", "objective.m3"),
+    "loss": _ONE_MARGIN,
     "interclass_filtering_threshold": ("objective.filter_above",),
     "batch_size": ("schedule.batch_size",),
     "warmup_epoch": ("schedule.warmup_epochs",),
