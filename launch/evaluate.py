@@ -51,9 +51,21 @@ class Job(NamedTuple):
 Measurement = Callable[[nn.Module, World, torch.device], None]
 
 
+def _refuse_what_is_not_imported(folder: RunFolder) -> None:
+    """ConfigError for what arcface_torch left, where a run is expected."""
+    path = folder.path
+    if folder.config.exists():
+        return
+    if path.suffix in (".pt", ".pth") or any((path / name).exists() for name in ("model.pt", "checkpoint_gpu_0.pt")):
+        raise ConfigError(
+            f"{path} is no run: partial-fc import arcface_torch {path} --out RUN makes one of arcface_torch's files"
+        )
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate what ``arguments`` name."""
     folder, out = RunFolder(arguments.run_dir), RunFolder(arguments.out or arguments.run_dir)
+    _refuse_what_is_not_imported(folder)
     config = load_config(folder.config, arguments.set)
     for path in (arguments.data, config.data.evaluate, arguments.ijb, arguments.distractors):
         if path is not None:

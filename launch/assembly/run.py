@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from data_pipeline.loader.image_loader import ImageLoader
 from data_pipeline.source import Source
-from launch.assembly.data import batch_shares, loader
+from launch.assembly.data import batch_shares, loader, refuse_small_batch
 from launch.assembly.model import autocast, checkpoint_of, compiled, head, objective, replicated, settle_buckets
 from launch.assembly.moved_in import taken_over
 from launch.assembly.optimizer import optimizer, rate_setter, total_steps
@@ -86,9 +86,10 @@ def run(
     """The parts of a run on ``source`` that trains ``backbone``, which moves to ``device``.
 
     ``facts`` go into the checkpoints' manifests; ``identities_C`` are the keys by which rows are found again;
-    ``resumed`` is the checkpoint to go on from. ConfigError for a stage without a step.
+    ``resumed`` is the checkpoint to go on from. ConfigError for a stage without a step, or a batch too small.
     """
     schedule, num_classes = config.schedule, source.num_classes
+    refuse_small_batch(schedule.batch_size, world.size, "ranks")  # before any rank runs the network
     steps_per_epoch = len(source) / schedule.batch_size
     stages = stages_of(config, total_steps(schedule, len(source)))
     manifest = CheckpointFolder(resumed).manifest() if resumed is not None else None

@@ -54,7 +54,10 @@ def _bring_config(arguments: argparse.Namespace) -> None:
     if out.exists():
         raise FileExistsError(f"{out} is there already: give --out another file, or remove it")
     going_on = imported_run(arguments.run) if arguments.run else None
-    out.write_text(translated_config(arguments.source, arguments.gpus, going_on))
+    source: Path = arguments.source
+    if not source.exists():  # arcface_torch takes configs/ms1mv3_r50 for the file with .py
+        source = source.with_name(f"{source.name}.py") if source.suffix != ".py" else source
+    out.write_text(translated_config(source, arguments.gpus, going_on))
     print(f"{out}  the comments at its top say what is different here, and what has no twin")
     try:
         load_config(out)

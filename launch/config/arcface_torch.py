@@ -24,12 +24,13 @@ _BASE: _Values = {  # where no base.py lies beside the file
     "lr": 0.1,
     "momentum": 0.9,
     "weight_decay": 5e-4,
+    "verbose": 2000,
     "frequent": 10,
     "gradient_acc": 1,
     "seed": 2048,
     "num_workers": 2,
 }
-_TWINS = {
+TWINS = {  # keys whose value stands here as it is
     "output": "run_dir",
     "seed": "seed",
     "rec": "data.train",
@@ -43,26 +44,40 @@ _TWINS = {
     "num_epoch": "schedule.epochs",
     "frequent": "report.every_steps",
 }
-_TRANSLATED = (
-    *("network", "fp16", "margin_list", "loss", "interclass_filtering_threshold"),
-    *("batch_size", "warmup_epoch", "num_workers", "dali_aug"),
-)
-_WANDB = "not Weights & Biases but metrics.jsonl, Prometheus and report.html"
-_WITHOUT_TWIN = {
+_ONE_MARGIN = ("objective.name", "objective.scale", "objective.margin")
+TRANSLATED = {  # keys that become others, with those
+    "network": tuple(f"backbone.{key}" for key in ("name", "drop_path", "mask_ratio", "checkpoint_activations")),
+    "fp16": ("backbone.autocast",),
+    "margin_list": (*_ONE_MARGIN, "objective.m1", "objective.m2", "objective.m3"),
+    "loss": _ONE_MARGIN,
+    "interclass_filtering_threshold": ("objective.filter_above",),
+    "batch_size": ("schedule.batch_size",),
+    "warmup_epoch": ("schedule.warmup_epochs",),
+    "num_workers": ("data.decode_threads",),
+    "dali_aug": ("data.augmentation",),
+    "val_targets": ("evaluation.sets", "evaluation.flip"),
+    "verbose": ("evaluation.every_steps",),
+}
+_WANDB = "not Weights & Biases but metrics.jsonl, Prometheus, report.tensorboard and report.html"
+WITHOUT_TWIN = {
     "resume": "a run goes on by itself; with a training of theirs after partial-fc import arcface_torch",
     "save_all_states": "a checkpoint always holds the backbone and the class rows; save_every_steps says when",
-    "verbose": "evaluation comes at the end; checkpoints of save_every_steps can be evaluated meanwhile",
-    "val_targets": "after training: partial-fc evaluate RUN --pairs lfw.bin --flip, for each of them",
     "dali": "DALI reads the images always",
     "gradient_acc": "a step takes the images of all of them at once; see backbone.checkpoint_activations for memory",
     "momentum": "arcface_torch takes 0.9 whatever it says; so does this",
+    "decay_epoch": "no fall in steps here: schedule.decay is polynomial or cosine",
+    "dataset": "rec says where the images are",
     **dict.fromkeys(("using_wandb", "wandb_key", "wandb_entity", "wandb_project", "wandb_log_all"), _WANDB),
     **dict.fromkeys(("wandb_resume", "save_artifacts", "suffix_run_name", "notes"), _WANDB),
 }
 _DALI_AUGMENTATION = {"mirror": 0.5, "low_resolution": 0.1, "blur": 0.2, "colour": 0.2, "grey": 0.1}
 _SCALE = 64.0
+_NEXT_TO_NO_RATE = 1e-6  # in place of 0, which draws the classes of the batch and no others
 _USUAL = {"momentum": 0.9, "gradient_acc": 1}  # values that need no word
-_NUMBERS = ("batch_size", "gradient_acc", "interclass_filtering_threshold", "warmup_epoch", "num_workers", "lr")
+_NUMBERS = (
+    *("batch_size", "gradient_acc", "interclass_filtering_threshold", "warmup_epoch", "num_workers", "lr"),
+    *("sample_rate", "verbose"),
+)
 _LONGEST_VALUE = 60  # characters in a comment
 
 
@@ -111,10 +126,11 @@ def _tree(values: _Values, gpus: int) -> _Values:
     tree: _Values = {"run_dir": None, "seed": None, "data": {}, "backbone": _backbone(values)}
     tree["objective"] = _objective(values)
     tree |= {"classifier": {}, "optimizer": {}, "schedule": {}, "report": {}}
-    for theirs, ours in _TWINS.items():
+    for theirs, ours in TWINS.items():
         if theirs in values:
             *section, key = ours.split(".")
             (tree[section[0]] if section else tree)[key] = values[theirs]
+    tree["classifier"]["sample_rate"] = values["sample_rate"] or _NEXT_TO_NO_RATE
     tree["optimizer"] |= {"momentum": 0.9, "decays": "all"}
     if values["optimizer"] == "sgd":
         tree["optimizer"]["nesterov"] = False
@@ -126,7 +142,7 @@ def _tree(values: _Values, gpus: int) -> _Values:
     if values.get("dali_aug"):
         tree["data"]["augmentation"] = dict(_DALI_AUGMENTATION)
     tree["schedule"]["batch_size"] = values["batch_size"] * values["gradient_acc"] * gpus
-    return tree
+    return tree | _evaluation(values)
 
 
 def _go_on(tree: _Values, values: _Values, going_on: GoingOn) -> None:
@@ -149,12 +165,21 @@ def _go_on(tree: _Values, values: _Values, going_on: GoingOn) -> None:
 def _backbone(values: _Values) -> _Values:
     name = str(values["network"])
     section: _Values = {"autocast": "bfloat16" if values["fp16"] else "float32"}
+    if re.match(r"r2060|vit_[blh]", name):  # which save memory there always
+        section["checkpoint_activations"] = True
     if rates := re.fullmatch(r"(vit_[a-z])_dp(\d+)_mask_?(\d+)", name):  # 005 stands for 0.05
         drop_path, mask_ratio = (float(f"{digits[0]}.{digits[1:]}") for digits in (rates[2], rates[3]))
         return {"name": rates[1], "drop_path": drop_path, "mask_ratio": mask_ratio, **section}
-    if name == "r2060":
-        section["checkpoint_activations"] = True
     return {"name": re.sub(r"^iresnet(?=\d)", "r", name), **section}
+
+
+def _evaluation(values: _Values) -> _Values:
+    """The section of the sets that are measured on the way, which lie beside the images; none without any."""
+    targets = values.get("val_targets") or []
+    if not targets:
+        return {}
+    sets = [str(Path(values.get("rec") or ".") / f"{name}.bin") for name in targets]
+    return {"evaluation": {"every_steps": values["verbose"], "sets": sets, "flip": True}}
 
 
 def _objective(values: _Values) -> _Values:
@@ -177,10 +202,16 @@ def _remarks(values: _Values, gpus: int) -> list[str]:
         f"lr = {values['lr']}: the backbone's here; the class rows, of unit length, have classifier.learning_rate",
     ]
     for key, value in values.items():
-        if key in _TWINS or key in _TRANSLATED or (key in _USUAL and value == _USUAL[key]):
+        if key in TWINS or key in TRANSLATED or (key in _USUAL and value == _USUAL[key]):
             continue
         shown = _short(f"{key} = {value!r}")
-        remarks.append(f"{shown}: {_WITHOUT_TWIN.get(key, 'no key of its base.py, and none here')}")
+        remarks.append(f"{shown}: {WITHOUT_TWIN.get(key, 'no key of its base.py, and none here')}")
+    if values["sample_rate"] == 0:
+        remarks.append(f"sample_rate = 0, the classes of a batch alone: {_NEXT_TO_NO_RATE} draws next to none besides")
+    if values.get("val_targets"):
+        remarks.append("val_targets: each .bin must be there, where arcface_torch passes over one that is missing")
+    else:
+        remarks.append(f"verbose = {values['verbose']}: nothing is measured on the way without val_targets")
     if values.get("rec") == "synthetic":
         remarks.append("rec = 'synthetic': draw a set with partial-fc pack synthetic, and name it in data.train")
     return remarks
@@ -197,6 +228,9 @@ def _check(values: _Values, path: Path) -> None:
     for key in _NUMBERS:
         if not isinstance(values.get(key, 0), int | float):
             raise ValueError(f"{path}: {key} = {values[key]!r}: expected a number")
+    targets = values.get("val_targets")
+    if targets is not None and not (isinstance(targets, list) and all(isinstance(name, str) for name in targets)):
+        raise ValueError(f"{path}: val_targets = {targets!r}: expected a list of names")
     margins = values["margin_list"]
     if not isinstance(margins, list) or len(margins) != 3 or not all(isinstance(m, int | float) for m in margins):
         raise ValueError(f"{path}: margin_list = {margins!r}: expected three numbers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ class ConfigError(Exception):
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in ``path`` with ``a.b=c`` overrides applied. ConfigError for anything it cannot use."""
     try:
-        tree = _tree(_decoded(path.read_bytes()))
+        content = path.read_bytes()
+        if path.suffix == ".py":
+            raise ConfigError(f"a config is YAML: partial-fc import arcface_torch-config {path} --out OUR.yaml")
+        tree = _tree(_decoded(content))
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
     except ConfigError as error:
@@ -140,6 +144,11 @@ def _explained(error: ValidationError) -> Iterable[str]:
         elif problem["type"] == "value_error":
             said = _cut(str(problem["ctx"]["error"]), _LONGEST_REASON)
             yield f"{key}: {said}" if key else said
+        elif problem["type"] == "union_tag_invalid":
+            known = [name.strip("'") for name in problem["ctx"]["expected_tags"].split(", ")]
+            nearest = get_close_matches(problem["ctx"]["tag"], known, n=1, cutoff=0.0)[0]
+            named = _shown(problem["ctx"]["tag"])
+            yield f"{key}.name: none is called {named}; the nearest is {nearest!r} of {', '.join(known)}"
         else:
             yield f"{key}: {_cut(problem['msg'], _LONGEST_REASON)}, got {_shown(problem['input'])}"
 

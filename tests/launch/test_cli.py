@@ -200,6 +200,13 @@ def test_a_mistake_is_one_line_and_its_exit_code(
     assert "step " not in printed.out, "nothing was trained"
 
 
+@pytest.mark.processes
+def test_three_ranks_refuse_a_batch_of_fewer_than_two_images_each_before_they_run_the_network(config: Path) -> None:
+    ended = tiny.partial_fc("train", config, "--nproc", "3", "--set", "schedule.batch_size=5")
+    assert ended.returncode == 2
+    assert "schedule.batch_size is 5: BatchNorm needs two images on each of 3 ranks, 6 together" in ended.stderr
+
+
 def test_weights_that_are_not_numbers_end_training_before_its_first_step(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

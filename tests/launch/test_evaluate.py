@@ -172,3 +172,8 @@ def test_a_folder_that_holds_no_run_is_refused(
     (tmp_path / "config.yaml").write_text("data: {train: train.rec}\n")
     assert evaluate.main([str(tmp_path)]) == 2
     assert "names no data.evaluate: give --data PATH" in capsys.readouterr().err
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "model.pt").touch()
+    for path in (tmp_path, tmp_path / "model.pt"):
+        assert evaluate.main([str(path)]) == 2
+        assert f"{path} is no run: partial-fc import arcface_torch {path} --out RUN" in capsys.readouterr().err

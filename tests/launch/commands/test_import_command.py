@@ -170,7 +170,7 @@ def test_a_config_becomes_yaml_that_says_what_is_still_to_be_set(
     (tmp_path / "job.py").write_text("config.network = 'r100'\nconfig.num_epoch = 20\n")
     out = tmp_path / "ours.yaml"
     words = ["import", "arcface_torch-config", str(tmp_path / "job.py"), "--out", str(out)]
-    assert cli.main([*words, "--gpus", "4"]) == 0
+    assert cli.main([words[0], words[1], str(tmp_path / "job"), *words[3:], "--gpus", "4"]) == 0, "as they name it"
     assert f"to be set before training: {out}: 'data.train' is missing" in capsys.readouterr().out
     config = load_config(out, ["data.train=data"])
     assert (config.backbone.name, config.schedule.batch_size) == ("r100", 512)

@@ -79,7 +79,11 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
             "backbone.name: no backbone is called 'r19'; the nearest is 'r18' of r18, r34",
         ),
         ("backbone.drop_path=0.1", "backbone: r50 has no drop_path: leave drop_path out"),
-        ("objective.name=arcfac", "expected tags: 'cosine_softmax', 'cosface', 'arcface', 'combined_margin', 'adacos'"),
+        (
+            "objective.name=adaface",
+            "objective.name: none is called 'adaface'; the nearest is 'arcface' of cosine_softmax",
+        ),
+        ("schedule.stages=[{objective: {name: arc}}]", "stage 1: objective.name: none is called 'arc'"),
         ("objective.max_scale=1000", "objective.max_scale: Input should be less than or equal to 80, got 1000"),
         ("objective={name: p2sgrad, kappa: 0}", "objective.kappa: Input should be greater than 0, got 0"),
         ("classifier.sample_rate=0", "classifier.sample_rate: Input should be greater than 0"),
@@ -106,6 +110,13 @@ def test_a_wrong_value_is_refused_by_its_key(tmp_path: Path, override: str, said
 )
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str, said: str) -> None:
     assert said in refusal(tmp_path, text)
+
+
+def test_a_config_in_python_is_refused_with_the_command_that_makes_one_of_it(tmp_path: Path) -> None:
+    for text in ("config = dict(lr=0.1)\n", "config.rec = 'x'\ndef rate(epoch): return 1\n"):
+        (tmp_path / "job.py").write_text(text)
+        with pytest.raises(ConfigError, match=r"job\.py: a config is YAML: partial-fc import arcface_torch-config .*"):
+            load_config(tmp_path / "job.py")
 
 
 def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from launch.config.arcface_torch import GoingOn, translated_config
+from launch.config.arcface_torch import TRANSLATED, TWINS, GoingOn, translated_config
 from launch.config.loading import ConfigError, load_config
 from launch.config.run import Config
 
@@ -98,12 +98,19 @@ def test_a_published_recipe_has_its_numbers_here(tmp_path: Path) -> None:
                 "num_images": 42474557,
                 "decode_threads": 2,
             },
-            "backbone": {"name": "vit_b", "drop_path": 0.05, "mask_ratio": 0.05, "autocast": "bfloat16"},
+            "backbone": {
+                "name": "vit_b",
+                "drop_path": 0.05,
+                "mask_ratio": 0.05,
+                "checkpoint_activations": True,
+                "autocast": "bfloat16",
+            },
             "objective": {"name": "cosface", "scale": 64.0, "margin": 0.4},
             "classifier": {"sample_rate": 0.3, "optimizer": "adamw", "learning_rate": 0.001},
             "optimizer": {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.1, "decays": "all"},
             "schedule": {"epochs": 40, "warmup_epochs": 4, "batch_size": 64 * 384, "power": 1.0},
             "report": {"every_steps": 10},
+            "evaluation": {"every_steps": 2000, "sets": ["/train_tmp/WebFace42M/lfw.bin"], "flip": True},
         }
     )
 
@@ -139,7 +146,10 @@ def test_every_key_of_base_has_a_place_or_a_comment(tmp_path: Path) -> None:
 def test_the_key_of_an_account_is_not_copied(tmp_path: Path) -> None:
     job = least("if True: config.wandb_key = 'fedcba'")
     _, comments = translated(tmp_path, job)
-    assert "wandb_key = ...: not Weights & Biases but metrics.jsonl, Prometheus and report.html" in comments
+    assert (
+        "wandb_key = ...: not Weights & Biases but metrics.jsonl, Prometheus, report.tensorboard and report.html"
+        in comments
+    )
     assert "0123456789abcdef" not in " ".join(comments)
     assert "fedcba" not in " ".join(comments)
 
@@ -175,7 +185,10 @@ def test_margins_are_a_loss_with_their_scale(tmp_path: Path, lines: list[str], o
         ("vit_t", {"name": "vit_t"}),
         ("vit_t_dp005_mask0", {"name": "vit_t", "drop_path": 0.05, "mask_ratio": 0.0}),
         ("vit_s_dp005_mask_0", {"name": "vit_s", "drop_path": 0.05, "mask_ratio": 0.0}),
-        ("vit_l_dp005_mask_005", {"name": "vit_l", "drop_path": 0.05, "mask_ratio": 0.05}),
+        (
+            "vit_l_dp005_mask_005",
+            {"name": "vit_l", "drop_path": 0.05, "mask_ratio": 0.05, "checkpoint_activations": True},
+        ),
     ],
 )
 def test_networks_have_their_names_here(tmp_path: Path, network: str, backbone: dict[str, Any]) -> None:
@@ -252,6 +265,37 @@ def test_a_training_that_counted_parts_of_steps_is_not_gone_on_with(tmp_path: Pa
         translated_config(tmp_path / "job.py", 2, GoingOn(Path("runs/r50"), None, None))
 
 
+def test_the_sets_that_they_measure_on_the_way_are_measured_here(tmp_path: Path) -> None:
+    config, comments = translated(tmp_path, least("config.val_targets = ['lfw', 'agedb_30']", "config.verbose = 500"))
+    assert config.evaluation.sets == (Path("data/lfw.bin"), Path("data/agedb_30.bin"))
+    assert (config.evaluation.every_steps, config.evaluation.flip) == (500, True)
+    assert any(comment.startswith("val_targets: each .bin must be there") for comment in comments)
+    config, comments = translated(tmp_path, least("config.val_targets = []"))
+    assert (config.evaluation.sets, config.evaluation.every_steps) == ((), None)
+    assert "verbose = 2000: nothing is measured on the way without val_targets" in comments
+
+
+def test_a_rate_of_zero_draws_next_to_no_class_beside_those_of_the_batch(tmp_path: Path) -> None:
+    config, comments = translated(tmp_path, least("config.sample_rate = 0"))
+    assert config.classifier.sample_rate == 1e-6
+    assert any(comment.startswith("sample_rate = 0, the classes of a batch alone") for comment in comments)
+
+
+def test_every_key_that_is_written_is_one_of_the_tables(tmp_path: Path) -> None:
+    """The tables of the importer are what the page docs/from_arcface_torch.md is held against."""
+    told = {key for keys in TRANSLATED.values() for key in keys} | set(TWINS.values())
+    fixed = {"optimizer.momentum", "optimizer.decays", "optimizer.nesterov", "schedule.power", "classifier.optimizer"}
+    for job in (JOB, least("config.margin_list = (1.0, 0.3, 0.2)", "config.dali_aug = True")):
+        (tmp_path / "job.py").write_text(job)
+        tree = yaml.safe_load(translated_config(tmp_path / "job.py", 8))
+        written = {
+            f"{section}.{key}" if isinstance(keys, dict) else section
+            for section, keys in tree.items()
+            for key in (keys if isinstance(keys, dict) else [section])
+        }
+        assert written <= told | fixed | {"classifier.learning_rate"}
+
+
 def test_without_base_its_defaults_are_known(tmp_path: Path) -> None:
     config, _ = translated(tmp_path, least(), base=None)
     assert config.model_copy(update={"run_dir": None}) == translated(tmp_path, least())[0].model_copy(
@@ -267,6 +311,8 @@ def test_without_base_its_defaults_are_known(tmp_path: Path) -> None:
         ("", r"job\.py assigns no key to `config`"),
         ("config = 3", r"job\.py assigns no key to `config`"),
         ("config.batch_size = 'many'", "batch_size = 'many': expected a number"),
+        ("config.val_targets = 'lfw'", "val_targets = 'lfw': expected a list of names"),
+        ("config.sample_rate = 'all'", "sample_rate = 'all': expected a number"),
         ("config.margin_list = (1, 2)", r"margin_list = \[1, 2\]: expected three numbers"),
         ("\0", "is not Python"),
     ],

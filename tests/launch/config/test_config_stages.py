@@ -158,7 +158,7 @@ def test_stages_read_back_from_the_resolved_config(tmp_path: Path) -> None:
         ([{"share": 0.5}, {"objective": {"margin": 0.3}}], "stage 2: objective: expected the objective's name beside"),
         (
             [{"share": 0.5}, {"objective": {"name": "arc"}}],
-            "stage 2: objective: Input tag 'arc' found using 'name' does",
+            "stage 2: objective.name: none is called 'arc'; the nearest is 'arcface' of",
         ),
         (
             [{"share": 0.5}, {"objective": {"name": "arcface", "margin": 9}}],
