@@ -18,12 +18,14 @@ LIBRARIES = {
     "data_pipeline": FAMILIES["adacos"][0],
     "partial_fc": FAMILIES["p2sgrad"][0],
 }
-RED, ORANGE, BLUE, GREEN, GREY = "#b3202c", "#f08a24", "#0b5fad", "#1c7c4a", MUTED
+RED, ORANGE = FAMILIES["p2sgrad"][:2]
+BLUE, GREEN, GREY = FAMILIES["adacos"][0], FAMILIES["arcface"][0], MUTED
 
 
 def tint(colour: str, share: float) -> str:
     """`colour` mixed with white, of which it keeps this share."""
-    return to_hex([1 - share * (1 - part) for part in to_rgb(colour)])
+    red, green, blue = (1 - share * (1 - part) for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def paper(axes: Axes, width: float, height: float) -> None:

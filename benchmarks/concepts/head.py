@@ -130,8 +130,8 @@ def draw_traffic(figure: Figure) -> None:
         axes.text(1200, place, group, color=colour, fontsize=9.5, weight="bold", va="center")
         for name, number in bars.items():
             place += 1
-            empty = {"facecolor": tint(RED, 0.12), "edgecolor": RED, "linestyle": "--"}
-            axes.barh(place, number, height=0.66, **(empty if colour == RED else {"color": colour}))
+            face, style = (tint(RED, 0.12), "--") if colour == RED else (colour, "-")
+            axes.barh(place, number, height=0.66, facecolor=face, edgecolor=colour, linestyle=style)
             axes.text(number * 1.25, place, bytes_text(number), va="center", fontsize=9)
             ticks[place] = name
         place += 1.3

@@ -49,6 +49,7 @@ def draw_small_cosines(figure: Figure) -> None:
     _draw_histogram(axes, kept())
     axes.text(kept().chance + 0.03, 60, "τ: only these push", color=RED, fontsize=9)
     axes.set_xlabel("cosine")
+    axes.set_xticks((-0.5, 0.0, 0.5))
 
 
 def _draw_histogram(axes: Axes, found: Looked) -> None:
