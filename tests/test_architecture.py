@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 MATHS = {"__future__", "collections", "dataclasses", "fractions", "functools", "jaxtyping", "math", "torch", "typing"}
 NOT_SOURCES = {"tests", "build", "dist"}
 FORMATS = ("folders", "recordio", "table", "tar", "verification_bin")
-BENCHMARKS = ("chaos", "classifier", "data", "losses")
+BENCHMARKS = ("chaos", "classifier", "concepts", "data", "losses")
 
 
 def rooms(package: str, *names: str) -> set[str]:
