@@ -41,9 +41,11 @@ def _bring_training(arguments: argparse.Namespace) -> None:
     print(f"{arguments.source}  {training}")
     if training.course is None:
         print(f"{arguments.source}  the optimizer's state will be new: {training.without}")
+    go_on = f"--set run_dir={out} to go on" if training.shards else f"--set backbone.weights={out} to begin with it"
     print(
-        f"{out}  partial-fc evaluate {out} --data HELD_OUT, or partial-fc train OUR.yaml --set run_dir={out} to go on; "
-        f"partial-fc import arcface_torch-config JOB.py --run {out} --out OUR.yaml makes OUR.yaml"
+        f"{out}  partial-fc evaluate {out} --data HELD_OUT, or partial-fc train OUR.yaml {go_on}; "
+        f"partial-fc import arcface_torch-config JOB.py{f' --run {out}' if training.shards else ''} --out OUR.yaml "
+        "makes OUR.yaml"
     )
 
 

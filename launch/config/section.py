@@ -41,15 +41,17 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, given: Any) -> Any:
-        """Say what pydantic's own refusal does not: the nearest key that this section has. An empty section is one."""
+        """Say what pydantic's own refusal does not: the keys that this section has. An empty section is one."""
         if given is None:
             return {}
         unknown = [str(key) for key in given if key not in cls.model_fields] if isinstance(given, dict) else []
         if unknown:
-            refusals = (f"unknown key {key!r}, the nearest is {_nearest(key, cls)!r}" for key in unknown)
+            refusals = (f"unknown key {key!r}, {_known(key, cls)}" for key in unknown)
             raise ValueError("; ".join(refusals))
         return given
 
 
-def _nearest(key: str, section: type[BaseModel]) -> str:
-    return difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.0)[0]
+def _known(key: str, section: type[BaseModel]) -> str:
+    """The key that may be meant; where none is like it, all that there are."""
+    near = difflib.get_close_matches(key, section.model_fields, n=1)
+    return f"the nearest is {near[0]!r}" if near else f"expected one of {', '.join(section.model_fields)}"

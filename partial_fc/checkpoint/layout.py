@@ -82,7 +82,11 @@ class CheckpointFolder:
     def manifest(self) -> Manifest:
         """What the checkpoint says of itself. ValueError for what is no checkpoint, or one of another version."""
         if not self.manifest_file.is_file():
-            raise ValueError(f"{self.path} is no checkpoint: expected a folder with manifest.json, or a run's folder")
+            theirs = any((self.path / name).exists() for name in ("model.pt", "checkpoint_gpu_0.pt"))
+            of_theirs = f"; partial-fc import arcface_torch {self.path} --out RUN makes a run of it" if theirs else ""
+            raise ValueError(
+                f"{self.path} is no checkpoint: expected a folder with manifest.json, or a run's folder{of_theirs}"
+            )
         try:
             tree = json.loads(self.manifest_file.read_text(encoding="utf-8"))
             version = tree["version"]

@@ -98,3 +98,12 @@ def test_a_folder_without_a_checkpoint_says_so_in_a_line(
     assert code == 3
     assert "holds no whole checkpoint" in said
     assert said.count("\n") == 1
+
+
+def test_a_folder_of_arcface_torch_is_told_how_it_becomes_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.pt").touch()
+    code, said = asked(capsys, "show", tmp_path)
+    assert code == 3
+    assert f"; partial-fc import arcface_torch {tmp_path} --out RUN makes a run of it\n" in said

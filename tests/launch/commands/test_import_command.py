@@ -146,6 +146,18 @@ def test_a_folder_that_is_in_use_is_left_alone(
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
 
 
+def test_a_network_without_class_rows_is_offered_as_a_beginning(
+    training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = torch.load(training / "checkpoint_gpu_0.pt", weights_only=True)["state_dict_backbone"]
+    torch.save(theirs, tmp_path / "model.pt")
+    assert cli.main(["import", "arcface_torch", str(tmp_path / "model.pt"), "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "no class rows" in said
+    assert f"train OUR.yaml --set backbone.weights={tmp_path / 'run'} to begin with it" in said
+    assert "to go on" not in said
+
+
 def test_an_import_that_was_cut_off_can_be_given_again(training: Path, tmp_path: Path) -> None:
     (tmp_path / "run.partial" / "checkpoints" / "step-00000001").mkdir(parents=True)
     (tmp_path / "run").mkdir()

@@ -48,7 +48,8 @@ def test_a_config_needs_no_more_than_the_data(tmp_path: Path) -> None:
         ("data.augmentation.rotate=1", "data.augmentation: unknown key 'rotate', the nearest is 'rotate_degrees'"),
         ("objective.max_scal=1", "objective: unknown key 'max_scal', the nearest is 'max_scale'"),
         ("schedule.epoch=1", "schedule: unknown key 'epoch', the nearest is 'epochs'"),
-        ("nothing.like.it=1", "unknown key 'nothing', the nearest is '"),
+        ("nothing.like.it=1", "unknown key 'nothing', expected one of run_dir, "),
+        ("schedule.gradient_acc=2", "schedule: unknown key 'gradient_acc', expected one of warmup_epochs, "),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_one_that_exists(tmp_path: Path, key: str, said: str) -> None:
