@@ -6,16 +6,14 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck disable=SC1091 # it is checked by itself
 . tests/cluster/hosts.bash
+# shellcheck disable=SC1091 # it is checked by itself
+. tests/cluster/installing.bash
 base=$(mktemp -d -t partial-fc-containers.XXXX --tmpdir=/var/tmp)
 name=pfc$$ # of the containers, their networks and interfaces
 meet=10.98.0.1:29400
 storage=(--root "$base/storage" --runroot "$base/run" --storage-driver overlay)
 
-if ! command -v buildah podman runc mmdebstrap ip > /dev/null; then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        buildah podman runc mmdebstrap uidmap iproute2 > /dev/null
-fi
+provide "buildah podman runc mmdebstrap ip" --no-install-recommends buildah podman runc mmdebstrap uidmap iproute2
 cache=/var/lib/containers # buildah and podman remember layers there, whatever their storage
 had_cache=$([ ! -e "$cache" ] || echo yes)
 engine() { podman --cgroup-manager=cgroupfs "${storage[@]}" "$@"; }

@@ -3,9 +3,8 @@
 # as root; what is missing is installed, and the tests end what they started.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck disable=SC1091 # it is checked by itself
+. tests/cluster/installing.bash
 
-if ! command -v prometheus promtool prometheus-alertmanager > /dev/null; then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq prometheus prometheus-alertmanager > /dev/null
-fi
+provide "prometheus promtool prometheus-alertmanager" prometheus prometheus-alertmanager
 OMP_NUM_THREADS=1 .venv/bin/pytest tests/launch/test_monitoring.py tests/launch/test_live_monitoring.py

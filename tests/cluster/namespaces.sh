@@ -6,15 +6,14 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck disable=SC1091 # it is checked by itself
 . tests/cluster/hosts.bash
+# shellcheck disable=SC1091 # it is checked by itself
+. tests/cluster/installing.bash
 command=$PWD/.venv/bin/partial-fc
 base=$(mktemp -d -t partial-fc-namespaces.XXXX)
 name=pfc$$ # of the namespaces and their interfaces
 meet=10.99.0.1:29400
 
-if ! command -v ip > /dev/null; then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq iproute2 > /dev/null
-fi
+provide "ip" iproute2
 
 clean_up() {
     for node in 0 1; do

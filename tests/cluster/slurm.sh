@@ -3,14 +3,13 @@
 # time goes on at the step it saved. For Debian, as root; what is missing is installed, what was started is ended.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# shellcheck disable=SC1091 # it is checked by itself
+. tests/cluster/installing.bash
 command=$PWD/.venv/bin/partial-fc
 base=$(mktemp -d -t partial-fc-slurm.XXXX)
 export SLURM_CONF=$base/slurm.conf
 
-if ! command -v slurmctld slurmd sbatch munged > /dev/null; then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurmctld slurmd slurm-client munge > /dev/null
-fi
+provide "slurmctld slurmd sbatch munged" slurmctld slurmd slurm-client munge
 
 clean_up() {
     scancel --user=root 2> /dev/null || true

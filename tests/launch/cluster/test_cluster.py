@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[3]
 SCRIPTS = [
     "launch/cluster/slurm.sbatch",
     "tests/cluster/hosts.bash",
+    "tests/cluster/installing.bash",
     *(f"tests/cluster/{file.name}" for file in (ROOT / "tests/cluster").glob("*.sh")),
 ]
 
