@@ -32,6 +32,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
 html_title = f"{project} {version}"
 html_static_path, html_css_files = ["_static"], ["site.css"]
+smartquotes = False  # quotations stand as the sources have them
 html_copy_source = False
 html_show_copyright = False
 html_theme_options = {"navigation_with_keys": True}
