@@ -100,27 +100,26 @@ def meaning_of(action: argparse.Action) -> str:
 
 def configuration() -> str:
     """Every key of the configuration: a section of the page for each section of the file."""
-    return "\n\n".join(sections(Config, ""))
+    return "\n\n".join(sections(Config, "", set()))
 
 
-def sections(section: type[Section], path: str) -> Iterator[str]:
-    """The table of ``section``, which stands at ``path``, and then those of the sections in it."""
+def sections(section: type[Section], path: str, told: set[type[Section]]) -> Iterator[str]:
+    """The table of ``section``, which stands at ``path``, then those of the sections in it that are not ``told``."""
+    told.add(section)
     yield f"## {f'`{path}`' if path else 'A whole run'}"
     yield prose((section.__doc__ or "").strip())
     yield "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows_of(section, path)])
     for name, field in section.model_fields.items():
         for below, place in sections_in(field.annotation, f"{path}.{name}".lstrip(".")):
-            yield from sections(below, place)
+            if below not in told:
+                yield from sections(below, place, told)
 
 
 def sections_in(annotation: Any, path: str) -> Iterator[tuple[type[Section], str]]:
     """The sections that a value of that type may be, each with its place: of several each with its name."""
     found = [each for each in parts(annotation) if isinstance(each, type) and issubclass(each, Section)]
     for each in found:
-        name = each.model_fields["name"].annotation if len(found) > 1 else None
-        if "stages" in path and path != "schedule.stages":
-            continue  # a stage's sections are those of the run, but for the few keys that its own table links
-        yield each, f"{path}: {{name: {get_args(name)[0]}}}" if name is not None else path
+        yield each, f"{path}: {{name: {get_args(each.model_fields['name'].annotation)[0]}}}" if len(found) > 1 else path
 
 
 def parts(annotation: Any) -> Iterator[Any]:
@@ -197,8 +196,9 @@ def shown(value: Any) -> str:
 
 
 def prose(docstring: str) -> str:
-    """A docstring as Markdown: roles and double backticks become single ones."""
-    return re.sub(r"(?::\w+)?:\w+:`~?([^`]+)`|``([^`]+)``", lambda found: f"`{found[1] or found[2]}`", docstring)
+    """A docstring as Markdown: classes are linked to the API's reference, double backticks become single ones."""
+    linked = re.sub(r":class:`([^`]+)`", r"{py:class}`\1`", docstring)
+    return re.sub(r"``([^`]+)``", r"`\1`", linked)
 
 
 def cell(text: str) -> str:
