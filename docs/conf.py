@@ -87,7 +87,7 @@ def described(command: argparse.ArgumentParser, name: str, said: str, level: int
 
 def called(action: argparse.Action) -> str:
     """How an argument is written: its name, or its names and what stands behind them."""
-    value = action.metavar or action.dest if action.nargs != 0 else ""
+    value = action.metavar or action.dest.upper() if action.nargs != 0 else ""
     value = "|".join(map(str, action.choices)) if action.choices and len(list(action.choices)) < 9 else value
     return f"`{' '.join([', '.join(action.option_strings) or '', str(value)]).strip()}`".replace("|", r"\|")
 
@@ -106,7 +106,7 @@ def configuration() -> str:
 def sections(section: type[Section], path: str, told: set[type[Section]]) -> Iterator[str]:
     """The table of ``section``, which stands at ``path``, then those of the sections in it that are not ``told``."""
     told.add(section)
-    yield f"## {f'`{path}`' if path else 'A whole run'}"
+    yield f"## {f'`{path}`' if path else 'At the top'}"
     yield prose((section.__doc__ or "").strip())
     yield "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows_of(section, path)])
     for name, field in section.model_fields.items():
@@ -142,7 +142,9 @@ def rows_of(section: type[Section], path: str) -> Iterator[str]:
         )
         kind = f"{typed(field.annotation)}{f', {bounds}' if bounds else ''}"
         default = "needed" if field.is_required() else f"`{shown(field.get_default(call_default_factory=True))}`"
-        default = "see there" if isinstance(field.default, Section) else default
+        if isinstance(field.default, Section):
+            place = re.sub(r"[^\w-]", "", f"{path}{name}")
+            default = "`{name: adacos}`" if name == "objective" else f"[below](#{place})"
         yield f"| `{name}` | {kind} | {default} | {capital(cell(field.description or meaning(field.annotation)))} |"
 
 

@@ -30,6 +30,7 @@ PARSED_ONLY = {  # a word of a `partial-fc` command that keeps it from being run
     "train": "takes minutes; its configuration is loaded, with every --set",
     "profile": "trains",
     "plan": "takes seconds each time, and tests/launch/commands/test_plan.py runs it",
+    "export": "takes seconds each time, and tests/launch/commands/test_export.py runs it",
     "align": "wants real faces; tests/launch/commands/test_align_command.py runs it",
     "--ijb": "its images may not be passed on; tests/launch/protocols runs it",
     "--distractors": "likewise",
