@@ -216,15 +216,20 @@ def capital(text: str) -> str:
 WRITTEN: dict[str, Callable[[], str]] = {"commands": commands, "configuration": configuration}
 
 
+def is_outside(path: Path) -> bool:
+    """Whether a link to ``path`` leads to a folder, or to a page that the site does not have."""
+    return path.is_dir() or (path.suffix == ".md" and not path.resolve().is_relative_to(ROOT / "docs"))
+
+
 def fill(app: Sphinx, page: str, text: list[str]) -> None:
-    """Put the written parts into ``page``, and let names stand for folders, which are no pages of a site."""
+    """Put the written parts into ``page``; of a link to what is no page of the site its words are left."""
     for name, written in WRITTEN.items():
         if (marker := f"<!-- written: {name} -->") in text[0]:
             text[0] = text[0].replace(marker, written())
     folder = (Path(app.srcdir) / page).parent
     text[0] = re.sub(
-        r"\[([^\]]+)\]\(([^)#:]+)\)",
-        lambda link: link[1] if (folder / link[2]).is_dir() else link[0],
+        r"\[([^\]]+)\]\(([^)#:]+)(?:#[^)]*)?\)",
+        lambda link: link[1] if is_outside(folder / link[2]) else link[0],
         text[0],
     )
 

@@ -31,7 +31,6 @@ PARSED_ONLY = {  # a word of a `partial-fc` command that keeps it from being run
     "profile": "trains",
     "plan": "takes seconds each time, and tests/launch/commands/test_plan.py runs it",
     "export": "takes seconds each time, and tests/launch/commands/test_export.py runs it",
-    "align": "wants real faces; tests/launch/commands/test_align_command.py runs it",
     "--ijb": "its images may not be passed on; tests/launch/protocols runs it",
     "--distractors": "likewise",
     "--pairs=pairs.txt": "a list names images of its own set; tests/launch/evaluation/test_lfw_pairs.py runs it",
@@ -87,7 +86,8 @@ def _partial_fc(command: Command, scratch: Scratch) -> str:
 
 
 def _expanded(word: str, scratch: Scratch) -> list[str]:
-    """The files that a pattern stands for, as a shell has it."""
+    """The files that a pattern stands for, as a shell has it; a place from the root on is one in the page's folder."""
+    word = word.removeprefix("/")
     found = sorted(path.name for path in scratch.folder.glob(word)) if "*" in word else []
     return found or [word]
 

@@ -110,5 +110,5 @@ RULES: dict[str, Callable[[Scratch, Path], None]] = {  # the first that fits; `p
     r".*\.zip": _omniglot,
     r"LANDMARKS": _landmarks,
     r"PHOTOS": _photos,
-    r"data/[\w/]+|[A-Z]+(\.\.\.)?": _records,
+    r"(data|train_tmp)/[\w/]+|[A-Z]+(\.\.\.)?": _records,
 }
