@@ -7,7 +7,7 @@ PYTEST := OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses $(WORKERS) --dist lo
 SHELL := /bin/bash
 PARTIAL_FC := .venv/bin/partial-fc
 
-.PHONY: train test quick omniglot omniglot_zips bench chaos cluster-test image clean
+.PHONY: train test quick docs omniglot omniglot_zips bench chaos cluster-test image clean
 
 # A set is there when its train.rec is, which appears last: an interrupted command can be given again.
 train: data/synthetic/train/train.rec data/synthetic/heldout/train.rec
@@ -29,6 +29,10 @@ quick: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy & types=$$!; $(PYTEST) -m "not processes and not slow and not gpu" && wait $$types
+
+# The site of these pages, with what the sources say of commands, configuration and API: build/docs/index.html.
+docs: .venv/installed
+	.venv/bin/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
 
 bench: .venv/installed
 	.venv/bin/python -m benchmarks.performance

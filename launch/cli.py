@@ -36,13 +36,14 @@ from launch.processes import run_ranks
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code (``launch/errors.py`` lists them)."""
     words = sys.argv[1:] if argv is None else argv
-    arguments = _parser().parse_args(words, argparse.Namespace(words=words))
+    arguments = command_parser().parse_args(words, argparse.Namespace(words=words))
     with errors.reported() as outcome:
         outcome.exit_code = arguments.act(arguments)
     return outcome.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """What the command line is read by, with every command in it."""
     parser = argparse.ArgumentParser(
         prog="partial-fc",
         description="Train classifiers of millions of identities with a cosine head, sharded over the ranks.",

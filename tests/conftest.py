@@ -19,6 +19,7 @@ SLOW = (  # a second or more each: `make quick` leaves them and the tests of rea
     "data_pipeline/loader/",
     "data_pipeline/order/",
     "data_pipeline/test_fuzz.py",
+    "docs/",
     "launch/assembly/test_build.py",
     "launch/commands/",
     "launch/evaluation/",

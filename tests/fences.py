@@ -35,7 +35,7 @@ def refuse_what_does_not_parse(page: str) -> None:
     given = commands(page)
     assert given
     for words in given:
-        cli._parser().parse_args(words)
+        cli.command_parser().parse_args(words)
 
 
 def sections(page: str) -> list[str]:

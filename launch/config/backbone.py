@@ -23,10 +23,10 @@ NETWORKS: dict[str, tuple[str, ...]] = {  # each with the options of its own fam
 class BackboneConfig(Section):
     """The network between image and embedding."""
 
-    name: str = "r50"
-    embedding_dim: int = Field(512, ge=2)
+    name: str = Field("r50", description="r18, r34, r50, r100, r200, r2060, mbf, mbf_large, vit_t to vit_h")
+    embedding_dim: int = Field(512, ge=2, description="D, the numbers of an embedding and of a class row")
     width: int = Field(64, ge=8, description="channels of the first stage; 64 is the published network")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of features left out, before the embedding")
     drop_path: float | None = Field(None, ge=0, lt=1, description="a vit's; left out: the published network's")
     mask_ratio: float | None = Field(None, ge=0, lt=1, description="likewise: the share of tokens hidden in training")
     layer_norm: Literal["torch", "apex"] | None = Field(
@@ -34,7 +34,7 @@ class BackboneConfig(Section):
     )
     checkpoint_activations: bool = Field(False, description="less memory for a third more time")
     compile: Literal["auto", True, False] = Field("auto", description="torch.compile; auto: where a compiler is found")
-    autocast: Literal["bfloat16", "float32"] = "bfloat16"
+    autocast: Literal["bfloat16", "float32"] = Field("bfloat16", description="what the network computes in")
     weights: UserPath | None = Field(
         None, description="to start from: a run's folder or a state dict, ours or arcface_torch's"
     )

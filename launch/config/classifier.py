@@ -13,13 +13,13 @@ from launch.config.section import Section, UserPath
 class ClassifierConfig(Section):
     """The sharded classifier and the steps of its rows."""
 
-    sample_rate: float = Field(1.0, gt=0, le=1)
-    block_classes: int | None = Field(None, ge=1)
+    sample_rate: float = Field(1.0, gt=0, le=1, description="chance of a class that is not in the batch to take part")
+    block_classes: int | None = Field(None, ge=1, description="width of a block; null: what a cache holds")
     products: Literal["float32", "tf32", "bfloat16"] = Field("float32", description="of embeddings and rows")
     weights: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is rounded stochastically")
     rows: UserPath | None = Field(None, description="a run or a checkpoint: its class rows to start from, by identity")
     cosines: Literal["recompute", "keep", "auto"] = Field("auto", description="between the sweeps of a softmax")
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="of the rows")
     learning_rate: float = Field(0.005, gt=0, description="of the rows; SGD's per positive, whatever the batch size")
     momentum: float = Field(0.0, ge=0, lt=1, description="SGD's")
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's")

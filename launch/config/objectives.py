@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from launch.config.section import Section
 
 DEFAULT: Final = "adacos"
-Scale = Annotated[float, Field(gt=0, le=80)]  # what float32 carries
+Scale = Annotated[float, Field(gt=0, le=80, description="of the cosines in the softmax")]  # what float32 carries
 NumberOrWord = Annotated[float | str, Field(union_mode="left_to_right")]  # such as the text 3e-4, which is a number
 
 
@@ -40,7 +40,7 @@ class CosFaceSection(ObjectiveSection):
 
     name: Literal["cosface"]
     scale: Scale = 64.0
-    margin: float = Field(0.4, ge=0, lt=1)
+    margin: float = Field(0.4, ge=0, lt=1, description="taken off the target's cosine")
 
 
 class ArcFaceSection(ObjectiveSection):
@@ -48,8 +48,8 @@ class ArcFaceSection(ObjectiveSection):
 
     name: Literal["arcface"]
     scale: Scale = 64.0
-    margin: float = Field(0.5, ge=0, lt=math.pi / 2)
-    straight_through: bool = False
+    margin: float = Field(0.5, ge=0, lt=math.pi / 2, description="added to the target's angle, in radians")
+    straight_through: bool = Field(False, description="the gradient of the widespread port, not the true derivative")
 
 
 class CombinedMarginSection(ObjectiveSection):
@@ -57,21 +57,25 @@ class CombinedMarginSection(ObjectiveSection):
 
     name: Literal["combined_margin"]
     scale: Scale = 64.0
-    m1: float = Field(1.0, ge=1, le=2)
-    m2: float = Field(0.0, ge=0, lt=math.pi / 2)
-    m3: float = Field(0.4, ge=0, lt=1)
-    filter_above: float | None = Field(None, ge=0, lt=1)
+    m1: float = Field(1.0, ge=1, le=2, description="factor of the target's angle")
+    m2: float = Field(0.0, ge=0, lt=math.pi / 2, description="added to that angle, in radians")
+    m3: float = Field(0.4, ge=0, lt=1, description="taken off the cosine of the sum")
+    filter_above: float | None = Field(
+        None, ge=0, lt=1, description="another class nearer than this cosine, as wrong labels make them, does not push"
+    )
 
 
 class AdaCosSection(ObjectiveSection):
     """See :class:`partial_fc.AdaCos`."""
 
     name: Literal["adacos"] = DEFAULT
-    dynamic: bool = True
-    statistics: Literal["current", "previous"] = "current"
-    max_scale: Scale = 64.0
-    average: Literal["mean", "median"] = "mean"
-    may_fall: bool = True
+    dynamic: bool = Field(True, description="the scale follows the batch; false: it is √2·ln(C-1)")
+    statistics: Literal["current", "previous"] = Field(
+        "current", description="the batch that a step's scale comes from"
+    )
+    max_scale: Scale = Field(64.0, description="the scale goes no higher")
+    average: Literal["mean", "median"] = Field("mean", description="of the images' sums over the other classes")
+    may_fall: bool = Field(True, description="false: the scale never falls")
 
     def arguments(self, num_classes: int) -> dict[str, Any]:
         """With the number of classes, from which the first scale follows."""
@@ -82,12 +86,12 @@ class P2SGradSection(ObjectiveSection):
     """See :class:`partial_fc.P2SGrad`."""
 
     name: Literal["p2sgrad"]
-    inter_class_weight: NumberOrWord = "balanced"
-    negatives: Literal["all", "beyond_chance"] = "all"
-    pull: Literal["fading", "steady"] = "fading"
-    kappa: float = Field(0.1, gt=0)
-    slope_scale: NumberOrWord = "adacos"
-    chance_multiple: float = Field(1.0, gt=0)
+    inter_class_weight: NumberOrWord = Field("balanced", description="λ, how hard others push; balanced: kappa·D/C")
+    negatives: Literal["all", "beyond_chance"] = Field("all", description="which other classes push an image away")
+    pull: Literal["fading", "steady"] = Field("fading", description="the slope at the target: c_y - 1, or -1")
+    kappa: float = Field(0.1, gt=0, description="of the balanced weight")
+    slope_scale: NumberOrWord = Field("adacos", description="factor of loss and slopes; adacos: √2·ln(C-1)")
+    chance_multiple: float = Field(1.0, gt=0, description="of the cosine that is chance, for experiments")
 
     @field_validator("inter_class_weight", "slope_scale")
     @classmethod

@@ -26,10 +26,10 @@ class OptimizerConfig(Section):
     name: Literal["sgd", "adamw", "apex_sgd", "apex_adamw", "apex_lamb"] = Field(
         "sgd", description="torch's own, or fused ones of NVIDIA's apex, where it is installed"
     )
-    learning_rate: float = Field(0.1, gt=0)
+    learning_rate: float = Field(0.1, gt=0, description="the largest of the run; schedule says how it changes")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD's; beta 1 of AdamW and LAMB")
     nesterov: bool = Field(True, description="SGD's momentum looks ahead")
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(5e-4, ge=0, description="of what decays says")
     decays: Literal["matrices", "all"] = Field(
         "matrices", description="what weight_decay shortens; all: biases, BatchNorm and PReLU weights too"
     )
@@ -60,18 +60,18 @@ class OptimizerConfig(Section):
 class TLSConfig(Section):
     """PEM files of the metrics endpoints, whose answers are encrypted then."""
 
-    certificate: UserPath
-    key: UserPath
+    certificate: UserPath = Field(description="what an endpoint shows to those who ask")
+    key: UserPath = Field(description="of that certificate")
     clients: UserPath | None = Field(None, description="of those who sign for whoever may ask; null: everybody may")
 
 
 class ReportConfig(Section):
     """What the run tells about itself, and when."""
 
-    every_steps: int = Field(20, ge=1)
-    prometheus: bool = True
+    every_steps: int = Field(20, ge=1, description="a line on the screen and in metrics.jsonl after so many steps")
+    prometheus: bool = Field(True, description="serve metrics, one endpoint for each rank")
     tensorboard: bool = Field(False, description="event files in run_dir/tensorboard; needs the package tensorboard")
-    address: str = "127.0.0.1"
+    address: str = Field("127.0.0.1", description="where the endpoints listen; 0.0.0.0: for other machines too")
     port: int = Field(9410, ge=0, le=65535, description="of local rank 0; each further rank adds one; 0: any free one")
     tls: TLSConfig | None = Field(None, description="PEM files for the endpoints; null: they answer in the clear")
     targets: UserPath | None = Field(
@@ -82,7 +82,7 @@ class ReportConfig(Section):
 class CheckpointConfig(Section):
     """How checkpoints are written, and which are kept."""
 
-    keep_last: int = Field(3, ge=1)
+    keep_last: int = Field(3, ge=1, description="so many of the last checkpoints")
     keep_every_steps: int | None = Field(None, ge=1, description="besides, those of every so many steps")
     in_background: Literal["auto", True, False] = Field(
         "auto", description="write beside the training, for a second copy in memory; auto: where there is room for it"
@@ -110,8 +110,8 @@ class WatchdogConfig(Section):
 class Config(Section):
     """A whole run."""
 
-    run_dir: UserPath = Path("runs/partial_fc")
-    seed: int = Field(0, ge=0)
+    run_dir: UserPath = Field(Path("runs/partial_fc"), description="the folder for all that the run leaves")
+    seed: int = Field(0, ge=0, description="of all that is drawn: first weights, order, augmentation, classes")
     resume: Literal["auto", "never", "changed"] = Field(
         "auto",
         description="go on with the run in run_dir; never: begin anew; changed: go on though the config or the set "
@@ -121,7 +121,7 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     data: DataConfig
     backbone: BackboneConfig = BackboneConfig()
-    objective: ObjectiveConfig = AdaCosSection()
+    objective: ObjectiveConfig = Field(AdaCosSection(), description="the loss, by its name, with the keys it has")
     classifier: ClassifierConfig = ClassifierConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()

@@ -16,16 +16,16 @@ _ROUNDING = 1e-3  # of the run: lengths written with three digits
 class DecayConfig(Section):
     """How a learning rate changes over the run: a warm-up, then a fall."""
 
-    warmup_epochs: float = Field(1.0, ge=0)
-    decay: Literal["polynomial", "cosine"] = "polynomial"
-    power: float = Field(2.0, gt=0)
-    final: float = Field(0.0, ge=0, le=1)
+    warmup_epochs: float = Field(1.0, ge=0, description="the rate rises for so long")
+    decay: Literal["polynomial", "cosine"] = Field("polynomial", description="how the rate falls after that")
+    power: float = Field(2.0, gt=0, description="of the polynomial")
+    final: float = Field(0.0, ge=0, le=1, description="the last rate, as a share of the largest")
 
 
 class ScheduleConfig(DecayConfig):
     """How long to train, how the learning rates of backbone and rows change, and in which stages."""
 
-    epochs: float = Field(20.0, gt=0, le=1e6)
+    epochs: float = Field(20.0, gt=0, le=1e6, description="of so many images as the set has")
     batch_size: int = Field(512, ge=1, description="of all ranks together")
     stages: tuple[StageConfig, ...] | None = Field(
         None, min_length=1, description="one after the other, over the whole run; left out: all of it is alike"

@@ -14,7 +14,7 @@ from launch.config.section import Section
 class StageClassifierConfig(Section):
     """What a stage changes of the section ``classifier``."""
 
-    sample_rate: float | None = Field(None, gt=0, le=1)
+    sample_rate: float | None = Field(None, gt=0, le=1, description="share of the classes; left out: as before")
     learning_rate: float | None = Field(None, gt=0, description="the largest of the run; its schedule goes on")
 
 

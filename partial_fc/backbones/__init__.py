@@ -19,7 +19,7 @@ from partial_fc.backbones.vision_transformer import VisionTransformer
 
 __all__ = ["BACKBONES", "IResNet", "MobileFaceNet", "VisionTransformer", "backbone"]
 
-# Each takes the keywords of `backbone`, and options of its own family beside them.
+#: The networks by name. Each takes the keywords of `backbone`, and options of its own family beside them.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     **{f"r{depth}": partial(IResNet, layers) for depth, layers in DEPTHS.items()},
     "mbf": partial(MobileFaceNet, (1, 4, 6, 2), 2),

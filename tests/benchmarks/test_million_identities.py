@@ -24,7 +24,7 @@ def printed(*words: str) -> str:
 
 def command_of(start: str, data: Path, run: Path) -> list[str]:
     """The words after `start` of the section's command that begins so, its places and sizes replaced."""
-    (line,) = re.findall(rf"^    {re.escape(start)} (.*)$", SECTION.replace("\\\n", ""), re.MULTILINE)
+    (line,) = re.findall(rf"^{re.escape(start)} (.*)$", SECTION.replace("\\\n", ""), re.MULTILINE)
     places = {"DIR": str(data), "RUN": str(run), "OUT": str(run.with_name("out.json"))}
     line = re.sub(r"\b(DIR|RUN|OUT)\b", lambda name: places[name[0]], line)
     sizes = {"1000000": "20", "batch_size=512": "batch_size=16", "0.0256": "1.2", "0.00256": "0.4"}

@@ -111,7 +111,7 @@ def test_the_pods_are_as_many_as_the_command_is_told(overlay: str) -> None:
 def test_all_that_is_trained_stands_in_the_yaml() -> None:
     for job in jobs():
         words = [word.replace("$(PET_NNODES)", "2") for word in trainer(job)["args"]]
-        arguments = cli._parser().parse_args(words)
+        arguments = cli.command_parser().parse_args(words)
         assert (arguments.config, arguments.set) == (Path("/config/run.yaml"), [])
         assert {*words[2::2]} == {"--nodes", "--meet", "--max-restarts"}
         assert {each["name"] for each in trainer(job).get("env", [])} <= {"JOB", "NCCL_DEBUG", "NCCL_SOCKET_IFNAME"}
