@@ -115,7 +115,7 @@ def _draw_group(axes: Axes, group: Group, found: Sequence[Point]) -> None:
         means = [statistics.mean(point.rank1()) for point in along]
         spreads = [statistics.stdev(point.rank1()) if len(point.rank1()) > 1 else 0.0 for point in along]
         if along:
-            places = [point.varied for point in along]
+            places = [point.varied or 0.0 for point in along]
             axes.errorbar(places, means, spreads, color=colour, label=label, marker="o", markersize=4, capsize=2)
         for point in of_loss:
             if point.varied is None:
@@ -124,8 +124,8 @@ def _draw_group(axes: Axes, group: Group, found: Sequence[Point]) -> None:
     axes.set_xlabel(group.varied)
     if group.is_logarithmic:
         axes.set_xscale("log")
-        places = sorted({point.varied for point in found if point.varied})
-        axes.set_xticks(places, [f"{place:,g}" for place in places])
+        ticks = sorted({point.varied for point in found if point.varied})
+        axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
         axes.minorticks_off()
 
 
