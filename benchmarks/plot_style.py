@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from launch.figure_style import figure_style
 
+NO_METADATA = {"Date": None, "Creator": None}  # nothing that differs between two drawings
 FAMILIES = {
     "p2sgrad": ("#b3202c", "#f08a24", "#7a0f1f", "#e0525b", "#c9548f", "#8c4a3c", "#f2a3b3", "#a86fb0"),
     "adacos": ("#0b5fad", "#4fa3e0"),
@@ -35,4 +36,4 @@ def figure_at(path: Path, width_inches: float, height_inches: float, title: str 
             figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
         yield figure
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path, facecolor="white", metadata=NO_METADATA if path.suffix == ".svg" else None)

@@ -117,6 +117,8 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
                     print("the network is compiled first, which takes about a minute", flush=True)
             examiner = Examiner(config, sets, parts, world, device, sinks, parts.save)
             done = _trained(config, parts, folder, sinks, stop, watchdog, examiner)
+            if done == parts.total_steps and sets and stop.is_agreed(done, is_last=True):
+                raise Stopped(f"SIGTERM: all {done:,} steps are done and saved; the same command evaluates")
         if done < parts.total_steps:
             raise Stopped(f"SIGTERM: stopped after step {done:,}, which is saved; the same command goes on from there")
         watchdog.begin("evaluation")

@@ -81,7 +81,10 @@ def run_all(waiting: Mapping[str, tuple[Run, int]], out: Path, *, data: Path, ep
 def trained(run: Run, seed: int, *, data: Path, epochs: float, nproc: str) -> Result:
     """The result of one run, in a scratch folder that is gone afterwards. CaseError if there is none."""
     settings = run.settings(seed, epochs)
-    prepare(run, data)
+    try:
+        prepare(run, data)
+    except OSError as error:
+        raise CaseError(f"its images cannot be made: {error}") from error
     with tempfile.TemporaryDirectory(prefix="partial-fc-losses-") as scratch:
         run_dir, log = Path(scratch) / run.name, Path(scratch) / "log.txt"
         began = time.perf_counter()

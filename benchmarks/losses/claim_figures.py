@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,12 +29,13 @@ from benchmarks.plot_style import FAMILIES, figure_at
 PART = "claims"
 AT_REST = ("claims-beyond", "claims-adacos", "scale-arcface-30")  # what the other groups are compared with
 WITH_MARGIN = ("claims-beyond", "claims-p2sgrad", "claims-adacos", "scale-cosface-30", "scale-arcface-30")
-NOISE_RUNS = (
-    "beyond-steady-rows0.05",
-    "adacos-dynamic-rows0.01",
-    "arcface-30-0.5-rows0.008",
-    "cosface-30-0.35-rows0.004",
-)
+NOISE_RUNS = {
+    "beyond-steady-rows0.05": "P2SGrad beyond chance",
+    "p2sgrad-kappa0.2-rows0.08": "P2SGrad κ = 0.2",
+    "adacos-dynamic-rows0.01": "AdaCos",
+    "arcface-30-0.5-rows0.008": "ArcFace",
+    "cosface-30-0.35-rows0.004": "CosFace",
+}
 FARS = ("1e-2", "1e-3")
 COLOURS = {
     "P2SGrad beyond chance": FAMILIES["p2sgrad"][0],
@@ -97,7 +99,7 @@ def tables(claims: Sequence[Result], losses: Sequence[Result]) -> str:
 
 
 def draw(claims: Sequence[Result], losses: Sequence[Result], path: Path) -> None:
-    """Rank-1 against what is varied, a panel for each group, into `path`."""
+    """Rank-1 against what is varied, a panel for each group, into `path`; a cross where a seed diverged."""
     with figure_at(path, 11.0, 9.5, "Rank-1 on unseen identities against what is varied") as figure:
         grid = list(figure.subplots(3, 3).flat)
         for axes, group in zip(grid, GROUPS, strict=False):
@@ -110,16 +112,16 @@ def draw(claims: Sequence[Result], losses: Sequence[Result], path: Path) -> None
 
 def _draw_group(axes: Axes, group: Group, found: Sequence[Point]) -> None:
     for label, colour in COLOURS.items():
-        of_loss = [point for point in found if point.label == label and point.rank1()]
+        of_loss = [point for point in found if point.label == label]
         along = [point for point in of_loss if point.varied is not None]
-        means = [statistics.mean(point.rank1()) for point in along]
-        spreads = [statistics.stdev(point.rank1()) if len(point.rank1()) > 1 else 0.0 for point in along]
-        if along:
-            places = [point.varied or 0.0 for point in along]
+        places, (means, spreads) = [point.varied or 0.0 for point in along], _means_and_spreads(along)
+        if along:  # a mean that is not there breaks the line
             axes.errorbar(places, means, spreads, color=colour, label=label, marker="o", markersize=4, capsize=2)
         for point in of_loss:
-            if point.varied is None:
+            if point.varied is None and point.rank1():
                 axes.axhline(statistics.mean(point.rank1()), color=colour, linestyle="--", label=label)
+        crossed = [place for place, point in zip(places, along, strict=True) if len(point.rank1()) < len(point.seeds)]
+        axes.plot(crossed, [0.03] * len(crossed), "x", color=colour, transform=axes.get_xaxis_transform())
     axes.set_title(group.heading, fontsize=9.5)
     axes.set_xlabel(group.varied)
     if group.is_logarithmic:
@@ -127,6 +129,16 @@ def _draw_group(axes: Axes, group: Group, found: Sequence[Point]) -> None:
         ticks = sorted({point.varied for point in found if point.varied})
         axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
         axes.minorticks_off()
+
+
+def _means_and_spreads(along: Sequence[Point]) -> tuple[list[float], list[float]]:
+    found = [point.rank1() for point in along]
+    means = [statistics.mean(values) if values else math.nan for values in found]
+    return means, [statistics.stdev(values) if len(values) > 1 else 0.0 for values in found]
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _of(group: Group, claims: Iterable[Result], losses: Iterable[Result]) -> list[tuple[Run, list[Result]]]:
@@ -141,8 +153,7 @@ def _of(group: Group, claims: Iterable[Result], losses: Iterable[Result]) -> lis
 
 def _place(run: Run, group: Group) -> tuple[str, float | None]:
     if group.group == NOISE:
-        kinds: Mapping[str, str] = {"beyond": "P2SGrad beyond chance", "adacos": "AdaCos", "arcface": "ArcFace"}
-        return kinds.get(run.name.partition("-")[0], "CosFace"), run.label_noise
+        return NOISE_RUNS[run.name.partition("-noise")[0]], run.label_noise
     if run.group == group.group:
         return run.label, run.varied or None
     if group.group == MARGIN:
@@ -160,5 +171,5 @@ def _row(point: Point) -> list[str]:
         str(len(point.seeds)),
         mean_and_spread([measures["rank1"] for measures in evaluations]),
         mean_and_spread([measures["eer"] for measures in evaluations]),
-        *(mean_and_spread([measures["tar_at_far"][far] for measures in evaluations]) for far in FARS),
+        *(mean_and_spread(_known(measures["tar_at_far"].get(far) for measures in evaluations)) for far in FARS),
     ]

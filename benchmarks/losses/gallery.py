@@ -70,7 +70,7 @@ def curves(panel: Panel) -> Curves:
     """The curves of one panel.
 
     A softmax's probability is exp(-loss), of its margin's target cosine where it has a margin. P2SGrad puts the cosine
-    in its place: what stands for the probability in its slope is 1 - |slope| / scale.
+    in its place: 1 - |slope| / scale. Where its pull is steady nothing stands in that place.
     """
     degrees = np.linspace(1.0, LARGEST_DEGREES, 2 * LARGEST_DEGREES - 1)
     cosines = np.cos(np.radians(degrees))
@@ -80,6 +80,8 @@ def curves(panel: Panel) -> Curves:
     another = answers(panel.objective, at_rest, cosines)
     push = another.negatives(torch.from_numpy(cosines)[:, None].clone())[:, 0].numpy() / panel.scale
     probability = np.exp(-own.loss_N.numpy()) if panel.is_softmax else 1.0 - pull
+    if getattr(panel.objective, "pull", "") == "steady":
+        probability = np.full_like(pull, np.nan)
     return Curves(degrees, pull, push, probability)
 
 

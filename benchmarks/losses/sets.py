@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.losses.claims import MADE_HELD_OUT, MADE_IMAGES, SIZE
 from benchmarks.losses.runs import Run
+from data_pipeline.files.whole_folder import whole_folder
 from data_pipeline.formats.recordio.writer import RecordWriter
 from data_pipeline.packing.synthetic import pack_synthetic
 from launch.assembly.data import open_held_out
@@ -30,8 +31,7 @@ def few_images(source: Path, out: Path, images: int) -> None:
     """The first `images` of each identity of `source`, their bytes unchanged, at `out`."""
     kept: Counter[int] = Counter()
     whole = open_held_out(source)
-    out.mkdir(parents=True)
-    with RecordWriter(out / "train.rec") as writer:
+    with whole_folder(out) as folder, RecordWriter(folder / "train.rec") as writer:
         for sample, label in enumerate(whole.labels.tolist()):
             if kept[label] < images:
                 kept[label] += 1

@@ -57,8 +57,9 @@ def _bring_config(arguments: argparse.Namespace) -> None:
         raise FileExistsError(f"{out} is there already: give --out another file, or remove it")
     going_on = imported_run(arguments.run) if arguments.run else None
     source: Path = arguments.source
-    if not source.exists():  # arcface_torch takes configs/ms1mv3_r50 for the file with .py
-        source = source.with_name(f"{source.name}.py") if source.suffix != ".py" else source
+    with_suffix = source.with_name(f"{source.name}.py")
+    if not source.exists() and with_suffix.exists():  # arcface_torch takes configs/ms1mv3_r50 for the file with .py
+        source = with_suffix
     out.write_text(translated_config(source, arguments.gpus, going_on))
     print(f"{out}  the comments at its top say what is different here, and what has no twin")
     try:

@@ -231,6 +231,8 @@ def _check(values: _Values, path: Path) -> None:
     targets = values.get("val_targets")
     if targets is not None and not (isinstance(targets, list) and all(isinstance(name, str) for name in targets)):
         raise ValueError(f"{path}: val_targets = {targets!r}: expected a list of names")
+    if not isinstance(values.get("rec"), str | None):
+        raise ValueError(f"{path}: rec = {values['rec']!r}: expected the path of the images")
     margins = values["margin_list"]
     if not isinstance(margins, list) or len(margins) != 3 or not all(isinstance(m, int | float) for m in margins):
         raise ValueError(f"{path}: margin_list = {margins!r}: expected three numbers")

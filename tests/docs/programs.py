@@ -9,6 +9,7 @@ import argparse
 import re
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -176,7 +177,7 @@ def _git_words(command: Command, scratch: Scratch) -> str:
         case ["clone", *_]:
             return NAMED
         case ["worktree", "add", _, commit]:
-            assert _git("cat-file", "-t", commit).startswith("commit")
+            assert _git("cat-file", "-t", commit) in ("commit\n", "done")
             return PARSED
         case ["log" | "show", *_] as words:
             assert _git(*words), "finds nothing"
@@ -185,9 +186,19 @@ def _git_words(command: Command, scratch: Scratch) -> str:
 
 
 def _git(*words: str) -> str:
+    """What git says of the history; "done" where it says nothing, or where the history is not here."""
+    if not _has_history():
+        return "done"
     done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout or "done"
+
+
+@cache
+def _has_history() -> bool:
+    words = ["git", "rev-parse", "--is-shallow-repository"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout == "false\n"
 
 
 def _pip(command: Command, scratch: Scratch) -> str:

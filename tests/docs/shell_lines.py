@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 OPERATORS = {"&&", "||", ";", "|", "&"}
-REDIRECTIONS = {">", ">>", "<", "2>"}
+REDIRECTIONS = {">", ">>", "<"}
 WRAPPERS = (("/usr/bin/time", "-v"), ("sudo",), ("nohup",))  # what follows is a command by itself
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 
@@ -45,7 +45,8 @@ def commands(text: str) -> list[Command]:
 
 
 def _split(line: str) -> list[list[str]]:
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>")
+    without_streams = re.sub(r"\s[12]>(?!&)", " >", re.sub(r"\s[12]?>&[12]", " ", line))
+    lexer = shlex.shlex(without_streams, posix=True, punctuation_chars=";&|<>")
     lexer.whitespace_split = True
     parts, skip = [list[str]()], False
     for word in lexer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +14,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from document_blocks import ROOT
-from sphinx.util.inventory import InventoryFile
 
 import partial_fc
 from launch.cli import command_parser
@@ -74,8 +74,9 @@ def test_every_link_leads_to_a_file_and_a_name_in_it(site: Path, pages: dict[Pat
 
 
 def test_every_public_name_of_the_library_is_in_the_reference(site: Path) -> None:
-    inventory = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="")
-    found = {name for kind, names in inventory.data.items() if kind.startswith("py:") for name in names}
+    *_, entries = (site / "objects.inv").read_bytes().split(b"\n", maxsplit=4)  # four lines, then names and kinds
+    words = (line.split() for line in zlib.decompress(entries).decode().splitlines())
+    found = {name for name, kind, *_ in words if kind.startswith("py:")}
     assert {f"partial_fc.{name}" for name in partial_fc.__all__} <= found
 
 

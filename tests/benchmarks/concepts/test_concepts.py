@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pictures import assert_alike
 
 from benchmarks.concepts import contract, head, lives, near, trained
 from benchmarks.concepts.__main__ import FOLDER, PICTURES, main
@@ -23,10 +24,10 @@ PROGRAM = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL
 
 def test_the_pictures_are_what_the_command_draws(tmp_path: Path) -> None:
     assert main(["--out", str(tmp_path)]) == 0
-    drawn = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    assert drawn.keys() == {f"{name}.svg" for name in PICTURES}
-    kept = {file.name: file.read_bytes() for file in FOLDER.iterdir()}
-    assert [name for name in drawn.keys() | kept.keys() if drawn.get(name) != kept.get(name)] == []
+    names = {f"{name}.svg" for name in PICTURES}
+    assert {file.name for file in tmp_path.iterdir()} == names == {file.name for file in FOLDER.iterdir()}
+    for name in names:
+        assert_alike(tmp_path / name, FOLDER / name)
 
 
 def test_every_picture_stands_on_a_page_and_every_page_has_its_own() -> None:

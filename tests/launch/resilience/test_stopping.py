@@ -24,9 +24,15 @@ libc, how = ctypes.CDLL(None), sys.argv[1]
 
 def wait():
     print("waits", flush=True)
+    mutex = ctypes.create_string_buffer(64)
     while True:
-        libc.poll(None, 0, -1)
+        libc.pthread_mutex_lock(mutex)  # the second time for good: no signal ends it
 
+leave_on_sigterm()
+if how == "stuck":
+    with StopRequest(World(), torch.device("cpu")).listening():
+        print("listens", flush=True)
+        wait()
 if how == "training":
     request = StopRequest(World(), torch.device("cpu"))
     with request.listening():
@@ -34,7 +40,6 @@ if how == "training":
         while not request.is_agreed(8):
             pass
         wait()
-leave_on_sigterm()
 try:
     print("listens", flush=True)
     while True:
@@ -44,7 +49,7 @@ finally:
 """
 
 
-@pytest.mark.parametrize("how", ["training", "starting"])
+@pytest.mark.parametrize("how", ["stuck", "training", "starting"])
 def test_signals_within_two_seconds_are_one_and_a_later_one_ends_the_process_at_once(how: str) -> None:
     command = [sys.executable, "-c", STUCK, how]
     with subprocess.Popen(command, env=tiny.environment(), stdout=subprocess.PIPE, text=True) as process:
@@ -61,5 +66,53 @@ def test_signals_within_two_seconds_are_one_and_a_later_one_ends_the_process_at_
             assert time.monotonic() < told + 60.0
             process.send_signal(signal.SIGTERM)
             time.sleep(0.02)
-        assert process.wait(1.0) == -signal.SIGTERM
+        assert process.wait(1.0) == 128 + signal.SIGTERM
         assert time.monotonic() - told > 0.75 * ONE_REQUEST_SECONDS
+
+
+def test_a_request_that_is_repeated_after_the_ranks_agreed_does_not_cut_the_end_short() -> None:
+    """The sinks are closed, and what is said is said, after `listening` is left."""
+    script = """
+import os, signal, time, torch
+from launch.resilience.stopping import StopRequest, leave_on_sigterm
+from partial_fc import World
+
+leave_on_sigterm()
+request = StopRequest(World(), torch.device("cpu"))
+with request.listening():
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert not request.is_agreed(7)
+    assert request.is_agreed(7, is_last=True)
+for _ in range(5):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.05)
+print("said")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=tiny.environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "said\n", "")
+
+
+def test_a_handler_of_another_hears_as_before() -> None:
+    """torchrun sets its own in the agent, which heard with ours while it waited for the others."""
+    script = """
+import os, signal, time
+from launch.resilience.stopping import ONE_REQUEST_SECONDS, leave_on_sigterm
+
+leave_on_sigterm()
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(time.monotonic()))
+for _ in range(2):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1.2 * ONE_REQUEST_SECONDS)
+if not (child := os.fork()):
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(0)
+os.waitpid(child, 0)
+print(len(heard))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=tiny.environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
