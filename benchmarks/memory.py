@@ -5,6 +5,7 @@ A gauge counts from `begin` on. Its figures are of the whole process: take a dif
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import torch
@@ -28,6 +29,9 @@ class HighWaterMark:
         return status_bytes("VmRSS")
 
     def begin(self) -> None:
+        """Forget the peak; what was freed goes back to the kernel first, or blocks out of it would not count."""
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)
         CLEAR_REFS.write_text(RESET_HIGH_WATER_MARK)
 
     def peak_bytes(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import assert_alike
+from kept_pictures import assert_alike
 
 from benchmarks.concepts import contract, head, lives, near, trained
 from benchmarks.concepts.__main__ import FOLDER, PICTURES, main

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import assert_alike
+from kept_pictures import assert_alike
 from PIL import Image
 from test_losses import result
 
