@@ -20,5 +20,5 @@ def assert_alike(drawn: Path, kept: Path) -> None:
         pytest.skip(f"{kept.name} was drawn with matplotlib {KEPT_WITH}")
     texts = [path.read_text(encoding="utf-8") for path in (drawn, kept)]
     assert _NUMBER.sub("#", texts[0]) == _NUMBER.sub("#", texts[1]), f"{kept} is not what is drawn: draw it anew"
-    numbers = [np.array(_NUMBER.findall(text), dtype=np.float64) for text in texts]
-    np.testing.assert_allclose(*numbers, rtol=0.0, atol=_POINTS, err_msg=str(kept))
+    here, there = (np.array(_NUMBER.findall(text), dtype=np.float64) for text in texts)
+    np.testing.assert_allclose(here, there, rtol=0.0, atol=_POINTS, err_msg=str(kept))
