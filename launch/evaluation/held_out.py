@@ -120,8 +120,30 @@ def damage_found(held_out: HeldOut, path: Path) -> str | None:
     bad = np.union1d(held_out.left_out, [problem.sample for problem in found]).astype(np.int64)
     if not bad.size:
         return None
-    refuse_without_pairs(path, held_out._replace(left_out=bad).usable_labels)
+    rest = held_out._replace(left_out=bad)
+    if rest.pairs is None:
+        refuse_without_pairs(path, rest.usable_labels)
+    else:
+        _refuse_without_listed_pairs(path, rest, rest.pairs)
     return said_of_left_out(held_out, {problem.sample: problem.reason for problem in found})
+
+
+def _refuse_without_listed_pairs(path: Path, held_out: HeldOut, pairs: PairList) -> None:
+    """ValueError where what is left out empties a fold, or takes all pairs of one identity or all of two."""
+    images = len(held_out.source)
+    usable_N = torch.from_numpy(np.delete(np.arange(images), held_out.left_out))
+    try:
+        _, whole_P = rows_of_pairs(pairs, usable_N, images)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    source = held_out.source
+    first_P, second_P = torch.from_numpy(source.labels)[pairs.pairs_P2].unbind(1)
+    same_P = (torch.from_numpy(source.is_same) if isinstance(source, BinSource) else first_P == second_P)[whole_P]
+    if same_P.all() or not same_P.any():
+        raise ValueError(
+            f"{path} cannot be measured on: of its pairs with two usable images none is of "
+            f"{'two identities' if same_P.all() else 'one identity'}"
+        )
 
 
 def said_of_left_out(held_out: HeldOut, bad: dict[int, str]) -> str:

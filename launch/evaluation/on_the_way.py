@@ -42,8 +42,8 @@ def sets_to_measure(config: Config, held_out: HeldOut | None) -> dict[str, HeldO
             opened = open_pair_set(path, config.data)
         else:
             opened = open_identities(path, config.data)
-            if (said := damage_found(opened, path)) is not None and global_rank() == 0:
-                print(said, flush=True)
+        if (said := damage_found(opened, path)) is not None and global_rank() == 0:
+            print(said, flush=True)
         found[set_name(path)] = opened
     return found
 

@@ -211,3 +211,22 @@ def test_measures_have_the_names_that_best_takes() -> None:
     assert named["rank1"] == found.rank1
     assert named["tar_at_far_1e-1"] == found.tar_at_far["1e-1"]
     assert list(named)[:2] == ["rank1", "eer"]
+
+
+@pytest.mark.parametrize(
+    ("damaged_pairs", "said"),
+    [
+        (range(2), "some.bin: fold 1 has no pair left"),
+        (range(0, 20, 2), "of its pairs with two usable images none is of one identity"),
+        (range(1, 20, 2), "of its pairs with two usable images none is of two identities"),
+    ],
+)
+def test_pairs_that_could_not_be_measured_are_refused_before_the_first_step(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged_pairs: range, said: str
+) -> None:
+    picture = tiny.encoded(tiny.HELD_OUT[0], 0)
+    images = [picture[:20] if pair in damaged_pairs else picture for pair in range(20) for _ in range(2)]
+    write_bin(tmp_path / "some.bin", images, [pair % 2 == 0 for pair in range(20)])
+    assert train.main([str(config(data, tmp_path / "run", every_steps=5, sets=[str(tmp_path / "some.bin")]))]) == 3
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
