@@ -39,6 +39,7 @@ NOISE_RUNS = {
 FARS = ("1e-2", "1e-3")
 COLOURS = {
     "P2SGrad beyond chance": FAMILIES["p2sgrad"][0],
+    "P2SGrad beyond chance, slower rows": FAMILIES["p2sgrad"][4],
     "P2SGrad κ = 0.2": FAMILIES["p2sgrad"][1],
     "AdaCos": FAMILIES["adacos"][0],
     "ArcFace": FAMILIES["arcface"][0],

@@ -55,6 +55,7 @@ BALANCED = Loss("P2SGrad κ = 0.2", {"name": "p2sgrad", "slope_scale": "adacos",
 ADACOS = Loss("AdaCos", {"name": "adacos"}, 0.01)
 ARCFACE = margin_loss("arcface", 30.0, 0.5)
 FREE = {"beyond": BEYOND, "p2sgrad": BALANCED, "adacos": ADACOS}
+SLOWER = BEYOND._replace(label="P2SGrad beyond chance, slower rows")
 COMPARED = {"beyond": BEYOND, "adacos": ADACOS, "arcface": ARCFACE}
 
 
@@ -82,11 +83,15 @@ def _few_images() -> list[Run]:
 
 
 def _sampled() -> list[Run]:
-    """A share of the classes in each step."""
+    """A share of the classes in each step.
+
+    Beyond chance a drawn class counts 1/rate times, and its row steps as much farther: so also with a rate of the rows
+    that is the share's part of the usual one.
+    """
     return [
         loss.run(f"sampled-{name}-{rate:g}", SAMPLED, rate, more={"classifier.sample_rate": rate})
         for rate in (0.1, 0.3)
-        for name, loss in COMPARED.items()
+        for name, loss in {**COMPARED, "beyond-slower": SLOWER._replace(scale=1 / rate)}.items()
     ]
 
 
