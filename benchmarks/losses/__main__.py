@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.data is None:
         print("losses: give --data, the folder that holds background/ and evaluation/", file=sys.stderr)
         return 2
-    print(f"{len(planned) - len(waiting)} of {len(planned)} runs are in {out}", flush=True)
+    print(f"{len(planned) - len(names)} of {len(planned)} runs are in {out}", flush=True)
     return run_all(waiting, out, data=arguments.data, epochs=arguments.epochs, nproc=arguments.nproc)
 
 
