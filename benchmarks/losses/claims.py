@@ -96,7 +96,10 @@ def _sampled() -> list[Run]:
 
 
 def _batches() -> list[Run]:
-    """A quarter and four times the batch, the backbone's rate with its root, the same images in all."""
+    """A quarter and four times the batch, the backbone's rate with its root, the same images in all.
+
+    A row is pushed by each image that is near it, so by four times as many: with slower rows as well.
+    """
     return [
         loss.run(
             f"batch-{name}-{batch}",
@@ -106,7 +109,7 @@ def _batches() -> list[Run]:
             more={"schedule.batch_size": batch},
         )
         for batch in (64, 1024)
-        for name, loss in COMPARED.items()
+        for name, loss in {**COMPARED, "beyond-slower": SLOWER._replace(scale=batch / BATCH)}.items()
     ]
 
 
