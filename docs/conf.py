@@ -117,9 +117,14 @@ def sections(section: type[Section], path: str, told: set[type[Section]]) -> Ite
 
 def sections_in(annotation: Any, path: str) -> Iterator[tuple[type[Section], str]]:
     """The sections that a value of that type may be, each with its place: of several each with its name."""
-    found = [each for each in parts(annotation) if isinstance(each, type) and issubclass(each, Section)]
+    found = sections_of(annotation)
     for each in found:
         yield each, f"{path}: {{name: {get_args(each.model_fields['name'].annotation)[0]}}}" if len(found) > 1 else path
+
+
+def sections_of(annotation: Any) -> list[type[Section]]:
+    """The sections that a key of this type may hold."""
+    return [each for each in parts(annotation) if isinstance(each, type) and issubclass(each, Section)]
 
 
 def parts(annotation: Any) -> Iterator[Any]:
@@ -150,7 +155,7 @@ def rows_of(section: type[Section], path: str) -> Iterator[str]:
 
 def meaning(annotation: Any) -> str:
     """What a section says of itself, for a key that is one."""
-    kinds = [each for each in parts(annotation) if isinstance(each, type) and issubclass(each, Section)]
+    kinds = sections_of(annotation)
     return (kinds[0].__doc__ or "").strip().split("\n")[0].rstrip(".") if len(kinds) == 1 else ""
 
 

@@ -25,7 +25,7 @@ from launch.protocols.among_distractors import evaluate_among_distractors
 from launch.protocols.ijb import Pooling, evaluate_ijb, open_ijb
 from launch.protocols.tables import show_among_distractors, show_ijb
 from partial_fc import World
-from partial_fc.checkpoint.layout import latest_checkpoint
+from partial_fc.checkpoint.layout import is_of_arcface_torch, latest_checkpoint
 from partial_fc.world import local_device, process_group
 
 
@@ -56,7 +56,7 @@ def _refuse_what_is_not_imported(folder: RunFolder) -> None:
     path = folder.path
     if folder.config.exists():
         return
-    if path.suffix in (".pt", ".pth") or any((path / name).exists() for name in ("model.pt", "checkpoint_gpu_0.pt")):
+    if path.suffix in (".pt", ".pth") or is_of_arcface_torch(path):
         raise ConfigError(
             f"{path} is no run: partial-fc import arcface_torch {path} --out RUN makes one of arcface_torch's files"
         )

@@ -48,15 +48,16 @@ def config_keys(section: type[Section] = Config, before: str = "") -> set[str]:
     keys: set[str] = set()
     for name, field in section.model_fields.items():
         keys.add(f"{before}{name}")
-        for inner in _sections_in(field.annotation):
+        for inner in sections_in(field.annotation):
             keys |= config_keys(inner, f"{before}{name}.")
     return keys
 
 
-def _sections_in(annotation: Any) -> list[type[Section]]:
+def sections_in(annotation: Any) -> list[type[Section]]:
+    """The sections that a key of this type may hold."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
-    return [section for part in get_args(annotation) for section in _sections_in(part)]
+    return [section for part in get_args(annotation) for section in sections_in(part)]
 
 
 def rows(page: str, heading: str) -> list[list[str]]:

@@ -22,7 +22,7 @@ from benchmarks.losses.claims import (
     SAMPLED,
     SCALE,
 )
-from benchmarks.losses.results import Result, by_name, mean_and_spread
+from benchmarks.losses.results import Result, by_name, mean_and_spread, named
 from benchmarks.losses.runs import NOISE, RUNS, Run
 from benchmarks.plot_style import FAMILIES, figure_at
 
@@ -165,9 +165,8 @@ def _place(run: Run, group: Group) -> tuple[str, float | None]:
 
 def _row(point: Point) -> list[str]:
     evaluations = [seed.evaluation for seed in point.seeds if seed.evaluation is not None]
-    diverged = len(point.seeds) - len(evaluations)
     return [
-        point.label + (f" ({diverged} of {len(point.seeds)} diverged)" if diverged else ""),
+        named(point.seeds, point.label),
         "none" if point.varied is None else f"{point.varied:,g}",
         str(len(point.seeds)),
         mean_and_spread([measures["rank1"] for measures in evaluations]),

@@ -116,10 +116,10 @@ def mean_and_spread(values: Sequence[float]) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
-def named(seeds: Sequence[Result]) -> str:
-    """The label of a run, and how many of its seeds diverged."""
+def named(seeds: Sequence[Result], label: str | None = None) -> str:
+    """The label of a run, or the one given, and how many of its seeds diverged."""
     diverged = sum(seed.outcome == "diverged" for seed in seeds)
-    return seeds[0].label + (f" ({diverged} of {len(seeds)} diverged)" if diverged else "")
+    return (label or seeds[0].label) + (f" ({diverged} of {len(seeds)} diverged)" if diverged else "")
 
 
 def _cells(seeds: Sequence[Result]) -> dict[str, str]:

@@ -66,6 +66,11 @@ class Manifest:
         return len(self.classes)
 
 
+def is_of_arcface_torch(folder: Path) -> bool:
+    """Whether arcface_torch left a training or a network in ``folder``."""
+    return any((folder / name).exists() for name in ("model.pt", "checkpoint_gpu_0.pt"))
+
+
 class CheckpointFolder:
     """The files of one checkpoint."""
 
@@ -82,10 +87,10 @@ class CheckpointFolder:
     def manifest(self) -> Manifest:
         """What the checkpoint says of itself. ValueError for what is no checkpoint, or one of another version."""
         if not self.manifest_file.is_file():
-            theirs = any((self.path / name).exists() for name in ("model.pt", "checkpoint_gpu_0.pt"))
-            of_theirs = f"; partial-fc import arcface_torch {self.path} --out RUN makes a run of it" if theirs else ""
+            importing = f"; partial-fc import arcface_torch {self.path} --out RUN makes a run of it"
             raise ValueError(
-                f"{self.path} is no checkpoint: expected a folder with manifest.json, or a run's folder{of_theirs}"
+                f"{self.path} is no checkpoint: expected a folder with manifest.json, or a run's folder"
+                f"{importing if is_of_arcface_torch(self.path) else ''}"
             )
         try:
             tree = json.loads(self.manifest_file.read_text(encoding="utf-8"))

@@ -9,11 +9,11 @@ import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from document_blocks import ROOT
+from fences import sections_in
 
 import partial_fc
 from launch.cli import command_parser
@@ -83,18 +83,11 @@ def test_every_public_name_of_the_library_is_in_the_reference(site: Path) -> Non
 def keys(section: type[Section]) -> Iterator[tuple[str, str | None]]:
     """Each key of a section and of those in it, and what it says of itself; a loss's own name says enough."""
     for name, field in section.model_fields.items():
-        below = list(sections(field.annotation))
+        below = sections_in(field.annotation)
         for each in below:
             yield from keys(each)
         if not below and not (name == "name" and field.description is None):
             yield name, field.description
-
-
-def sections(annotation: Any) -> Iterator[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    for each in get_args(annotation):
-        yield from sections(each)
 
 
 def test_every_key_of_the_configuration_is_in_the_reference_with_its_meaning(
