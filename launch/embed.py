@@ -14,6 +14,7 @@ from launch.command_line.columns import columns_of
 from launch.config.loading import ConfigError
 from launch.embedding.written import Embedder, embed_set
 from launch.errors import reported
+from launch.processes import end_with
 from launch.resilience.agent import end_with_agent
 from launch.units import bytes_text
 from partial_fc.inference.embedding_file import SUFFIXES, companions
@@ -58,4 +59,4 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

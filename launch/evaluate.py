@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from launch.evaluation.held_out import HeldOut, open_identities, open_pair_set
 from launch.evaluation.overlap import overlap
 from launch.evaluation.results import evaluate_backbone, evaluate_pair_set
 from launch.evaluation.tables import print_pair_results, print_results
+from launch.processes import end_with
 from launch.protocols.among_distractors import evaluate_among_distractors
 from launch.protocols.ijb import Pooling, evaluate_ijb, open_ijb
 from launch.protocols.tables import show_among_distractors, show_ijb
@@ -190,4 +190,4 @@ def _compared_with_training(job: Job, path: Path, held_out: HeldOut, world: Worl
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # first imported with a group there, it would hold the group to Python's end
 from torch import Tensor
 
 from partial_fc.reports.traffic import Traffic
@@ -161,6 +162,8 @@ def process_group(timeout_seconds: float = 600.0) -> Iterator[World]:
     """The world that ``torchrun`` describes in the environment, or one process without it, for a ``with`` block.
 
     NCCL on GPUs and gloo on CPUs. ``timeout_seconds`` bounds how long a rank waits for the others in a collective.
+    Let go of all that holds the group, such as a ``DistributedDataParallel``, before Python ends: gloo's threads end
+    with the group, and one that lets go of a tensor while Python ends aborts the process (pytorch issue 190489).
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()

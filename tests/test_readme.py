@@ -14,28 +14,35 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 UNTRAINED_LOSS = 6.9  # ln(1000)
+TELL_THREADS = """
+from pathlib import Path
+print("threads", *(file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")))
+"""
 
 
-def printed_losses(command: list[str], folder: Path) -> list[str]:
+def printed_by_script(command: list[str], folder: Path) -> str:
     found = re.search(r"<!-- script -->\n```python\n(.*?)```\n<!-- /script -->", README, re.DOTALL)
     assert found is not None
-    (folder / "script.py").write_text(found[1])
+    (folder / "script.py").write_text(found[1] + TELL_THREADS)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [*command, "script.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    return re.findall(r"loss (\d+\.\d+), scale", done.stdout)  # ranks may write into one line
+    return done.stdout
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_script_of_the_readme_trains_on_one_process_and_on_two(size: int, tmp_path: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"] if size > 1 else []
-    losses = printed_losses([sys.executable, *launcher], tmp_path)
+    printed = printed_by_script([sys.executable, *launcher], tmp_path)
+    losses = re.findall(r"loss (\d+\.\d+), scale", printed)  # ranks may write into one line
     assert len(losses) == size
     assert len(set(losses)) == 1
     assert float(losses[0]) < 0.8 * UNTRAINED_LOSS
+    assert printed.count("threads") == size
+    assert "gloo_runloop" not in printed  # such a thread could abort the process while Python ends
 
 
 def packages_of_the_tree() -> dict[str, str]:
