@@ -17,10 +17,14 @@ from torch.autograd.function import once_differentiable
 from partial_fc import late_answer
 from partial_fc.block import RowGradient
 from partial_fc.functional import cosine
+from partial_fc.fused import fused_on_gpus
 from partial_fc.rows.known_rows import KnownRows
 from partial_fc.rows.optimizers import RowOptimizer
+from partial_fc.rows.sphere import shortened_
 from partial_fc.slopes import Slopes
 from partial_fc.sweep import Sweep
+
+_shortened_ = fused_on_gpus(shortened_)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class CosineLoss(torch.autograd.Function):
             raise RuntimeError("the row optimizer has moved the class rows since this forward: backward runs once")
         (weight_cD,) = ctx.saved_tensors  # torch refuses rows that anything else changed since forward
         with torch.autocast(weight_cD.device.type, enabled=False):
-            applies = step.rows.applies_to(grad_outputs[0]) if isinstance(step.rows, Moved) else None
+            applies = step.rows.begin(grad_outputs[0], step.slopes) if isinstance(step.rows, Moved) else None
             gradients = step.sweep.row_gradients(step.slopes, grad_outputs[0], applies)
             grad_cD = step.rows(weight_cD, gradients, step.sweep)
         grad_nD = cosine.tangent_gradient(step.sweep.embedding_gradient(), step.unit_nD, step.norm_n1)
@@ -92,20 +96,23 @@ class Moved:
     """Rows that the row optimizer moves, block by block, as their gradients are made: no gradient is kept.
 
     Where ``is_finite``, ``()`` bool, is False, rows and optimizer state stay as they are; on a GPU also where the
-    loss is masked (:meth:`applies_to`).
+    loss is masked (:meth:`begin`).
     """
 
     def __init__(self, optimizer: RowOptimizer, known_rows: KnownRows, step: int, is_finite: Tensor) -> None:
         self.optimizer, self.known_rows, self.step = optimizer, known_rows, step
         self.is_finite = is_finite
         self.applies: Tensor | None = None
+        self._longest: Tensor | None = None
         self._moves_before = known_rows.moves
 
-    def applies_to(self, gain: Tensor) -> Tensor | None:
+    def begin(self, gain: Tensor, slopes: Slopes) -> Tensor | None:
         """Where only a device knows: whether the rows are moved by a loss whose own gradient is ``gain``, ``()``.
 
         They are not where the loss is not finite, and not where ``gain`` is 0: what made it 0 has masked the step.
         """
+        if self.optimizer.clip is not None:
+            self._longest = self.optimizer.clip * slopes.steepest * gain.abs()
         if late_answer.is_known_late(self.is_finite):
             self.applies = self.is_finite & (gain != 0)
         return self.applies
@@ -126,8 +133,9 @@ class Moved:
             return
         rows_cD = weight_cD.detach()
         for gradient in gradients:
-            self.optimizer.update(rows_cD, gradient.columns, gradient.grad_bD, self.step, gradient.applies)
-            del gradient  # it would live while the next block's is made
+            grad_bD = gradient.grad_bD if self._longest is None else _shortened_(gradient.grad_bD, self._longest)
+            self.optimizer.update(rows_cD, gradient.columns, grad_bD, self.step, gradient.applies)
+            del gradient, grad_bD  # it would live while the next block's is made
         self.known_rows.remember(weight_cD, sweep.next_gram_DD)
 
 

@@ -93,6 +93,7 @@ class Cosines:
 class Slopes:
     """The loss of each row ``(N,)``, the slope at its target ``(N,)``, and the rule for all other slopes of a block.
 
+    ``steepest``, ``()``, is what a slope at a target is measured by: a softmax's scale, P2SGrad's slope scale.
     ``linear_weight`` is ``w`` where that rule is ``w · cos_Nb``, else None. ``near_above``: the slopes of cosines up to
     it are 0, and a row without any slope is not moved; None where all rows are.
     """
@@ -100,6 +101,7 @@ class Slopes:
     loss_N: Float[Tensor, " N"]
     target_N: Float[Tensor, " N"]
     negatives: Rule
+    steepest: Float[Tensor, ""]
     figures: dict[str, Tensor] = field(default_factory=dict)
     linear_weight: Float[Tensor, ""] | None = None
     near_above: float | None = None

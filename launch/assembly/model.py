@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +76,14 @@ def refuse_unfit_objectives(config: Config, num_classes: int) -> None:
 
 def row_optimizer(section: ClassifierConfig) -> RowOptimizer:
     """SGD or AdamW of the class rows."""
-    state = DTYPES[section.state]
+    common: dict[str, Any] = {
+        "weight_decay": section.weight_decay,
+        "state_dtype": DTYPES[section.state],
+        "clip": section.clip,
+    }
     if section.optimizer == "adamw":
-        return RowAdamW(section.learning_rate, section.betas, weight_decay=section.weight_decay, state_dtype=state)
-    return RowSGD(section.learning_rate, section.momentum, section.weight_decay, state)
+        return RowAdamW(section.learning_rate, section.betas, **common)
+    return RowSGD(section.learning_rate, section.momentum, **common)
 
 
 def head(

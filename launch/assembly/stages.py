@@ -20,6 +20,8 @@ def begin_stage(parts: Run, before: Stage, stage: Stage) -> None:
     if now.objective != was.objective:
         parts.head.objective = next_objective(now.objective, parts.head)
     parts.head.sample_rate = now.classifier.sample_rate
+    if parts.head.row_optimizer is not None:
+        parts.head.row_optimizer.clip = now.classifier.clip
     if now.data.augmentation != was.data.augmentation:
         parts.batches.change_augmentation(augmentation(now.data))
     is_same_loss = (now.objective, now.classifier.sample_rate) == (was.objective, was.classifier.sample_rate)

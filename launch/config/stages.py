@@ -67,7 +67,7 @@ def stage_configs(config: Config) -> list[Config]:
 
 def _changed(config: Config, stage: StageConfig) -> Config:
     changes: dict[str, Any] = {
-        "classifier": config.classifier.model_copy(update=stage.classifier.model_dump(exclude_none=True)),
+        "classifier": config.classifier.model_copy(update=stage.classifier.changes()),
         "optimizer": config.optimizer.model_copy(update=stage.optimizer.model_dump(exclude_none=True)),
     }
     if stage.objective is not None:
@@ -125,6 +125,7 @@ def _settings(config: Config) -> dict[str, str]:
         **{f"objective.{key}": value for key, value in objective.items()},
         "classifier.sample_rate": config.classifier.sample_rate,
         "classifier.learning_rate": config.classifier.learning_rate,
+        "classifier.clip": config.classifier.clip,
         "optimizer.learning_rate": config.optimizer.learning_rate,
         **{f"data.augmentation.{key}": value for key, value in config.data.augmentation.model_dump().items()},
     }

@@ -89,6 +89,7 @@ class P2SGrad(Objective):
             (gain * self._loss(cosines.target_N, weight * squares_N.double())).to(squares_N.dtype),
             gain * self._target_slope(cosines.target_N),
             Rule(Tensor.mul_, (linear_weight,)),
+            squares_N.new_full((), gain),
             linear_weight=linear_weight,
         )
 
@@ -101,6 +102,7 @@ class P2SGrad(Objective):
             (gain * self._loss(cosines.target_N, near.squares_N.double())).to(dtype),
             gain * self._target_slope(cosines.target_N),
             Rule(p2sgrad.excesses_, (threshold, scale)),
+            scale,
             {"near_per_image": near.number_N.mean()},
             near_above=chance,
         )

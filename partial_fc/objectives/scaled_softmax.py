@@ -42,7 +42,7 @@ class ScaledSoftmax(Objective):
         rules = softmax.negative_slopes_, softmax.filtered_slopes_
         negatives = self._rule(*rules, scale, rounded_N[:, None], gain_N[:, None])
         target_slope_N = scale * derivative_N * excess_N.to(dtype)
-        return Slopes(loss_N.to(dtype), target_slope_N, negatives, {"scale": scale, **figures})
+        return Slopes(loss_N.to(dtype), target_slope_N, negatives, scale, {"scale": scale, **figures})
 
     def _rule(self, plain: Callable[..., Tensor], filtered: Callable[..., Tensor], *arguments: Tensor) -> Rule:
         if self.filter_above is None:

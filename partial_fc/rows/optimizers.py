@@ -49,6 +49,10 @@ class RowOptimizer(nn.Module):
     part in a step (class sampling) keep weight and state unchanged. ``weight_decay`` λ shortens a row before its step;
     as the row is then brought back to unit length, it lengthens the step by 1/(1 - η λ) and does nothing else.
 
+    ``clip`` shortens a row's gradient to ``clip`` times the steepest slope of one image (:attr:`Slopes.steepest`) where
+    that gradient, a sum over the batch, is longer: a row that many images push in one step would be thrown past them.
+    None leaves gradients as they are.
+
     Rows and state may be kept in bfloat16: they are computed in float32 and rounded stochastically, by (seed, step,
     class id), so that steps below the last place arrive on average.
     """
@@ -56,7 +60,9 @@ class RowOptimizer(nn.Module):
     learning_rate: float
     state_names: tuple[str, ...] = ()
 
-    def __init__(self, learning_rate: float, weight_decay: float, state_dtype: torch.dtype) -> None:
+    def __init__(
+        self, learning_rate: float, weight_decay: float, state_dtype: torch.dtype, clip: float | None = None
+    ) -> None:
         super().__init__()
         if not 0 <= learning_rate < math.inf or not 0 <= weight_decay < math.inf:
             raise ValueError(
@@ -64,9 +70,12 @@ class RowOptimizer(nn.Module):
             )
         if state_dtype not in STATE_DTYPES:
             raise ValueError(f"state_dtype={state_dtype}: expected torch.float32 or torch.bfloat16")
+        if clip is not None and not 0 < clip < math.inf:
+            raise ValueError(f"clip={clip}: expected a positive number, or None")
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.state_dtype = state_dtype
+        self.clip = clip
         self.first_class, self.seed = 0, 0
         self._scratch = Scratch()
         self._applies: Tensor | None = None
@@ -172,10 +181,11 @@ class RowSGD(RowOptimizer):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         state_dtype: torch.dtype = torch.float32,
+        clip: float | None = None,
     ) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f"learning_rate={learning_rate}, momentum={momentum}: expected a momentum in [0, 1)")
-        super().__init__(learning_rate, weight_decay, state_dtype)
+        super().__init__(learning_rate, weight_decay, state_dtype, clip)
         self.momentum = momentum
 
     def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
@@ -206,10 +216,11 @@ class RowAdamW(RowOptimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         state_dtype: torch.dtype = torch.float32,
+        clip: float | None = None,
     ) -> None:
         if not all(0 <= beta < 1 for beta in betas) or not 0 < eps < math.inf:
             raise ValueError(f"betas={betas}, eps={eps}: expected betas in [0, 1) and a positive eps")
-        super().__init__(learning_rate, weight_decay, state_dtype)
+        super().__init__(learning_rate, weight_decay, state_dtype, clip)
         self.betas = betas
         self.eps = eps
 

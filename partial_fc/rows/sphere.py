@@ -28,6 +28,15 @@ def step_on_sphere_(
     return rows_bD.div_(norm_b1 if applies is None else torch.where(applies, norm_b1, 1.0))
 
 
+def shortened_(rows_bD: Float[Tensor, "b D"], longest: Float[Tensor, ""]) -> Float[Tensor, "b D"]:
+    """Rows that are longer than ``longest`` brought to that length, in place; the others stay bitwise equal.
+
+    All do where ``longest`` is NaN.
+    """
+    norm_b1 = torch.linalg.vector_norm(rows_bD, dim=1, keepdim=True)
+    return rows_bD.mul_(torch.where(norm_b1 > longest, longest / norm_b1, 1.0))
+
+
 @torch.no_grad()
 def retract_rows(rows_cD: Float[Tensor, "c D"]) -> None:
     """Bring rows to unit length, in place. Rows of unit length but for a few roundings stay bitwise equal."""
