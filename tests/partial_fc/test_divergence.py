@@ -31,6 +31,7 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
 ROWS: dict[str, Callable[[], RowOptimizer | None]] = {
     "sgd": lambda: RowSGD(0.1, momentum=0.9, weight_decay=0.01),
     "adamw": lambda: RowAdamW(0.01),
+    "clipped": lambda: RowSGD(0.1, momentum=0.9, clip=0.3),
     "torch": lambda: None,
 }
 

@@ -42,6 +42,7 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
 ROWS: dict[str, Callable[[], RowOptimizer]] = {
     "sgd": lambda: RowSGD(0.1, momentum=0.9, weight_decay=0.01),
     "adamw": lambda: RowAdamW(0.01),
+    "clipped": lambda: RowSGD(0.1, momentum=0.9, clip=0.3),
     "bfloat16": lambda: RowSGD(0.1, momentum=0.9, state_dtype=torch.bfloat16),
 }
 HOST_READS = (DataDependentOutputException, DynamicOutputShapeException)

@@ -76,7 +76,11 @@ def test_whatever_the_look_is_made_in_the_result_is_that_of_float32(
     assert max(error(*pair) for pair in zip(found, truth, strict=True)) < 2e-6
 
 
-@pytest.mark.parametrize("make", [lambda: RowSGD(0.1, 0.9, 0.01), lambda: RowAdamW(0.1)], ids=["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: RowSGD(0.1, 0.9, 0.01), lambda: RowAdamW(0.1), lambda: RowSGD(0.1, 0.9, clip=0.3)],
+    ids=["sgd", "adamw", "clipped"],
+)
 @pytest.mark.parametrize("rate", [1.0, 0.4])
 @pytest.mark.parametrize("size", [1, 3])
 def test_rows_and_optimizer_state_are_those_of_the_block_road(make: Any, rate: float, size: int) -> None:
