@@ -23,20 +23,21 @@ MADE_IMAGES, MADE_HELD_OUT = 200_000, 500  # the drawn people of group IDENTITIE
 class Loss(NamedTuple):
     """A loss at its best row rate of those tried in `runs.json`: `row_step` is that rate times the scale.
 
-    Of P2SGrad κ = 0.2 one rate was tried there; NormFace takes ArcFace's.
+    Of P2SGrad κ = 0.2 one rate was tried there; NormFace takes ArcFace's. `clip` is `classifier.clip`.
     """
 
     label: str
     objective: Mapping[str, Any]
     row_step: float
     scale: float = 1.0
+    clip: float | None = None
 
     def run(self, name: str, group: str, varied: float, **others: Any) -> Run:
         """This loss in one run of a group."""
         rate = float(f"{self.row_step / self.scale:.3g}")
-        return Run(
-            name, self.label, group, self.objective, rate, varied=varied, image_size=SIZE, **{"seeds": SEEDS, **others}
-        )
+        more = ({} if self.clip is None else {"classifier.clip": self.clip}) | others.pop("more", {})
+        common: dict[str, Any] = {"varied": varied, "image_size": SIZE, "seeds": SEEDS, "more": more}
+        return Run(name, self.label, group, self.objective, rate, **common, **others)
 
 
 def margin_loss(name: str, scale: float, margin: float | None = None) -> Loss:
@@ -54,7 +55,8 @@ BEYOND = Loss("P2SGrad beyond chance", {"name": "p2sgrad", "negatives": "beyond_
 BALANCED = Loss("P2SGrad κ = 0.2", {"name": "p2sgrad", "slope_scale": "adacos", "kappa": 0.2}, 0.08)
 ADACOS = Loss("AdaCos", {"name": "adacos"}, 0.01)
 ARCFACE = margin_loss("arcface", 30.0, 0.5)
-FREE = {"beyond": BEYOND, "p2sgrad": BALANCED, "adacos": ADACOS}
+CLIPPED = BEYOND._replace(label="P2SGrad beyond chance, clipped", clip=0.5)
+FREE = {"beyond": BEYOND, "clipped": CLIPPED, "p2sgrad": BALANCED, "adacos": ADACOS}
 SLOWER = BEYOND._replace(label="P2SGrad beyond chance, slower rows")
 COMPARED = {"beyond": BEYOND, "adacos": ADACOS, "arcface": ARCFACE}
 
@@ -86,19 +88,20 @@ def _sampled() -> list[Run]:
     """A share of the classes in each step.
 
     Beyond chance a drawn class counts 1/rate times, and its row steps as much farther: so also with a rate of the rows
-    that is the share's part of the usual one.
+    that is the share's part of the usual one, and with clipped rows.
     """
     return [
         loss.run(f"sampled-{name}-{rate:g}", SAMPLED, rate, more={"classifier.sample_rate": rate})
         for rate in (0.1, 0.3)
-        for name, loss in {**COMPARED, "beyond-slower": SLOWER._replace(scale=1 / rate)}.items()
+        for name, loss in {**COMPARED, "beyond-slower": SLOWER._replace(scale=1 / rate), "clipped": CLIPPED}.items()
     ]
 
 
 def _batches() -> list[Run]:
     """A quarter and four times the batch, the backbone's rate with its root, the same images in all.
 
-    A row is pushed by each image that is near it, so by four times as many: with slower rows as well.
+    A row is pushed by each image that is near it, so by four times as many: with slower rows as well, and with clipped
+    ones.
     """
     return [
         loss.run(
@@ -109,7 +112,11 @@ def _batches() -> list[Run]:
             more={"schedule.batch_size": batch},
         )
         for batch in (64, 1024)
-        for name, loss in {**COMPARED, "beyond-slower": SLOWER._replace(scale=batch / BATCH)}.items()
+        for name, loss in {
+            **COMPARED,
+            "beyond-slower": SLOWER._replace(scale=batch / BATCH),
+            "clipped": CLIPPED,
+        }.items()
         if batch > BATCH or loss.label != SLOWER.label
     ]
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -235,6 +236,21 @@ def test_what_two_objectives_of_one_class_keep_goes_on(data: Path, tmp_path: Pat
     parts.head.objective = fixed
     fixed.steps.fill_(9)
     assert int(next_objective(second.config.objective, parts.head).get_buffer("steps")) == 0, "it begins as a run does"
+
+
+def test_a_stage_changes_the_limit_of_the_rows_gradient(data: Path, tmp_path: Path) -> None:
+    stages: list[tiny.Tree] = [
+        {"share": 0.5},
+        {"share": 0.25, "classifier": {"clip": 0.2}},
+        {"classifier": {"clip": None}},
+    ]
+    parts = parts_of(load_config(config_at(tmp_path, data, stages), ["classifier.clip=0.5"]))
+    assert parts.head.row_optimizer is not None
+    found = [parts.head.row_optimizer.clip]
+    for before, after in pairwise(parts.stages):
+        begin_stage(parts, before, after)
+        found.append(parts.head.row_optimizer.clip)
+    assert found == [0.5, 0.2, None]
 
 
 def test_a_stage_whose_last_step_was_skipped_leaves_no_checkpoint_of_it(data: Path, tmp_path: Path) -> None:
