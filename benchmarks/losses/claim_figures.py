@@ -28,9 +28,11 @@ from benchmarks.plot_style import FAMILIES, figure_at
 
 PART = "claims"
 AT_REST = ("claims-beyond", "claims-adacos", "scale-arcface-30")  # what the other groups are compared with
+WITH_CLIPPED = (*AT_REST, "claims-clipped")  # the same where rows are clipped as well
 WITH_MARGIN = ("claims-beyond", "claims-p2sgrad", "claims-adacos", "scale-cosface-30", "scale-arcface-30")
 NOISE_RUNS = {
     "beyond-steady-rows0.05": "P2SGrad beyond chance",
+    "beyond-steady-rows0.05-clip0.5": "P2SGrad beyond chance, clipped",
     "p2sgrad-kappa0.2-rows0.08": "P2SGrad κ = 0.2",
     "adacos-dynamic-rows0.01": "AdaCos",
     "arcface-30-0.5-rows0.008": "ArcFace",
@@ -40,6 +42,7 @@ FARS = ("1e-2", "1e-3")
 COLOURS = {
     "P2SGrad beyond chance": FAMILIES["p2sgrad"][0],
     "P2SGrad beyond chance, slower rows": FAMILIES["p2sgrad"][4],
+    "P2SGrad beyond chance, clipped": FAMILIES["p2sgrad"][6],
     "P2SGrad κ = 0.2": FAMILIES["p2sgrad"][1],
     "AdaCos": FAMILIES["adacos"][0],
     "ArcFace": FAMILIES["arcface"][0],
@@ -144,7 +147,9 @@ def _known(values: Iterable[float | None]) -> list[float]:
 
 def _of(group: Group, claims: Iterable[Result], losses: Iterable[Result]) -> list[tuple[Run, list[Result]]]:
     seeds = {own[0].name: own for own in by_name([*claims, *losses])}
-    also = {SCALE: (), MARGIN: WITH_MARGIN, IDENTITIES: ()}.get(group.group, AT_REST)
+    also = {SCALE: (), MARGIN: WITH_MARGIN, IDENTITIES: (), SAMPLED: WITH_CLIPPED, BATCHES: WITH_CLIPPED}.get(
+        group.group, AT_REST
+    )
     if group.group == NOISE:
         runs = [run for run in RUNS if run.name.partition("-noise")[0] in NOISE_RUNS]
     else:
