@@ -79,7 +79,7 @@ def row_optimizer(section: ClassifierConfig) -> RowOptimizer:
     common: dict[str, Any] = {
         "weight_decay": section.weight_decay,
         "state_dtype": DTYPES[section.state],
-        "clip": section.clip,
+        "clip": section.clip or None,
     }
     if section.optimizer == "adamw":
         return RowAdamW(section.learning_rate, section.betas, **common)

@@ -21,7 +21,7 @@ def begin_stage(parts: Run, before: Stage, stage: Stage) -> None:
         parts.head.objective = next_objective(now.objective, parts.head)
     parts.head.sample_rate = now.classifier.sample_rate
     if parts.head.row_optimizer is not None:
-        parts.head.row_optimizer.clip = now.classifier.clip
+        parts.head.row_optimizer.clip = now.classifier.clip or None
     if now.data.augmentation != was.data.augmentation:
         parts.batches.change_augmentation(augmentation(now.data))
     is_same_loss = (now.objective, now.classifier.sample_rate) == (was.objective, was.classifier.sample_rate)

@@ -23,10 +23,8 @@ class ClassifierConfig(Section):
     learning_rate: float = Field(0.005, gt=0, description="of the rows; SGD's per positive, whatever the batch size")
     momentum: float = Field(0.0, ge=0, lt=1, description="SGD's")
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's")
-    clip: float | None = Field(
-        None,
-        gt=0,
-        description="of a row's gradient: at most so many of one image's steepest slopes; null: none",
+    clip: float = Field(
+        0.0, ge=0, description="of a row's gradient: at most so many of one image's steepest slopes; 0: none"
     )
     weight_decay: float = Field(0.0, ge=0, description="of unit rows: it lengthens their steps, no more")
     state: Literal["float32", "bfloat16"] = Field("float32", description="momentum and moments; likewise rounded")

@@ -16,12 +16,7 @@ class StageClassifierConfig(Section):
 
     sample_rate: float | None = Field(None, gt=0, le=1, description="share of the classes; left out: as before")
     learning_rate: float | None = Field(None, gt=0, description="the largest of the run; its schedule goes on")
-    clip: float | None = Field(None, gt=0, description="null: none from here on; left out: as before")
-
-    def changes(self) -> dict[str, float | None]:
-        """The keys that change, and what they change to."""
-        given = self.model_dump(exclude_unset=True)
-        return {key: value for key, value in given.items() if value is not None or key == "clip"}
+    clip: float | None = Field(None, ge=0, description="0: none from here on; left out: as before")
 
 
 class StageOptimizerConfig(Section):

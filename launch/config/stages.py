@@ -67,7 +67,7 @@ def stage_configs(config: Config) -> list[Config]:
 
 def _changed(config: Config, stage: StageConfig) -> Config:
     changes: dict[str, Any] = {
-        "classifier": config.classifier.model_copy(update=stage.classifier.changes()),
+        "classifier": config.classifier.model_copy(update=stage.classifier.model_dump(exclude_none=True)),
         "optimizer": config.optimizer.model_copy(update=stage.optimizer.model_dump(exclude_none=True)),
     }
     if stage.objective is not None:

@@ -242,7 +242,7 @@ def test_a_stage_changes_the_limit_of_the_rows_gradient(data: Path, tmp_path: Pa
     stages: list[tiny.Tree] = [
         {"share": 0.5},
         {"share": 0.25, "classifier": {"clip": 0.2}},
-        {"classifier": {"clip": None}},
+        {"classifier": {"clip": 0}},
     ]
     parts = parts_of(load_config(config_at(tmp_path, data, stages), ["classifier.clip=0.5"]))
     assert parts.head.row_optimizer is not None

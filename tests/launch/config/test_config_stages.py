@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from launch.config.loading import ConfigError, load_config, resolved_yaml
+from launch.config.loading import ConfigError, absolute, load_config, resolved_yaml
 from launch.config.run import Config
 from launch.config.stages import (
     objectives_in_words,
@@ -91,10 +91,10 @@ def test_what_a_stage_changes_holds_in_those_after_it(tmp_path: Path) -> None:
 
 
 def test_a_limit_of_the_rows_gradient_goes_on_until_a_stage_takes_it_away(tmp_path: Path) -> None:
-    stages = [{"share": 0.5}, {"share": 0.25, "classifier": {"sample_rate": 0.5}}, {"classifier": {"clip": None}}]
+    stages = [{"share": 0.5}, {"share": 0.25, "classifier": {"sample_rate": 0.5}}, {"classifier": {"clip": 0}}]
     config = loaded(tmp_path, stages, "classifier.clip=0.5")
-    assert [each.classifier.clip for each in stage_configs(config)] == [0.5, 0.5, None]
-    assert "classifier.clip None (was 0.5)" in stage_in_words(stages_of(config, 100), 3)
+    assert [each.classifier.clip for each in stage_configs(absolute(config))] == [0.5, 0.5, 0.0]
+    assert "classifier.clip 0 (was 0.5)" in stage_in_words(stages_of(config, 100), 3)
 
 
 def test_stages_are_named_by_what_they_change(tmp_path: Path) -> None:
