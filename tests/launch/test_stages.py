@@ -8,10 +8,8 @@ import json
 import os
 import shutil
 import signal
-import time
 from itertools import pairwise
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -30,6 +28,8 @@ from launch.errors import Stopped
 from partial_fc import AdaCos, P2SGrad, World
 from partial_fc.checkpoint.layout import CheckpointFolder, latest_checkpoint, whole_checkpoints
 from partial_fc.divergence import TrainingDiverged
+from partial_fc.reports.json_lines import JsonLinesSink
+from partial_fc.reports.step_report import StepReport
 
 STEPS, EVERY = 24, 5  # 96 images, 16 at a time, four epochs
 STAGES: list[tiny.Tree] = [
@@ -150,21 +150,19 @@ def test_two_ranks_go_on_bitwise_from_the_first_stage_into_the_others(data: Path
 
 
 def test_a_run_told_to_end_at_the_end_of_a_stage_begins_no_other(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thirds: list[tiny.Tree] = [{"epochs": 4 / 3}, {"epochs": 4 / 3, "objective": {"name": "p2sgrad"}}, {}]
-    config, reports = load_config(config_at(tmp_path, data, thirds)), tmp_path / "run" / "metrics.jsonl"
+    write = JsonLinesSink.write
 
-    def told_after_the_first_report() -> None:
-        while not reports.exists() or not reports.read_text():
-            time.sleep(0.005)
+    def told_at_the_first_report(sink: JsonLinesSink, report: StepReport) -> None:
+        monkeypatch.setattr(JsonLinesSink, "write", write)
         os.kill(os.getpid(), signal.SIGTERM)
+        write(sink, report)
 
-    teller = Thread(target=told_after_the_first_report)
-    teller.start()
+    monkeypatch.setattr(JsonLinesSink, "write", told_at_the_first_report)
     with pytest.raises(Stopped, match=r"stopped after step (8|16), which is saved"):
-        train.run(config)
-    teller.join()
+        train.run(load_config(config_at(tmp_path, data, thirds)))
     last = whole_checkpoints(tmp_path / "run" / "checkpoints")[-1].manifest().step
     assert last % 8 == 0, "the ranks agree every eight steps"
     printed = capsys.readouterr().out

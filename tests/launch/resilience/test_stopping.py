@@ -55,19 +55,15 @@ def test_signals_within_two_seconds_are_one_and_a_later_one_ends_the_process_at_
     with subprocess.Popen(command, env=tiny.environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert next(process.stdout) == "listens\n"
+        told = time.monotonic()  # the process hears of it later: it cannot end sooner than two seconds from here
         process.send_signal(signal.SIGTERM)
         assert next(process.stdout) == "waits\n"
-        told = time.monotonic()
-        for _ in range(10):  # the threads of a killed agent end one after the other
-            process.send_signal(signal.SIGTERM)
-            time.sleep(0.02)
-        assert process.poll() is None
-        while process.poll() is None:
+        while process.poll() is None:  # the threads of a killed agent end one after the other
             assert time.monotonic() < told + 60.0
             process.send_signal(signal.SIGTERM)
             time.sleep(0.02)
         assert process.wait(1.0) == 128 + signal.SIGTERM
-        assert time.monotonic() - told > 0.75 * ONE_REQUEST_SECONDS
+        assert time.monotonic() - told > ONE_REQUEST_SECONDS
 
 
 def test_a_request_that_is_repeated_after_the_ranks_agreed_does_not_cut_the_end_short() -> None:
