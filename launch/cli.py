@@ -31,12 +31,15 @@ from launch.config.apex import refuse_missing_apex
 from launch.config.loading import ConfigError, load_config
 from launch.meeting import Meeting
 from launch.processes import run_ranks
+from launch.resilience.hearing import leave_on_sigterm
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code (``launch/errors.py`` lists them)."""
     words = sys.argv[1:] if argv is None else argv
     arguments = command_parser().parse_args(words, argparse.Namespace(words=words))
+    if "nproc" in arguments:  # a training, and what else starts ranks; the first process of a container hears nothing
+        leave_on_sigterm()  # unless it says so
     with errors.reported() as outcome:
         outcome.exit_code = arguments.act(arguments)
     return outcome.exit_code
@@ -113,6 +116,8 @@ def _meeting(arguments: argparse.Namespace) -> dict[str, Meeting]:
     """Where the machines of a run meet; nothing for a run on this one. ConfigError for half of it."""
     if (arguments.nodes is None) != (arguments.meet is None):
         raise ConfigError("--nodes says how many machines there are, --meet where they meet: give both, or neither")
+    if arguments.address and not arguments.nodes:
+        raise ConfigError("--address is how the other machines reach this one: give --nodes and --meet with it")
     return {"meeting": Meeting(arguments.nodes, arguments.meet, arguments.address)} if arguments.nodes else {}
 
 
@@ -142,7 +147,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     meeting = _meeting(arguments)
-    if (ranks := arguments.nproc or _ranks()) > 1 or meeting:
+    if (ranks := arguments.nproc or _ranks()) > 1 or arguments.max_restarts or meeting:
         return run_ranks("launch.evaluate", _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)
     from launch import evaluate
 
@@ -152,7 +157,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _embed(arguments: argparse.Namespace) -> int:
     meeting = _meeting(arguments)
-    if (ranks := arguments.nproc or _ranks()) > 1 or meeting:
+    if (ranks := arguments.nproc or _ranks()) > 1 or arguments.max_restarts or meeting:
         return run_ranks("launch.embed", _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)
     from launch import embed
 
@@ -162,6 +167,8 @@ def _embed(arguments: argparse.Namespace) -> int:
 
 def _profile(arguments: argparse.Namespace) -> int:
     refuse_missing_apex(load_config(arguments.config, arguments.set))
+    if arguments.max_restarts:
+        raise ConfigError("--max-restarts: a profile has nothing to go on from; leave it out")
     meeting = _meeting(arguments)
     if (ranks := arguments.nproc or _ranks()) > 1 or meeting:
         return run_ranks("launch.profiling", _words_for_ranks(arguments), ranks, 0, **meeting)

@@ -11,7 +11,7 @@ from typing import NoReturn
 from uuid import uuid4
 
 from launch.meeting import Meeting, refuse_unknown_interfaces
-from launch.resilience.agent import OWN_STORE
+from launch.resilience.agent import AGENT, OWN_STORE
 
 LEAVING_SECONDS = 300  # that ranks have to save and leave after SIGTERM, before they are killed; torchrun's own: 30
 
@@ -41,6 +41,7 @@ def run_ranks(
         os.environ[OWN_STORE] = "1"
     ranks = [f"--nproc-per-node={nproc}", f"--max-restarts={max_restarts}", f"--shutdown-timeout={LEAVING_SECONDS}"]
     refuse_unknown_interfaces(os.environ)
+    os.environ[AGENT] = str(os.getpid())
     try:
         where = _words_of(meeting) if meeting else alone
         command = ["--rdzv-backend=c10d", *where, *ranks, "--module", module, *words]
@@ -61,6 +62,8 @@ def run_ranks(
         is_lost = isinstance(error, RendezvousConnectionError)
         print(f"partial-fc: {meeting.lost() if is_lost else meeting.failed(error)}", file=sys.stderr)
         return 1
+    finally:
+        del os.environ[AGENT]
     return 0
 
 
@@ -68,9 +71,6 @@ def _words_of(meeting: Meeting) -> list[str]:
     """What torchrun is told of ``meeting``, once its host is there. RendezvousError where it does not come."""
     from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
 
-    from launch.resilience.stopping import leave_on_sigterm
-
-    leave_on_sigterm()  # until torchrun listens: the first process of a container would not hear the signal
     try:
         meeting.wait()
     except OSError as error:

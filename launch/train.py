@@ -31,8 +31,9 @@ from launch.planning.shortage import has_room_for_copies, memory_shortage
 from launch.processes import end_with, keep_freed_memory
 from launch.resilience.agent import end_with_agent, patience_seconds, refuse_restarts_that_hang
 from launch.resilience.agreement import agree, shared_memory_shortage, slow_network
+from launch.resilience.hearing import leave_on_sigterm
 from launch.resilience.resume import checkpoint_to_resume, run_facts
-from launch.resilience.stopping import StopRequest, leave_on_sigterm
+from launch.resilience.stopping import StopRequest
 from launch.resilience.watchdog import Watchdog
 from launch.units import bytes_text
 from launch.writing import write_text

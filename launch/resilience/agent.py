@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from launch.config.loading import ConfigError
 
+AGENT = "PARTIAL_FC_AGENT"  # holds the number of the process that starts the ranks, where that is ours
 OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 LAST_RANKS_SECONDS = 30.0  # that torchrun gives ranks to end, before it kills them
 _PR_SET_PDEATHSIG = 1  # in linux/prctl.h
@@ -51,7 +52,10 @@ def end_with_agent() -> None:
     """From now on the end of this process's agent, however it comes, is a SIGTERM to this process (Linux).
 
     Without it the ranks of an agent that is killed train on, hold their devices and the run's folder, and a new agent
-    cannot go on with the run. With it they agree on a step, save, and leave.
+    cannot go on with the run. With it they agree on a step, save, and leave. An agent that has ended before, while this
+    process was importing, counts too where it said its number.
     """
     if sys.platform == "linux" and is_under_agent():
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if int(os.environ.get(AGENT, os.getppid())) != os.getppid():
+            os.kill(os.getpid(), signal.SIGTERM)

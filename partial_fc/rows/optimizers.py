@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,28 +17,11 @@ from partial_fc.fused import fused_on_gpus
 from partial_fc.rows.rounding import rounded_to_bfloat16, row_keys
 from partial_fc.rows.sharding import Columns
 from partial_fc.rows.sphere import step_on_sphere_
+from partial_fc.rows.update import Update
 from partial_fc.scratch import Scratch
 
 STATE_DTYPES = (torch.float32, torch.bfloat16)
 _ROWS, _FIRST_MOMENT, _SECOND_MOMENT = range(3)  # streams of chances
-
-
-class _Update(NamedTuple):
-    """The columns of one block, the step, and, where the device alone knows, whether the update applies to them."""
-
-    columns: Columns
-    step: int
-    applies: Tensor | None
-    numbers: dict[tuple[float, float, torch.dtype], Tensor]
-
-    def number(self, value: float, otherwise: float, like: Tensor) -> float | Tensor:
-        """``value``, or ``otherwise`` where the update does not apply."""
-        if self.applies is None:
-            return value
-        key = value, otherwise, like.dtype
-        if key not in self.numbers:
-            self.numbers[key] = torch.where(self.applies, value, like.new_full((), otherwise))
-        return self.numbers[key]
 
 
 class RowOptimizer(nn.Module):
@@ -105,7 +87,7 @@ class RowOptimizer(nn.Module):
         """
         if applies is not self._applies:  # a step's numbers serve all of its blocks: each is a kernel or two on a GPU
             self._applies, self._numbers = applies, {}
-        update = _Update(columns, step, applies, self._numbers)
+        update = Update(columns, step, applies, self._numbers)
         moved_bD = self._read("rows", rows_cD, columns, grad_bD)
         if self.weight_decay:
             moved_bD.mul_(update.number(1.0 - self.learning_rate * self.weight_decay, 1.0, moved_bD))
@@ -117,7 +99,7 @@ class RowOptimizer(nn.Module):
     def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def _direction(self, update: _Update, grad_bD: Tensor) -> Tensor:
+    def _direction(self, update: Update, grad_bD: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _zeros_like(self, rows_cD: Tensor) -> Tensor:
@@ -125,7 +107,7 @@ class RowOptimizer(nn.Module):
         return torch.zeros_like(rows_cD, dtype=rows_cD.dtype if is_wide else self.state_dtype)
 
     def _moment(
-        self, state_cD: Tensor, update: _Update, decay: float, added_bD: Tensor, weight: float, stream: int
+        self, state_cD: Tensor, update: Update, decay: float, added_bD: Tensor, weight: float, stream: int
     ) -> Tensor:
         """``decay · state + weight · added`` of the columns, which becomes their state."""
         moment_bD = self._read(f"moment {stream}", state_cD, update.columns, added_bD)
@@ -142,7 +124,7 @@ class RowOptimizer(nn.Module):
         part_bD = torch.index_select(state_cD, 0, columns, out=self._scratch(name, like.shape, state_cD))
         return part_bD.to(like.dtype)
 
-    def _store(self, state_cD: Tensor, update: _Update, values_bD: Tensor, stream: int) -> None:
+    def _store(self, state_cD: Tensor, update: Update, values_bD: Tensor, stream: int) -> None:
         """Make ``values_bD``, computed in what :meth:`_read` gave, the columns' state."""
         columns = update.columns
         if _is_in_place(state_cD, columns, values_bD.dtype):
@@ -191,7 +173,7 @@ class RowSGD(RowOptimizer):
     def _new_state(self, rows_cD: Tensor) -> dict[str, Tensor]:
         return {"momentum_cD": self._zeros_like(rows_cD)} if self.momentum else {}
 
-    def _direction(self, update: _Update, grad_bD: Tensor) -> Tensor:
+    def _direction(self, update: Update, grad_bD: Tensor) -> Tensor:
         if self.momentum_cD is None:
             return grad_bD
         return self._moment(self.momentum_cD, update, self.momentum, grad_bD, 1.0, _FIRST_MOMENT)
@@ -231,7 +213,7 @@ class RowAdamW(RowOptimizer):
             "updates_c": torch.zeros(len(rows_cD), dtype=torch.int32, device=rows_cD.device),
         }
 
-    def _direction(self, update: _Update, grad_bD: Tensor) -> Tensor:
+    def _direction(self, update: Update, grad_bD: Tensor) -> Tensor:
         first_cD, second_cD, updates_c = self.first_moment_cD, self.second_moment_cD, self.updates_c
         assert first_cD is not None
         assert second_cD is not None

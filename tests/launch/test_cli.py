@@ -424,5 +424,20 @@ def test_ctrl_c_ends_the_command_and_its_ranks_without_a_word(config: Path, tmp_
     assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.processes
+def test_a_training_in_one_process_that_is_told_to_end_while_it_starts_leaves_nothing_behind(
+    config: Path, tmp_path: Path
+) -> None:
+    words = ("--nproc", "1", "--set", "schedule.epochs=100000", "--set", "schedule.warmup_epochs=0")
+    with subprocess.Popen(
+        tiny.command("train", config, *words), env=tiny.environment(), stdout=-1, stderr=-1, text=True
+    ) as process:
+        waited_for((tmp_path / "run" / ".lock").exists, process)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 143, errors
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
 def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

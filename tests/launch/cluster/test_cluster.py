@@ -41,6 +41,7 @@ def test_the_same_command_on_two_nodes_trains_one_run(tmp_path: Path) -> None:
     [
         (["--nodes", "2"], "--nodes says how many machines there are, --meet where they meet: give both"),
         (["--meet", "a:1"], "give both, or neither"),
+        (["--address", "10.0.0.1"], "--address is how the other machines reach this one: give --nodes and --meet"),
         (["--nodes", "4:2", "--meet", "a:1"], "'4:2': expected a number of machines, such as 4, or a range"),
         (["--nodes", "0", "--meet", "a:1"], "'0': expected a number of machines"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import tiny
 
 from launch.config.loading import ConfigError
-from launch.resilience.agent import OWN_STORE, refuse_restarts_that_hang
+from launch.resilience.agent import AGENT, OWN_STORE, refuse_restarts_that_hang
 
 SHARED = {"TORCHELASTIC_USE_AGENT_STORE": "True"}
 STANDALONE, STATIC = ["--standalone"], ["--master-addr=127.0.0.1", "--master-port=0"]
@@ -34,6 +35,29 @@ def test_a_shared_store_is_refused_with_what_to_set() -> None:
         refuse_restarts_that_hang({**SHARED, "TORCHELASTIC_MAX_RESTARTS": "2"})
     with pytest.raises(ConfigError, match="static rendezvous hangs at a restart: give --standalone or"):
         refuse_restarts_that_hang({**SHARED, "TORCHELASTIC_MAX_RESTARTS": "2", OWN_STORE: "1"})
+
+
+RANK = """
+import sys, time
+from launch.resilience.agent import end_with_agent
+
+end_with_agent()
+print("goes on", flush=True)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process of its parent's end")
+@pytest.mark.parametrize("is_parent", [True, False])
+def test_a_rank_whose_agent_has_ended_during_its_imports_is_told_so(is_parent: bool) -> None:
+    """The number of an agent that is not this process's parent is that of one that has ended."""
+    agent = os.getpid() if is_parent else os.getppid()
+    environment = {**tiny.environment(), "TORCHELASTIC_RUN_ID": "a run", AGENT: str(agent)}
+    done = subprocess.run(
+        [sys.executable, "-c", RANK], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    expected = (0, "goes on\n") if is_parent else (-signal.SIGTERM, "")
+    assert (done.returncode, done.stdout) == expected, done.stderr
 
 
 @pytest.mark.processes

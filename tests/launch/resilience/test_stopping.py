@@ -10,14 +10,15 @@ import time
 import pytest
 import tiny
 
-from launch.resilience.stopping import ONE_REQUEST_SECONDS
+from launch.resilience.hearing import ONE_REQUEST_SECONDS
 
 pytestmark = pytest.mark.processes
 
 # A rank in a collective whose partner is lost: its main thread never runs Python again, so no handler of Python does.
 STUCK = """
 import ctypes, signal, sys, torch
-from launch.resilience.stopping import StopRequest, leave_on_sigterm
+from launch.resilience.hearing import leave_on_sigterm
+from launch.resilience.stopping import StopRequest
 from partial_fc import World
 
 libc, how = ctypes.CDLL(None), sys.argv[1]
@@ -70,7 +71,8 @@ def test_a_request_that_is_repeated_after_the_ranks_agreed_does_not_cut_the_end_
     """The sinks are closed, and what is said is said, after `listening` is left."""
     script = """
 import os, signal, time, torch
-from launch.resilience.stopping import StopRequest, leave_on_sigterm
+from launch.resilience.hearing import leave_on_sigterm
+from launch.resilience.stopping import StopRequest
 from partial_fc import World
 
 leave_on_sigterm()
@@ -94,7 +96,7 @@ def test_a_handler_of_another_hears_as_before() -> None:
     """torchrun sets its own in the agent, which heard with ours while it waited for the others."""
     script = """
 import os, signal, time
-from launch.resilience.stopping import ONE_REQUEST_SECONDS, leave_on_sigterm
+from launch.resilience.hearing import ONE_REQUEST_SECONDS, leave_on_sigterm
 
 leave_on_sigterm()
 heard = []
