@@ -54,6 +54,7 @@ ROWS: dict[str, Callable[[], RowOptimizer | None]] = {
     "torch": lambda: None,
     "sgd": lambda: RowSGD(0.05, momentum=0.9, weight_decay=0.01),
     "adamw": lambda: RowAdamW(0.01),
+    "clipped": lambda: RowSGD(0.05, momentum=0.9, clip=0.3),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "all": {},
