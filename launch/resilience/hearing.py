@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -12,6 +13,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 ONE_REQUEST_SECONDS = 2.0
+UNWINDING_SECONDS = (
+    20.0  # for a process that leaves: what it saves is saved before, and what it waits for may never come
+)
 TOLD_TO_END = 128 + signal.SIGTERM
 
 
@@ -27,20 +31,21 @@ class Hearing:
     ONE_REQUEST_SECONDS of the first are that one.
 
     Python answers a signal in the main thread, which may wait in a collective for a lost partner and never come back.
-    So a thread hears of each signal too, by the pipe of ``signal.set_wakeup_fd``, and ends the process: also one whose
-    number is 1, as in a container, to which the kernel's own ending does not apply.
+    So a thread hears of each signal too, by the pipe of ``signal.set_wakeup_fd``, and ends the process: at the second
+    request, and UNWINDING_SECONDS after one that was to unwind the process and has not. Also a process whose number is
+    1, as in a container, to which the kernel's own ending does not apply.
     """
 
     def __init__(self) -> None:
         self._answer: Callable[[], None] = _leave
         self._first: float | None = None
-        self._is_answered = False
+        self._is_answered = self._is_leaving = False
         self._pipe: tuple[int, int] | None = None
         self._pipe_before = -1
 
     def begin(self) -> None:
         """Hear from now on, as if nothing had been heard before; in the main thread."""
-        self._answer, self._first, self._is_answered = _leave, None, False
+        self._answer, self._first, self._is_answered, self._is_leaving = _leave, None, False, False
         if self._pipe is None:
             self._pipe = os.pipe()
             os.set_blocking(self._pipe[1], False)
@@ -73,15 +78,25 @@ class Hearing:
     def _listen(self) -> None:
         assert self._pipe is not None
         while True:
+            if not select.select([self._pipe[0]], [], [], self._seconds_left())[0]:
+                if self._seconds_left() == 0.0:  # else it has begun to hear anew
+                    os._exit(TOLD_TO_END)
+                continue
             for number in os.read(self._pipe[0], 64):
                 if number == signal.SIGTERM and signal.getsignal(signal.SIGTERM) == self._hear:  # else it is another's
                     self._count(time.monotonic())
 
     def _count(self, now: float) -> None:
         if self._first is None:
-            self._first = now
+            self._first, self._is_leaving = now, self._answer is _leave
         elif now - self._first > ONE_REQUEST_SECONDS:
             os._exit(TOLD_TO_END)
+
+    def _seconds_left(self) -> float | None:
+        """That this process has to unwind; None where it is not told to."""
+        if self._first is None or not self._is_leaving:
+            return None
+        return max(0.0, self._first + UNWINDING_SECONDS - time.monotonic())
 
     def _leave_to_the_parent(self) -> None:
         """A forked child has the pipe, whose reader is the parent's thread."""

@@ -67,6 +67,24 @@ def test_signals_within_two_seconds_are_one_and_a_later_one_ends_the_process_at_
         assert time.monotonic() - told > ONE_REQUEST_SECONDS
 
 
+@pytest.mark.parametrize(("how", "ends"), [("starting", True), ("training", False)])
+def test_one_signal_is_enough_for_a_process_that_only_has_to_leave(how: str, ends: bool) -> None:
+    """It waits for a partner that has left; one that trains has a step to save, and as long as that takes."""
+    script = "from launch.resilience import hearing\nhearing.UNWINDING_SECONDS = 0.5\n" + STUCK
+    with subprocess.Popen(
+        [sys.executable, "-c", script, how], env=tiny.environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert next(process.stdout) == "listens\n"
+        process.send_signal(signal.SIGTERM)
+        assert next(process.stdout) == "waits\n"
+        try:
+            assert (process.wait(60.0 if ends else 2.0), ends) == (128 + signal.SIGTERM, True)
+        except subprocess.TimeoutExpired:
+            assert not ends
+            process.kill()
+
+
 def test_a_request_that_is_repeated_after_the_ranks_agreed_does_not_cut_the_end_short() -> None:
     """The sinks are closed, and what is said is said, after `listening` is left."""
     script = """
