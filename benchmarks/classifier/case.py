@@ -50,6 +50,7 @@ class Case:
     near_classes: Annotated[int, "rows in groups, so that an image has so many near ones; 0: random"] = 0
     row_optimizer: Annotated[str, ROW_OPTIMIZERS, "in the sweep of the gradient; none: torch's SGD"] = "sgd"
     momentum: Annotated[float, "of SGD, for every contender; 0: no state"] = 0.9
+    clip: Annotated[float | None, "of a row's gradient, in steepest slopes of one image (default: none)"] = None
     state_dtype: Annotated[str, DTYPES, "of the row optimizer's moments"] = "float32"
     steps: Annotated[int, "measured steps of each contender"] = 5
     warm_up: Annotated[int, "steps before those, not measured; their memory is"] = 1

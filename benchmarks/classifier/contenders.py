@@ -115,8 +115,8 @@ def foreign_class(name: str) -> type[nn.Module]:
 def _ours(case: Case, world: World) -> nn.Module:
     state_dtype = DTYPES[case.state_dtype]
     optimizers = {
-        "sgd": RowSGD(LEARNING_RATE, case.momentum, state_dtype=state_dtype),
-        "adamw": RowAdamW(LEARNING_RATE, state_dtype=state_dtype),
+        "sgd": RowSGD(LEARNING_RATE, case.momentum, state_dtype=state_dtype, clip=case.clip),
+        "adamw": RowAdamW(LEARNING_RATE, state_dtype=state_dtype, clip=case.clip),
     }
     return ShardedClassifier(
         case.num_classes,

@@ -111,9 +111,13 @@ def test_a_step_of_ours_moves_the_rows_and_leaves_no_gradient(objective: str, ro
 
 
 def test_what_is_asked_for_is_what_is_built() -> None:
-    case = replace(SMALL, dtype="bfloat16", weight_dtype="bfloat16", momentum=0.0, cosines="keep", gram="never")
+    case = replace(
+        SMALL, dtype="bfloat16", weight_dtype="bfloat16", momentum=0.0, cosines="keep", gram="never", clip=0.5
+    )
     head = contender(OURS, case, World(), CPU).module
     assert isinstance(head, ShardedClassifier)
+    assert head.row_optimizer is not None
+    assert head.row_optimizer.clip == 0.5
     assert (head.product_dtype, head.cosines, head.gram) == (torch.bfloat16, "keep", "never")
     made = contender(OURS, replace(case, momentum=0.9, state_dtype="bfloat16"), World(), CPU)
     assert made.weight_bytes == 40 * 8 * 2
