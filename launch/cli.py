@@ -129,13 +129,7 @@ def _words_for_ranks(arguments: argparse.Namespace) -> list[str]:
 def _train(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)  # refuse a bad one before any process starts
     refuse_missing_apex(config)
-    meeting = _meeting(arguments)
-    if (ranks := arguments.nproc or _ranks()) > 1 or arguments.max_restarts or meeting:
-        return run_ranks("launch.train", _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)
-    from launch import train
-
-    train.run(config)
-    return 0
+    return _on_ranks("launch.train", arguments, config)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -146,35 +140,26 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    meeting = _meeting(arguments)
-    if (ranks := arguments.nproc or _ranks()) > 1 or arguments.max_restarts or meeting:
-        return run_ranks("launch.evaluate", _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)
-    from launch import evaluate
-
-    evaluate.run(arguments)
-    return 0
+    return _on_ranks("launch.evaluate", arguments, arguments)
 
 
 def _embed(arguments: argparse.Namespace) -> int:
-    meeting = _meeting(arguments)
-    if (ranks := arguments.nproc or _ranks()) > 1 or arguments.max_restarts or meeting:
-        return run_ranks("launch.embed", _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)
-    from launch import embed
-
-    embed.run(arguments)
-    return 0
+    return _on_ranks("launch.embed", arguments, arguments)
 
 
 def _profile(arguments: argparse.Namespace) -> int:
     refuse_missing_apex(load_config(arguments.config, arguments.set))
     if arguments.max_restarts:
         raise ConfigError("--max-restarts: a profile has nothing to go on from; leave it out")
-    meeting = _meeting(arguments)
-    if (ranks := arguments.nproc or _ranks()) > 1 or meeting:
-        return run_ranks("launch.profiling", _words_for_ranks(arguments), ranks, 0, **meeting)
-    from launch import profiling
+    return _on_ranks("launch.profiling", arguments, arguments)
 
-    profiling.run(arguments)
+
+def _on_ranks(module: str, arguments: argparse.Namespace, alone: Any) -> int:
+    """The exit code of the ranks of ``module``; one rank without restarts is ``run(alone)`` in this process."""
+    meeting = _meeting(arguments)
+    if (ranks := arguments.nproc or _ranks()) > 1 or arguments.max_restarts or meeting:
+        return run_ranks(module, _words_for_ranks(arguments), ranks, arguments.max_restarts, **meeting)
+    import_module(module).run(alone)
     return 0
 
 

@@ -23,19 +23,20 @@ MADE_IMAGES, MADE_HELD_OUT = 200_000, 500  # the drawn people of group IDENTITIE
 class Loss(NamedTuple):
     """A loss at its best row rate of those tried in `runs.json`: `row_step` is that rate times the scale.
 
-    Of P2SGrad κ = 0.2 one rate was tried there; NormFace takes ArcFace's. `clip` is `classifier.clip`.
+    Of P2SGrad κ = 0.2 one rate was tried there; NormFace takes ArcFace's. `more` are settings by dotted
+    key.
     """
 
     label: str
     objective: Mapping[str, Any]
     row_step: float
     scale: float = 1.0
-    clip: float | None = None
+    more: Mapping[str, Any] = {}
 
     def run(self, name: str, group: str, varied: float, **others: Any) -> Run:
         """This loss in one run of a group."""
         rate = float(f"{self.row_step / self.scale:.3g}")
-        more = ({} if self.clip is None else {"classifier.clip": self.clip}) | others.pop("more", {})
+        more = {**self.more, **others.pop("more", {})}
         common: dict[str, Any] = {"varied": varied, "image_size": SIZE, "seeds": SEEDS, "more": more}
         return Run(name, self.label, group, self.objective, rate, **common, **others)
 
@@ -55,7 +56,7 @@ BEYOND = Loss("P2SGrad beyond chance", {"name": "p2sgrad", "negatives": "beyond_
 BALANCED = Loss("P2SGrad κ = 0.2", {"name": "p2sgrad", "slope_scale": "adacos", "kappa": 0.2}, 0.08)
 ADACOS = Loss("AdaCos", {"name": "adacos"}, 0.01)
 ARCFACE = margin_loss("arcface", 30.0, 0.5)
-CLIPPED = BEYOND._replace(label="P2SGrad beyond chance, clipped", clip=0.5)
+CLIPPED = BEYOND._replace(label="P2SGrad beyond chance, clipped", more={"classifier.clip": 0.5})
 FREE = {"beyond": BEYOND, "clipped": CLIPPED, "p2sgrad": BALANCED, "adacos": ADACOS}
 SLOWER = BEYOND._replace(label="P2SGrad beyond chance, slower rows")
 COMPARED = {"beyond": BEYOND, "adacos": ADACOS, "arcface": ARCFACE}

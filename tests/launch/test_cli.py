@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from launch import cli, evaluate, train
@@ -268,7 +268,7 @@ class Watched:
 def watched(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Watched:
     """``partial-fc train --nproc 2`` with an endpoint per rank, both read until they show figures and a checkpoint."""
     folder = tmp_path_factory.mktemp("watched")
-    port = free_pair_of_ports()
+    port = free_port(in_a_row=2)
     report = {"prometheus": True, "port": port, "every_steps": 5}
     content = tiny.tree(data, folder / "run", report=report, schedule={"epochs": 10}, save_every_steps=25)
     command = tiny.command("train", tiny.write_config(folder / "config.yaml", content), "--nproc", "2")
@@ -293,23 +293,6 @@ def page(port: int) -> str:
             return text
     except (urllib.error.URLError, ConnectionError):
         return ""
-
-
-def free_pair_of_ports() -> int:
-    """A free port whose neighbour is free as well.
-
-    Below those that the system gives to connections: asked for a page before anybody serves it, such a port may be
-    given to the very connection that asks, which then answers itself.
-    """
-    while True:
-        port = random.randrange(10_000, 32_000)
-        with socket.socket() as first, socket.socket() as second:
-            try:
-                first.bind(("127.0.0.1", port))
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
 
 
 @pytest.mark.processes
@@ -396,7 +379,7 @@ def test_two_ranks_stop_together_when_training_diverges_and_one_says_so(config: 
 @pytest.mark.processes
 def test_what_only_the_second_rank_meets_is_said_by_it_alone(data: Path, tmp_path: Path) -> None:
     """The first rank, whose own port is free, waits for a partner that is lost, and must not hang."""
-    port = free_pair_of_ports()
+    port = free_port(in_a_row=2)
     content = tiny.tree(data, tmp_path / "run", report={"prometheus": True, "port": port})
     with socket.create_server(("127.0.0.1", port + 1)):
         ended = tiny.partial_fc("train", tiny.write_config(tmp_path / "config.yaml", content), "--nproc", "2")
