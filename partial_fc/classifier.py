@@ -17,19 +17,21 @@ from torch import Tensor, nn
 from partial_fc import late_answer
 from partial_fc.cosine_loss import CosineLoss, Moved, Rows, Step, frozen, kept
 from partial_fc.functional import cosine
-from partial_fc.gram_sweep import GramSweep
 from partial_fc.labels import LabelCheck, agreed_counts, checked_counts
-from partial_fc.near_sweep import NearSweep
 from partial_fc.objectives import Objective
 from partial_fc.rows.known_rows import KnownRows
 from partial_fc.rows.optimizers import RowOptimizer
 from partial_fc.rows.sampling import drawn_columns, initial_rows, padded_columns
 from partial_fc.rows.sharding import class_range, owned_targets
 from partial_fc.scratch import Scratch
-from partial_fc.sweep import Sweep
+from partial_fc.sweeps.gram_sweep import GramSweep
+from partial_fc.sweeps.narrowed_sweep import NarrowedSweep
+from partial_fc.sweeps.near_sweep import NearSweep
+from partial_fc.sweeps.sweep import Sweep
 from partial_fc.world import World, current_world
 
-WORDS = {"cosines": ("recompute", "keep", "auto"), "gram": ("auto", "always", "never"), "near": ("auto", "never")}
+WHERE = ("auto", "always", "never")
+WORDS = {"cosines": ("recompute", "keep", "auto"), "gram": WHERE, "near": WHERE}
 KEPT_SHARE = 0.05  # of the bytes of weights and row state, that "auto" spends on kept cosines
 
 
@@ -58,9 +60,10 @@ class ShardedClassifier(nn.Module):
     - ``cosines``: ``"recompute"`` makes the cosines of a softmax anew in each sweep; ``"keep"`` spends N·c numbers of
       ``product_dtype``; ``"auto"`` keeps as many as a twentieth of the bytes of weights and state holds. The results
       are bitwise equal.
-    - ``gram``: whether P2SGrad, which is quadratic in the cosines, goes by Gram matrices (``gram_sweep.py``);
-      ``"auto"``: where that is the shorter way, for N > 3D/8.
-    - ``near``: whether P2SGrad beyond chance goes by one look at all classes (``near_sweep.py``); ``"auto"``: on a CPU.
+    - ``gram``: whether P2SGrad, which is quadratic in the cosines, goes by Gram matrices; ``"auto"``: where that is the
+      shorter way, for N > 3D/8.
+    - ``near``: whether P2SGrad beyond chance goes by one look at all classes; ``"auto"``: on a CPU, which keeps the
+      rows in int8 for it; ``"always"``: on a GPU too, where the host then waits for the device once a step.
     - ``statistics``: the last step's figures as tensors: ``loss``, ``median_target_angle`` (radians), the objective's.
 
     Communication of a step: two all-gathers (embeddings and labels, N·(D+2) words) and one of a number where ``counts``
@@ -193,7 +196,7 @@ class ShardedClassifier(nn.Module):
 
     def _sweep(self, unit_ND: Tensor, labels_N: Tensor, counts: Sequence[int], product_dtype: torch.dtype) -> Sweep:
         """The way through this shard's classes that costs least."""
-        are_unit, gram_DD = self._known_rows.known(self.weight, may_retract=self._updates_rows())
+        are_unit, gram_DD, int8 = self._known_rows.known(self.weight, may_retract=self._updates_rows())
         common: dict[str, Any] = {
             "world": self.world,
             "num_classes": self.num_classes,
@@ -208,8 +211,11 @@ class ShardedClassifier(nn.Module):
             "block_classes": self.block_classes,
             "scratch": self._scratch,
         }
-        if self._goes_near(unit_ND):
-            return NearSweep(**common, kept_bytes=self._kept_bytes())
+        if self.objective.is_sparse and self.near != "never":
+            if not late_answer.is_known_late(unit_ND):
+                return NearSweep(**common, kept_bytes=self._kept_bytes(), int8=int8, keeps_int8=self._updates_rows())
+            if self.near == "always":
+                return NarrowedSweep(**common, kept_bytes=self._kept_bytes())
         if not self._goes_by_gram(*unit_ND.shape):
             return Sweep(**common, kept_bytes=self._kept_bytes())
         if gram_DD is not None and (drawn or gram_DD.dtype != unit_ND.dtype):
@@ -227,9 +233,6 @@ class ShardedClassifier(nn.Module):
 
     def _goes_by_gram(self, batch: int, dim: int) -> bool:
         return self.objective.is_quadratic and (8 * batch > 3 * dim if self.gram == "auto" else self.gram == "always")
-
-    def _goes_near(self, unit_ND: Tensor) -> bool:
-        return self.objective.is_sparse and self.near == "auto" and not late_answer.is_known_late(unit_ND)
 
     def _kept_bytes(self) -> int:
         """How much memory kept cosines may take."""

@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from partial_fc import late_answer
-from partial_fc.block import RowGradient
 from partial_fc.functional import cosine
 from partial_fc.fused import fused_on_gpus
 from partial_fc.rows.known_rows import KnownRows
 from partial_fc.rows.optimizers import RowOptimizer
 from partial_fc.rows.sphere import shortened_
 from partial_fc.slopes import Slopes
-from partial_fc.sweep import Sweep
+from partial_fc.sweeps.block import RowGradient
+from partial_fc.sweeps.sweep import Sweep
 
 _shortened_ = fused_on_gpus(shortened_)
 
@@ -126,7 +126,7 @@ class Moved:
         return self.known_rows.moves != self._moves_before
 
     def __call__(self, weight_cD: Tensor, gradients: Iterator[RowGradient], sweep: Sweep) -> None:
-        """Move the rows, and remember that they have unit length and their Gram matrix where the sweep carried one."""
+        """Move the rows, and remember that they have unit length and what else the sweep has left."""
         self.known_rows.moves += 1
         if self.applies is None and not self.is_finite:
             frozen(weight_cD, gradients, sweep)
@@ -136,7 +136,7 @@ class Moved:
             grad_bD = gradient.grad_bD if self._longest is None else _shortened_(gradient.grad_bD, self._longest)
             self.optimizer.update(rows_cD, gradient.columns, grad_bD, self.step, gradient.applies)
             del gradient, grad_bD  # it would live while the next block's is made
-        self.known_rows.remember(weight_cD, sweep.next_gram_DD)
+        self.known_rows.remember(weight_cD, sweep.next_gram_DD, sweep.next_int8)
 
 
 Rows = Callable[[Tensor, Iterator[RowGradient], Sweep], Tensor | None]

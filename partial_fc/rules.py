@@ -2,7 +2,7 @@
 
 A GPU's step is bound by the bytes it moves: a matrix of cosines that is widened, changed, masked and summed up step by
 step is read and written five times. Here a product is read once. On a CPU a block stays in the cache, and the slow
-twins in ``sweep.py`` are as fast; ``tests/partial_fc/test_rules.py`` holds the two against each other.
+twins in ``sweeps/sweep.py`` are as fast; ``tests/partial_fc/test_rules.py`` holds the two against each other.
 
 Legend: ``N`` rows of the global batch; ``b`` classes of one block.
 """

@@ -30,6 +30,9 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     "partial_fc.backbones": {"partial_fc.backbones"},
     "partial_fc.reports": {"partial_fc.reports"},
     "partial_fc.rows": rooms("partial_fc", "rows", "functional", "fused", "scratch"),
+    "partial_fc.sweeps": rooms(
+        "partial_fc", "sweeps", "rows", "functional", "fused", "scratch", "rules", "slopes", "world"
+    ),
     "partial_fc": {"partial_fc"},  # less what MAY_IMPORT keeps for others
     "data_pipeline.files": {"data_pipeline.files"},
     "data_pipeline.images": {"data_pipeline.images"},
@@ -248,14 +251,14 @@ def test_every_source_file_is_looked_at() -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("partial_fc.sweep", "import torch.distributed as dist"),
-        ("partial_fc.sweep", "from torch import distributed"),
-        ("partial_fc.sweep", "import torch\ntorch.distributed.barrier()"),
+        ("partial_fc.sweeps.sweep", "import torch.distributed as dist"),
+        ("partial_fc.sweeps.sweep", "from torch import distributed"),
+        ("partial_fc.sweeps.sweep", "import torch\ntorch.distributed.barrier()"),
         ("partial_fc.world", "from torch.distributed.checkpoint import save"),
-        ("partial_fc.sweep", "from launch.config.run import Config"),
-        ("partial_fc.sweep", "def late():\n    import data_pipeline"),
+        ("partial_fc.sweeps.sweep", "from launch.config.run import Config"),
+        ("partial_fc.sweeps.sweep", "def late():\n    import data_pipeline"),
         ("partial_fc.loop", "from partial_fc.checkpoint.saving import Saver"),
-        ("partial_fc.sweep", "from partial_fc.planning.memory import plan"),
+        ("partial_fc.sweeps.sweep", "from partial_fc.planning.memory import plan"),
         ("partial_fc.rows.optimizers", "from partial_fc.classifier import ShardedClassifier"),
         ("partial_fc.world", "from partial_fc.functional import reference"),
         ("data_pipeline.order.shuffled", "from partial_fc import World"),

@@ -47,6 +47,7 @@ class Case:
     weight_dtype: Annotated[str, DTYPES, "of the rows; bfloat16 is rounded stochastically"] = "float32"
     cosines: Annotated[str, COSINES, "kept between the sweeps, made again, or as the memory allows"] = "auto"
     gram: Annotated[str, ROADS, "whether P2SGrad goes without cosines; auto: where that is less work"] = "auto"
+    near: Annotated[str, ROADS, "whether beyond chance goes by one look at all classes; auto: on a CPU"] = "auto"
     near_classes: Annotated[int, "rows in groups, so that an image has so many near ones; 0: random"] = 0
     row_optimizer: Annotated[str, ROW_OPTIMIZERS, "in the sweep of the gradient; none: torch's SGD"] = "sgd"
     momentum: Annotated[float, "of SGD, for every contender; 0: no state"] = 0.9

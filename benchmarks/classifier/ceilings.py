@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.classifier.case import DTYPES, Case
 from launch.planning.device_rates import MATRIX_SIZE, STREAM_BYTES, product_rate, stream_rate
-from partial_fc.near_sweep import look_dtype
+from partial_fc.sweeps.near_sweep import look_dtype
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ def _ours(case: Case, world: World) -> nn.Module:
         row_optimizer=optimizers.get(case.row_optimizer),
         cosines=case.cosines,
         gram=case.gram,
+        near=case.near,
         product_dtype=None if case.dtype == "float32" else DTYPES[case.dtype],
         weight_dtype=DTYPES[case.weight_dtype],
     )

@@ -18,7 +18,7 @@ from partial_fc import CosFace, RowSGD, World
 from partial_fc.functional.cosine import blocks
 from partial_fc.planning.head_cost import HeadCost
 from partial_fc.planning.planned_head import HeadSpec
-from partial_fc.sweep import Sweep
+from partial_fc.sweeps.sweep import Sweep
 
 D = 512
 SHARD = 1_250_000  # a rank's classes: ten million on 8 ranks

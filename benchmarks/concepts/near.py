@@ -74,25 +74,28 @@ def draw_look(figure: Figure) -> None:
     """Every pair near τ by its cosine and by what the look gives, in bfloat16 and in int8."""
     unit_ND = initial_rows(range(LOOK_N), LOOK_D, seed=1)
     rows_CD = initial_rows(range(LOOK_C), LOOK_D, seed=0)
-    cosines_NC, chance = unit_ND.double() @ rows_CD.double().T, chance_cosine(LOOK_C, LOOK_D)
-    for axes, name, (product_NC, rows, least) in zip(
+    cosines_CN, chance = rows_CD.double() @ unit_ND.double().T, chance_cosine(LOOK_C, LOOK_D)
+    is_shown = cosines_CN > chance - 0.05
+    cosines, near = cosines_CN[is_shown].numpy(), int((cosines_CN > chance).sum())
+    for axes, name, (product_CN, images, least_C) in zip(
         figure.subplots(1, 2, sharey=True),
         ("bfloat16", "int8"),
         (by_bfloat16(unit_ND, rows_CD), by_int8(unit_ND, rows_CD)),
         strict=True,
     ):
-        is_shown = cosines_NC > chance - 0.05
-        cosines, products = cosines_NC[is_shown].numpy(), product_NC[is_shown].numpy()
+        products = product_CN[is_shown].numpy()
+        is_candidate = (product_CN >= least_C.unsqueeze(1))[is_shown].numpy()
         for chosen, colour in (
-            (products < least, GREY),
-            ((products >= least) & (cosines <= chance), BLUE),
+            (~is_candidate, GREY),
+            (is_candidate & (cosines <= chance), BLUE),
             (cosines > chance, RED),
         ):
             axes.plot(cosines[chosen], products[chosen], ".", color=colour, markersize=5, markeredgewidth=0)
         axes.axvline(chance, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
-        axes.axhline(least, color=INK, linewidth=1.0)
-        near = int((cosines_NC > chance).sum())
-        axes.set_title(f"{name}: τ − bound = {least:.3f}\n{len(rows):,} candidates, {near} beyond τ", fontsize=9.5)
+        lowest, highest = least_C.min().item(), least_C.max().item()  # int8: each class has a bound of its own
+        axes.axhspan(lowest, highest, color=INK, alpha=0.15, linewidth=0)
+        axes.axhline(least := least_C.median().item(), color=INK, linewidth=1.0)
+        axes.set_title(f"{name}: τ − bound = {least:.3f}\n{len(images):,} candidates, {near} beyond τ", fontsize=9.5)
         axes.set_xlabel("cosine")
         axes.text(chance + 0.002, cosines.min() + 0.001, f"τ = {chance:.3f}", fontsize=9)
     figure.axes[0].set_ylabel("the look's product")

@@ -22,7 +22,7 @@ from launch.config.loading import load_config
 from partial_fc import World
 from partial_fc.checkpoint.layout import latest_checkpoint
 from partial_fc.functional.cosine import unit_rows
-from partial_fc.functional.look import least_int8_product, least_product, quantised, reaching
+from partial_fc.functional.look import least_int8_products, least_product, quantised, reaching
 from partial_fc.functional.p2sgrad import chance_cosine
 
 KEPT = Path(__file__).with_name("trained.json")
@@ -71,23 +71,24 @@ def looked(unit_ND: Tensor, rows_CD: Tensor, labels_N: Tensor) -> Looked:
     )
 
 
-def by_bfloat16(unit_ND: Tensor, rows_CD: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The look in bfloat16: products `(N, C)`, the images of the candidates, and the bound that these reach.
+def by_bfloat16(unit_ND: Tensor, rows_CD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The look in bfloat16: products `(C, N)`, the candidates' images, and the bounds `(C,)` that products reach.
 
     Factors and result are rounded to bfloat16; the sum between them is made in float64, the same on every machine.
     """
-    product_NC = (unit_ND.bfloat16().double() @ rows_CD.bfloat16().double().T).bfloat16()
+    product_CN = (rows_CD.bfloat16().double() @ unit_ND.bfloat16().double().T).bfloat16()
     least = least_product(chance_cosine(*rows_CD.shape), rows_CD.shape[1], torch.bfloat16)
-    return product_NC.double(), reaching(product_NC, least)[0], least
+    least_C = product_CN.new_full((len(product_CN),), least)
+    return product_CN.double(), reaching(product_CN, least_C)[1], least_C.double()
 
 
-def by_int8(unit_ND: Tensor, rows_CD: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The look in int8: products as cosines, the images of the candidates, and the bound as a cosine."""
-    batch, rows = quantised(unit_ND), quantised(rows_CD)
-    integers_NC = (batch.integers.double() @ rows.integers.double().T).to(torch.int32)  # exact
-    least = least_int8_product(chance_cosine(*rows_CD.shape), batch, rows, torch.finfo(rows_CD.dtype).eps)
-    step = batch.step * rows.step
-    return integers_NC * step, reaching(integers_NC, least)[0], least * step
+def by_int8(unit_ND: Tensor, rows_CD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The look in int8: products `(C, N)` as cosines, the candidates' images, and the bounds `(C,)` as cosines."""
+    batch, rows = quantised(unit_ND, have_one_step=True), quantised(rows_CD)
+    integers_CN = (rows.integers.double() @ batch.integers.double().T).to(torch.int32)  # exact
+    least_C = least_int8_products(chance_cosine(*rows_CD.shape), batch, rows)
+    steps_C = rows.steps * batch.steps[0]
+    return integers_CN * steps_C.unsqueeze(1), reaching(integers_CN, least_C)[1], least_C * steps_C
 
 
 @torch.no_grad()

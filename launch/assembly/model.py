@@ -103,6 +103,7 @@ def head(
         product_dtype=torch.bfloat16 if section.products == "bfloat16" else None,
         weight_dtype=DTYPES[section.weights],
         cosines=section.cosines,
+        near=section.near,
         seed=seed,
     )
 

@@ -19,6 +19,9 @@ class ClassifierConfig(Section):
     weights: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is rounded stochastically")
     rows: UserPath | None = Field(None, description="a run or a checkpoint: its class rows to start from, by identity")
     cosines: Literal["recompute", "keep", "auto"] = Field("auto", description="between the sweeps of a softmax")
+    near: Literal["auto", "always", "never"] = Field(
+        "auto", description="P2SGrad beyond chance by one look at all classes: on CPUs; always: on GPUs too"
+    )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="of the rows")
     learning_rate: float = Field(0.005, gt=0, description="of the rows; SGD's per positive, whatever the batch size")
     momentum: float = Field(0.0, ge=0, lt=1, description="SGD's")

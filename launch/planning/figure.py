@@ -16,7 +16,7 @@ from launch.units import bytes_text, seconds_text
 
 SUFFIXES = (".svg", ".png", ".pdf")
 PARTS = {  # a line of the picture: its colour, and the parts of the plan that it sums up
-    "class rows and their state": ("#b3202c", ("class rows", "row optimizer state")),
+    "class rows and their state": ("#b3202c", ("class rows", "class rows in int8", "row optimizer state")),
     "blocks and kept cosines": ("#f08a24", ("blocks", "kept cosines")),
     "embeddings and statistics": ("#8a6a00", ("embeddings and their gradients", "statistics")),
     "backbone, gradients, state": (
@@ -45,7 +45,9 @@ def _draw_memory(axes: Axes, plans: Sequence[Forecast], memory_bytes: int) -> No
     gpus = [plan.gpus for plan in plans]
     axes.plot(gpus, [plan.total_bytes for plan in plans], color=INK, linewidth=2.4, label="all")
     for name, (colour, parts) in PARTS.items():
-        axes.plot(gpus, [sum(plan.memory_bytes[part] for part in parts) for plan in plans], color=colour, label=name)
+        axes.plot(
+            gpus, [sum(plan.memory_bytes.get(part, 0) for part in parts) for plan in plans], color=colour, label=name
+        )
     axes.axhline(memory_bytes, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), label="what a GPU has")
     _dress(axes, "Memory of a GPU, by part", gpus)
     axes.set_yscale("log", base=2)

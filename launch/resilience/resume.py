@@ -36,6 +36,7 @@ _FREE = {  # keys that may change between the starts of one run: none of them ch
     "backbone.compile",
     "classifier.block_classes",
     "classifier.cosines",
+    "classifier.near",
 }
 
 

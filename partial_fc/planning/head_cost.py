@@ -75,9 +75,10 @@ def planned_step(spec: HeadSpec, batch: int, ranks: int, classes: int, drawn: in
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Bytes of a class's row, of its state and of its cosines that may be kept; and how many classes a block has."""
+    """Bytes of a class's row, also in int8, of its state and of its cosines that may be kept; a block's classes."""
 
     row: int
+    in_int8: int
     state: int
     kept: int
     block_width: int
@@ -100,6 +101,7 @@ class HeadCost:
         classes, sizes, step = -(-num_classes // ranks), self._sizes(batch), self.step(num_classes, batch, ranks)
         return {
             "class rows": classes * sizes.row,
+            **({"class rows in int8": classes * sizes.in_int8} if sizes.in_int8 else {}),
             "row optimizer state": classes * sizes.state,
             "blocks": step.blocks,
             "kept cosines": step.kept_cosines,
@@ -147,7 +149,7 @@ def _sizes(spec: HeadSpec, batch: int) -> _Sizes:
         sweep = head.sweep(batch)
         sizes = head.weight.nbytes, head.row_state_bytes, sweep.kept_bytes
         row, state, kept = (size // _MANY_CLASSES for size in sizes)
-        return _Sizes(row, state, kept, sweep.block_width())
+        return _Sizes(row, head.int8_bytes_of_row(), state, kept, sweep.block_width())
 
 
 def _bytes(*tensors: Tensor | None) -> int:

@@ -22,7 +22,8 @@ from partial_fc.fused import compiler
 from partial_fc.objectives import Objective
 from partial_fc.planning.tensor_costs import TensorCosts
 from partial_fc.rows.optimizers import RowOptimizer
-from partial_fc.sweep import Sweep
+from partial_fc.sweeps.near_sweep import look_dtype
+from partial_fc.sweeps.sweep import Sweep
 from partial_fc.world import World
 
 _FEW_CLASSES = 3  # a rank, of which the classifier is made before it gets its fake rows: no objective takes fewer
@@ -88,6 +89,13 @@ class PlannedHead(ShardedClassifier):
             step = self._step(embeddings_nD, labels_N, counts)
         CosineLoss.apply(embeddings_nD, self.weight, step).backward()  # type: ignore[no-untyped-call]
         return step
+
+    def int8_bytes_of_row(self) -> int:
+        """What the near road keeps of a row, with its step and its error, on a CPU that multiplies int8; else 0."""
+        goes_near = self.objective.is_sparse and not self.weight.is_cuda
+        if not goes_near or look_dtype(torch.float32) != torch.int8:
+            return 0
+        return self.embedding_dim + 2 * torch.promote_types(self.weight.dtype, torch.float32).itemsize
 
     def _kept_bytes(self) -> int:
         return super()._kept_bytes() if self.kept_bytes is None else self.kept_bytes

@@ -50,6 +50,11 @@ class Targets(NamedTuple):
         kept = torch.nonzero(is_here).squeeze(1)
         return Targets(self.rows[kept], self.places[kept] - start, is_here[kept])
 
+    def among(self, columns: Int[Tensor, " c"]) -> Targets:
+        """The targets, placed among some columns of the stretch, in rising order, of which those here are part."""
+        places = torch.searchsorted(columns, self.places).clamp(max=max(len(columns) - 1, 0))
+        return self._replace(places=places)
+
 
 def _lists_all(rows: Tensor) -> bool:
     return rows.is_cuda

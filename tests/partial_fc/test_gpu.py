@@ -160,6 +160,27 @@ def test_no_step_waits_for_the_device(objective: str, rows: str, options: str) -
 
 
 @pytest.mark.parametrize("rows", ["sgd", "adamw"])
+@pytest.mark.parametrize("rate", [1.0, 0.3])
+def test_the_near_road_is_the_block_road_and_waits_once_a_step(rate: float, rows: str) -> None:
+    found, expected = (
+        trained("cuda", torch.float64, "beyond_chance", rows, near=near, sample_rate=rate, block_classes=37)
+        for near in ("always", "never")
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+    training = Training("beyond_chance", rows, product_dtype=torch.bfloat16, near="always", sample_rate=rate)
+    batches = [batch(step, "cuda", torch.float32) for step in range(6)]
+    for step in range(3):  # compiles
+        training.step(step, *batches[step])
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("warn")
+    for step in range(3, 6):
+        with pytest.warns(UserWarning, match="called a synchronizing CUDA operation") as waits:
+            training.step(step, *batches[step])
+        assert len(waits) == 1
+
+
+@pytest.mark.parametrize("rows", ["sgd", "adamw"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_loss_that_is_not_finite_changes_no_weight_and_is_named_a_step_later(objective: str, rows: str) -> None:
     training = Training(objective, rows)

@@ -13,10 +13,10 @@ from simulation import on_ranks
 from torch import Tensor
 
 from partial_fc import P2SGrad, RowSGD, ShardedClassifier, World
-from partial_fc.block import Block
 from partial_fc.functional.cosine import unit_rows
 from partial_fc.functional.gram import add_centred_gram, centred_gram, symmetric
-from partial_fc.gram_sweep import GramSweep
+from partial_fc.sweeps.block import Block
+from partial_fc.sweeps.gram_sweep import GramSweep
 
 C, D = 23, 8
 LOSSES = ["p2sgrad_balanced", "p2sgrad_as_printed"]

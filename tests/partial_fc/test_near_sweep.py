@@ -14,11 +14,12 @@ from problems import Problem, by_ranks, by_whole_matrix, cases, error, problem, 
 from simulation import on_ranks
 from torch import Tensor
 
-from partial_fc import P2SGrad, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World, near_sweep
+from partial_fc import AdaCos, P2SGrad, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World
 from partial_fc.functional.cosine import unit_rows
-from partial_fc.functional.look import least_int8_product, least_product, quantised, reaching
+from partial_fc.functional.look import Quantised, least_int8_products, least_product, quantised, reaching
 from partial_fc.functional.p2sgrad import chance_cosine
-from partial_fc.near_sweep import NearSweep
+from partial_fc.sweeps import near_sweep
+from partial_fc.sweeps.near_sweep import NearSweep
 
 C, D = 60, 24
 LOSSES = ["p2sgrad_beyond_chance_fading", "p2sgrad_beyond_chance_steady"]
@@ -98,6 +99,49 @@ def test_rows_and_optimizer_state_are_those_of_the_block_road(make: Any, rate: f
     for near, blocks in zip(*map(work, ROADS), strict=True):
         for name, value in blocks.items():
             torch.testing.assert_close(near[name], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.4], ids=["all classes", "drawn classes"])
+@pytest.mark.parametrize("most", [1.0, 0.0], ids=["few rows", "by blocks"])
+@pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_kept_in_int8_are_those_of_the_rows_as_they_stand(
+    weight_dtype: torch.dtype, most: float, rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each step, whichever road it took, and after another hand has changed the rows."""
+    monkeypatch.setattr(near_sweep, "look_dtype", lambda product_dtype: torch.int8)
+    monkeypatch.setattr(near_sweep, "MOST_CANDIDATES", most)
+    head = head_of(row_optimizer=RowSGD(0.1, 0.9), sample_rate=rate, weight_dtype=weight_dtype, block_classes=7)
+
+    def kept() -> Quantised | None:
+        return head._known_rows.known(head.weight, may_retract=False).int8
+
+    for x, y in batches_of(3):
+        trained(head, [(x.float(), y)])
+        rows_CD = head.weight.detach()
+        unit_CD = rows_CD if weight_dtype == torch.float32 else unit_rows(rows_CD.float())[0]
+        for found, truth in zip(kept() or (), quantised(unit_CD), strict=True):
+            assert torch.equal(found, truth)
+    with torch.no_grad():
+        head.weight[5] *= -1
+    assert kept() is None
+    trained(head, [(x.float(), y) for x, y in batches_of(1)])
+    assert kept() is not None
+    head.objective = AdaCos(C)  # as a stage may: what no look needs any more is let go
+    trained(head, [(x.float(), y) for x, y in batches_of(1)])
+    assert kept() is None
+
+
+def test_without_a_row_optimizer_rows_are_made_int8_anew_in_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_sweep, "look_dtype", lambda product_dtype: torch.int8)
+    heads = [head_of(near=road) for road in ROADS]
+    optimizers = [torch.optim.SGD(head.parameters(), lr=0.5) for head in heads]
+    for x, y in batches_of(3):
+        for head, optimizer in zip(heads, optimizers, strict=True):
+            optimizer.zero_grad()
+            head(x.float(), y).backward()
+            optimizer.step()
+            assert head._known_rows.known(head.weight, may_retract=False).int8 is None
+    torch.testing.assert_close(heads[0].weight, heads[1].weight)
 
 
 @pytest.mark.parametrize("road", ROADS)
@@ -216,33 +260,52 @@ def test_no_pair_beyond_a_cosine_has_a_product_below_the_bound(
     x_mD, w_mD = (unit_rows(unit_mD.to(wide))[0] for unit_mD in (x_mD, w_mD))
     exact_m = (x_mD.double() * w_mD.double()).sum(dim=1)
     if dtype == torch.int8:
-        x, w = quantised(x_mD), quantised(w_mD)
-        product_mm = x.integers.int() @ w.integers.int().T
-        least = least_int8_product(above, x, w, torch.finfo(wide).eps)
+        x, w = quantised(x_mD, have_one_step=True), quantised(w_mD)
+        product_mm = w.integers.int() @ x.integers.int().T
+        found_m = product_mm.diagonal() >= least_int8_products(above, x, w)
     else:
-        product_mm, least = x_mD.to(dtype) @ w_mD.to(dtype).T, least_product(above, dim, dtype)
-    found_m = product_mm.diagonal() >= least
+        product_mm = x_mD.to(dtype) @ w_mD.to(dtype).T
+        found_m = product_mm.diagonal() >= least_product(above, dim, dtype)
     assert found_m[exact_m > above].all()
 
 
+@pytest.mark.parametrize("have_one_step", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("dim", [1, 24, 500])
-def test_int8_factors_are_off_by_no_more_than_they_say(dim: int) -> None:
+def test_int8_factors_are_off_by_no_more_than_they_say_and_hardly_less(
+    dim: int, dtype: torch.dtype, have_one_step: bool
+) -> None:
     for vectors_mD in (torch.randn(300, dim), torch.zeros(2, dim), torch.randn(300, dim).exp()):
-        unit_mD = unit_rows(vectors_mD)[0]
-        rounded = quantised(unit_mD)
-        off_m = (unit_mD.double() - rounded.step * rounded.integers.double()).norm(dim=1)
-        assert off_m.max() <= rounded.error
-        into = quantised(unit_mD, torch.empty_like(unit_mD, dtype=torch.int8), torch.empty_like(unit_mD))
-        assert torch.equal(into.integers, rounded.integers)
+        unit_mD = unit_rows(vectors_mD.to(dtype))[0]
+        rounded = quantised(unit_mD, have_one_step=have_one_step)
+        off_m = (unit_mD.double() - rounded.steps.double().unsqueeze(1) * rounded.integers.double()).norm(dim=1)
+        assert (off_m <= rounded.errors).all()
+        assert (rounded.errors <= 1.01 * off_m + 1e-6).all()
+        assert not have_one_step or (rounded.steps == rounded.steps[0]).all()
+
+
+def test_int8_factors_of_what_is_not_finite_are_off_by_any_length() -> None:
+    vectors_mD = unit_rows(torch.randn(4, D))[0]
+    vectors_mD[0, 3], vectors_mD[1, 3], vectors_mD[2, 3] = math.nan, math.inf, -math.inf
+    rows = quantised(vectors_mD)
+    assert rows.errors.isinf().tolist() == [True, True, True, False]
+    batch = quantised(vectors_mD[3:], have_one_step=True)
+    least_m = least_int8_products(0.5, batch, rows)
+    assert (least_m == torch.iinfo(torch.int32).min).tolist() == [True, True, True, False]
+    least_m = least_int8_products(0.5, quantised(vectors_mD, have_one_step=True), batch)
+    assert least_m.tolist() == [torch.iinfo(torch.int32).min]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int32], ids=str)
 @pytest.mark.parametrize("least", [-3.0, 0.0, 5.0, 1000.0])
-def test_what_reaches_a_bound_is_found(dtype: torch.dtype, least: float) -> None:
-    product_Nb = (10 * torch.randn(30, 17)).to(dtype)
+def test_what_reaches_its_bound_is_found(dtype: torch.dtype, least: float) -> None:
+    product_bN = (10 * torch.randn(30, 17)).to(dtype)
+    least_b = (least + 3 * torch.rand(30)).to(dtype)
     found = torch.zeros(30, 17, dtype=torch.bool)
-    found[reaching(product_Nb, least)] = True
-    assert torch.equal(found, product_Nb >= least)
+    classes, images = reaching(product_bN, least_b)
+    found[classes, images] = True
+    assert torch.equal(found, product_bN >= least_b.unsqueeze(1))
+    assert torch.equal(classes, classes.sort().values)
 
 
 def test_the_bound_in_float32_is_next_to_the_cosine_and_in_bfloat16_a_hundredth_below() -> None:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from partial_fc import fused, rules
-from partial_fc.block import Block
 from partial_fc.functional import p2sgrad, softmax
 from partial_fc.rows.sharding import Targets
 from partial_fc.rules import Rule, near_others, sum_over_others, with_targets
+from partial_fc.sweeps.block import Block
 
 N, B, START = 6, 33, 40
 PLACES_N = torch.tensor([-1, START + 7, 2, -1, START + B - 1, -1]) - START

@@ -15,8 +15,8 @@ from benchmarks.concepts import contract, head, lives, near, trained
 from benchmarks.concepts.__main__ import FOLDER, PICTURES, main
 from benchmarks.documents import DOCS
 from partial_fc import CosFace, P2SGrad, ShardedClassifier
-from partial_fc.near_sweep import NearSweep
 from partial_fc.rows.sampling import initial_rows
+from partial_fc.sweeps.near_sweep import NearSweep
 
 PAGES = [DOCS / "concepts.md", *sorted((DOCS / "concepts").glob("*.md"))]
 PROGRAM = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
@@ -74,7 +74,6 @@ def test_the_look_counts_what_the_classifier_counts() -> None:
     """Near classes, and candidates that include every one of them and every target beyond chance."""
     found = near.random_rows()
     classifier = ShardedClassifier(found.num_classes, found.embedding_dim, P2SGrad(negatives="beyond_chance"))
-    assert classifier._goes_near(torch.zeros(1))
     embeddings_ND = initial_rows(range(found.images), found.embedding_dim, seed=1)
     labels_N = torch.arange(found.images)
     classifier(embeddings_ND, labels_N)

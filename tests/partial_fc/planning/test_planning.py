@@ -28,6 +28,7 @@ OBJECTIVES: dict[str, Callable[[int], Objective]] = {
     "adacos": AdaCos,
     "cosface": lambda classes: CosFace(),
     "p2sgrad": lambda classes: P2SGrad(),
+    "beyond": lambda classes: P2SGrad(negatives="beyond_chance"),
 }
 QUADRATIC = OBJECTIVES["p2sgrad"]
 
@@ -143,6 +144,17 @@ def test_a_loss_beyond_chance_is_planned_by_the_road_that_reads_every_class() ->
         for make in (lambda classes: P2SGrad(negatives="beyond_chance"), OBJECTIVES["cosface"])
     )
     assert beyond.operations == pytest.approx(softmax.operations, rel=0.01)
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+def test_rows_kept_in_int8_are_planned_for_a_cpu_that_multiplies_them(weights: str) -> None:
+    case = Case("beyond", "momentum", weights=weights)
+    head = case.head(600, 64)
+    steps(head, 20)
+    kept = head._known_rows.known(head.weight, may_retract=False).int8
+    kept_bytes = 0 if kept is None else sum(part.nbytes for part in kept)
+    assert case.cost(64).memory_bytes(600, 20, 1).get("class rows in int8", 0) == kept_bytes
+    assert (kept is None) != torch.cpu._is_vnni_supported()
 
 
 # Measured

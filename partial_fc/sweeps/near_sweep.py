@@ -9,7 +9,7 @@ Beyond a cosine τ alone has another class a slope (:attr:`partial_fc.slopes.Slo
    targets are read again, moved and written.
 
 That is 2·N·c·D operations instead of 6·N·c·D, and few rows moved instead of all. Where there are more candidates than
-the sparse products are worth, the step goes the block road (:class:`partial_fc.sweep.Sweep`), which is also the twin.
+the sparse products are worth, the step goes the block road (``sweep.py``), which is also the twin.
 
 Legend: ``N`` rows of the global batch; ``b`` classes of one block; ``m`` pairs; ``D`` dimensions.
 """
@@ -19,27 +19,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from partial_fc.block import Block, RowGradient
 from partial_fc.functional.cosine import blocks
 from partial_fc.functional.look import (
+    Quantised,
     are_finite,
-    least_int8_product,
+    least_int8_products,
     least_product,
     quantised,
     reaching,
     sparse_product,
 )
-from partial_fc.rows.sharding import Targets
+from partial_fc.rows.sharding import Columns, Targets
 from partial_fc.slopes import Near, Slopes
-from partial_fc.sweep import Sweep
+from partial_fc.sweeps.block import Block, RowGradient
+from partial_fc.sweeps.sweep import Sweep
 
 MOST_CANDIDATES = 1 / 64  # of N·c pairs: about where sparse products take as long as the block road's other sweeps
+_LOOK_ELEMENTS = 1 << 21  # of a look's products: 8 MiB in int32
 _PAIRS_AT_ONCE = 1024  # whose rows stay in the cache
 
 
@@ -56,49 +58,55 @@ class Pairs(NamedTuple):
         return Pairs(*(part[order] for part in self))
 
 
-class Look(Protocol):
-    """The product of the whole batch with some rows, in low precision."""
-
-    def at(self, unit_bD: Float[Tensor, "b D"], above: float) -> tuple[Tensor, float]:
-        """``(N, b)``, valid until the next call, and what its entries reach whose cosine is above ``above``."""
-
-
 class FloatLook:
-    """In the sweep's own product dtype."""
+    """The products of rows with the batch in the sweep's own product dtype, to find cosines above a number."""
 
-    def __init__(self, sweep: NearSweep) -> None:
+    def __init__(self, sweep: NearSweep, above: float) -> None:
         self.sweep, self.is_finite = sweep, are_finite(sweep.unit_ND)
+        self.least = least_product(above, sweep.unit_ND.shape[1], sweep.product_dtype)
 
-    def at(self, unit_bD: Float[Tensor, "b D"], above: float) -> tuple[Tensor, float]:
-        """See :meth:`Look.at`."""
-        sweep, factor_ND = self.sweep, self.sweep.factor_ND
-        factor_bD = sweep.in_product_dtype("rows", unit_bD)
-        product_Nb = sweep.scratch("product", (len(factor_ND), len(factor_bD)), factor_ND)
-        torch.mm(factor_ND, factor_bD.T, out=product_Nb)
-        least = least_product(above, unit_bD.shape[1], factor_ND.dtype)
-        return product_Nb, least if self.is_finite and are_finite(unit_bD) else -math.inf
+    def at(self, columns: Columns) -> tuple[Tensor, Tensor]:
+        """``(b, N)``, valid until the next call, and ``(b,)``: what a row's products reach at such cosines."""
+        unit_bD, factor_ND = self.sweep.units(columns), self.sweep.factor_ND
+        factor_bD = self.sweep.in_product_dtype("rows", unit_bD)
+        product_bN = self.sweep.scratch("product", (len(factor_bD), len(factor_ND)), factor_ND)
+        torch.mm(factor_bD, factor_ND.T, out=product_bN)
+        least = self.least if self.is_finite and are_finite(unit_bD) else -math.inf
+        return product_bN, product_bN.new_full((len(product_bN),), least)
 
 
 class Int8Look:
-    """In int8, whose sums are exact."""
+    """Those products in int8, whose sums are exact; of rows that are kept in int8, where they are."""
 
-    def __init__(self, sweep: NearSweep) -> None:
-        self.sweep, self.batch = sweep, quantised(sweep.unit_ND)
+    def __init__(self, sweep: NearSweep, above: float) -> None:
+        self.sweep, self.above = sweep, above
+        self.batch = quantised(sweep.unit_ND, have_one_step=True)
+        self.batch_DN = self.batch.integers.T.contiguous()  # read again by every block
+        self.kept = sweep.int8
+        self.least_c = least_int8_products(above, self.batch, sweep.int8) if sweep.int8 else None
 
-    def at(self, unit_bD: Float[Tensor, "b D"], above: float) -> tuple[Tensor, float]:
-        """See :meth:`Look.at`."""
-        scratch = self.sweep.scratch
-        wide_bD = scratch("scaled", unit_bD.shape, unit_bD)
-        rows = quantised(unit_bD, scratch("rows", unit_bD.shape, unit_bD, torch.int8), wide_bD)
-        product_Nb = scratch("product", (len(self.batch.integers), len(unit_bD)), unit_bD, torch.int32)
-        torch._int_mm(self.batch.integers, rows.integers.T, out=product_Nb)
-        return product_Nb, least_int8_product(above, self.batch, rows, torch.finfo(unit_bD.dtype).eps)
+    def at(self, columns: Columns) -> tuple[Tensor, Tensor]:
+        """See :meth:`FloatLook.at`."""
+        if self.kept is None or self.least_c is None:
+            rows = quantised(self.sweep.units(columns))
+            least_b = least_int8_products(self.above, self.batch, rows)
+        else:
+            rows, least_b = self.kept.at(columns), self.least_c[columns]
+        shape = len(rows.integers), self.batch_DN.shape[1]
+        product_bN = self.sweep.scratch("product", shape, self.batch_DN, torch.int32)
+        return torch._int_mm(rows.integers, self.batch_DN, out=product_bN), least_b
 
 
 @dataclass
 class NearSweep(Sweep):
-    """A :class:`Sweep` for slopes that most classes do not have. For a CPU: the host reads what is found."""
+    """A :class:`Sweep` for slopes that most classes do not have. For a CPU: the host reads what is found.
 
+    ``int8`` are the shard's rows in int8 where they are known. With ``keeps_int8``, where the row optimizer alone moves
+    rows, they are made once, renewed where rows are moved, and left as ``next_int8`` for the next step.
+    """
+
+    int8: Quantised | None = None
+    keeps_int8: bool = False
     _pairs: Pairs | None = field(default=None, init=False)
 
     def own_near(self, above: float) -> Near:
@@ -112,10 +120,33 @@ class NearSweep(Sweep):
         return Near(*(nothing_N.index_add(0, self._pairs.rows, each) for each in (squares_m, weights_m)))
 
     def row_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None) -> Iterator[RowGradient]:
-        """See :meth:`Sweep.row_gradients`; only of rows that have a slope or are targets."""
-        if self._pairs is None:
-            yield from super().row_gradients(slopes, gain, applies)
-            return
+        """See :meth:`Sweep.row_gradients`; only of rows that have a slope or are targets, where those are few."""
+        by_blocks = super().row_gradients
+        for gradient in (self._few_gradients if self._pairs else by_blocks)(slopes, gain, applies):
+            columns = gradient.columns
+            yield gradient
+            del gradient  # it would live while the next block's is made
+            if self.keeps_int8 and self.int8 is not None:
+                self.int8.put_(columns, quantised(self.units(columns)))
+        self.next_int8 = self.int8 if self.keeps_int8 else None
+
+    def units(self, columns: Columns) -> Float[Tensor, "b D"]:
+        """Rows at unit length."""
+        return self._units(columns)[0].to(self.unit_ND.dtype)
+
+    def _look(self, above: float) -> FloatLook | Int8Look:
+        """In int8 where the CPU has instructions for it."""
+        if look_dtype(self.product_dtype) != torch.int8:
+            return FloatLook(self, above)
+        if self.int8 is None and self.keeps_int8:
+            integers_cD = torch.empty_like(self.rows_cD, dtype=torch.int8)
+            self.int8 = Quantised(integers_cD, *self.unit_ND.new_empty(2, len(self.rows_cD)))
+            for some in blocks(len(self.rows_cD), self.block_width()):
+                self.int8.put_(some, quantised(self.units(some)))
+        return Int8Look(self, above)
+
+    def _few_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None) -> Iterator[RowGradient]:
+        assert self._pairs is not None
         pairs = self._slopes_of(self._pairs, slopes)
         touched, counts = torch.unique_consecutive(pairs.places, return_counts=True)
         ends = [0, *counts.cumsum(0).tolist()]
@@ -134,13 +165,12 @@ class NearSweep(Sweep):
 
         Beside a row or an embedding that is not finite all are candidates.
         """
-        look: Look = (Int8Look if look_dtype(self.product_dtype) == torch.int8 else FloatLook)(self)
+        look = self._look(above)
         most = len(self.unit_ND) + int(MOST_CANDIDATES * len(self.unit_ND) * self.num_columns)
         found, number = [(self.targets.rows[:0], self.targets.places[:0])], 0
-        for drawn in blocks(self.num_columns, self.block_width()):
-            takes_part_b1 = None if self.takes_part is None else self.takes_part[drawn].unsqueeze(1)
-            unit_bD, _ = self._units(self._columns(drawn), takes_part_b1)
-            rows, places = reaching(*look.at(unit_bD, above))
+        width = self.block_classes or max(_LOOK_ELEMENTS // max(len(self.unit_ND), 1024), 64)
+        for drawn in blocks(self.num_columns, width):
+            places, rows = reaching(*look.at(self._columns(drawn)))
             found.append((rows, places + drawn.start))
             number += len(rows)
             if number > most:

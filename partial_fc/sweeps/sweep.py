@@ -15,13 +15,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from partial_fc.block import Block, RowGradient
 from partial_fc.functional import cosine
 from partial_fc.functional.gram import sums_in_float32
+from partial_fc.functional.look import Quantised
 from partial_fc.rows.sharding import Columns, owned_targets
 from partial_fc.rules import Rule, near_others, sum_over_others, with_targets
 from partial_fc.scratch import Scratch
 from partial_fc.slopes import Cosines, Near, Slopes
+from partial_fc.sweeps.block import Block, RowGradient
 from partial_fc.world import World
 
 CPU_BLOCK_ELEMENTS = 1 << 20  # of a block's cosines, or of its rows if they are more: 4 MiB, to stay in cache
@@ -38,7 +39,8 @@ class Sweep:
     chance ``sample_rate``. Products with the rows run in ``product_dtype``; sums, targets and gradients are float32 at
     least. ``block_classes`` None means what stays in the cache. Of the first sweep's cosines as many are kept for the
     others as ``kept_bytes`` hold, as the product gave them: results are bitwise equal. All are N·c numbers and save
-    2·N·c·D operations a sweep. ``next_gram_DD`` is the rows' Gram matrix after the step, where one was made.
+    2·N·c·D operations a sweep. ``next_gram_DD`` and ``next_int8`` are the rows' Gram matrix and the rows in int8 after
+    the step, where they were made.
     """
 
     world: World
@@ -57,13 +59,12 @@ class Sweep:
     kept_bytes: int = 0
     scratch: Scratch = field(default_factory=Scratch)
     next_gram_DD: Tensor | None = field(default=None, init=False)
+    next_int8: Quantised | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.factor_ND = self.unit_ND.to(self.product_dtype)
-        self.targets = owned_targets(self.labels_N, self.shard)
-        if self.columns is not None:
-            places = torch.searchsorted(self.columns, self.targets.places).clamp(max=max(self.num_columns - 1, 0))
-            self.targets = self.targets._replace(places=places)
+        targets = owned_targets(self.labels_N, self.shard)
+        self.targets = targets if self.columns is None else targets.among(self.columns)
         self._kept: dict[int, Tensor] = {}
 
     @property

@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from partial_fc.block import RowGradient
 from partial_fc.functional.gram import add_centred_gram, centred_gram, symmetric
 from partial_fc.slopes import Slopes
-from partial_fc.sweep import Sweep
+from partial_fc.sweeps.block import RowGradient
+from partial_fc.sweeps.sweep import Sweep
 
 ROWS_ELEMENTS = 1 << 20  # of a block's rows on a CPU: 4 MiB
 
