@@ -28,7 +28,7 @@ TESTS = (*PYTEST, "--continue-on-collection-errors", "-W", "default")
 TESTS_SECONDS, TIMED_OUT = 600, 124
 QUICK = (
     *("adacos-bf16-c250000-dense", "p2sgrad-bf16-c250000-dense-r0.1", "p2sgrad-n1024-dense"),
-    *("arcface-bf16", "p2sgrad-all-bf16", "p2sgrad-adamw"),
+    *("arcface-bf16", "p2sgrad-all-bf16", "beyond-bf16-n512-dense-r0.1-always"),
 )
 
 

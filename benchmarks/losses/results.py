@@ -95,7 +95,7 @@ HEADINGS = {
     BEYOND: "Beyond chance",
     LONG: "12 epochs",
 }
-OWN_COLUMNS = {LOSSES: (), RATES: ("backbone rate",), NOISE: ("wrong labels",), BEYOND: (), LONG: ()}
+OWN_COLUMNS = {LOSSES: (), RATES: ("backbone rate",), NOISE: ("wrong labels",), BEYOND: (), LONG: ("wrong labels",)}
 
 
 def tables(results: Sequence[Result]) -> str:

@@ -88,7 +88,7 @@ class Int8Look:
     def at(self, columns: Columns) -> tuple[Tensor, Tensor]:
         """See :meth:`FloatLook.at`."""
         if self.kept is None or self.least_c is None:
-            rows = quantised(self.sweep.units(columns))
+            rows = self.sweep.in_int8(columns)
             least_b = least_int8_products(self.above, self.batch, rows)
         else:
             rows, least_b = self.kept.at(columns), self.least_c[columns]
@@ -127,12 +127,17 @@ class NearSweep(Sweep):
             yield gradient
             del gradient  # it would live while the next block's is made
             if self.keeps_int8 and self.int8 is not None:
-                self.int8.put_(columns, quantised(self.units(columns)))
+                self.int8.put_(columns, self.in_int8(columns))
         self.next_int8 = self.int8 if self.keeps_int8 else None
 
     def units(self, columns: Columns) -> Float[Tensor, "b D"]:
         """Rows at unit length."""
         return self._units(columns)[0].to(self.unit_ND.dtype)
+
+    def in_int8(self, columns: Columns) -> Quantised:
+        """Those in int8."""
+        unit_bD = self.units(columns)
+        return quantised(unit_bD, wide=self.scratch("wide", unit_bD.shape, unit_bD))
 
     def _look(self, above: float) -> FloatLook | Int8Look:
         """In int8 where the CPU has instructions for it."""
@@ -142,7 +147,7 @@ class NearSweep(Sweep):
             integers_cD = torch.empty_like(self.rows_cD, dtype=torch.int8)
             self.int8 = Quantised(integers_cD, *self.unit_ND.new_empty(2, len(self.rows_cD)))
             for some in blocks(len(self.rows_cD), self.block_width()):
-                self.int8.put_(some, quantised(self.units(some)))
+                self.int8.put_(some, self.in_int8(some))
         return Int8Look(self, above)
 
     def _few_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None) -> Iterator[RowGradient]:
@@ -181,7 +186,7 @@ class NearSweep(Sweep):
     def _beyond(self, rows: Tensor, places: Tensor, above: float) -> Pairs:
         """The candidates with a cosine above ``above``, or one that is not finite, but the targets; and the cosines."""
         some = zip(torch.split(rows, _PAIRS_AT_ONCE), torch.split(places, _PAIRS_AT_ONCE), strict=True)
-        cos_m = torch.cat([torch.linalg.vecdot(self.unit_ND[r], self._target_units(p)) for r, p in some])
+        cos_m = torch.cat([self._target_units(p).mul_(self.unit_ND[r]).sum(dim=1) for r, p in some])
         kept = ~(cos_m <= cos_m.new_tensor(above))
         kept &= places != self.target_places_N[rows]
         return Pairs(rows[kept], places[kept], cos_m[kept])
