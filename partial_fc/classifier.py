@@ -52,7 +52,7 @@ class ShardedClassifier(nn.Module):
       load them, not through ``weight.data``, which hides the change from what is known of the rows. Without a row
       optimizer ``weight.grad`` is filled, for any torch optimizer.
     - ``sample_rate`` < 1 draws classes for a training step (Partial FC, 2203.15565): those of the batch, and each
-      other class with this probability, by (``seed``, step, class id). Only drawn rows are read and changed.
+      other class with this probability, by (``seed``, step, class id). Only drawn rows are changed.
     - ``block_classes``: the width of a block; by default what keeps a block's cosines in the cache.
     - ``product_dtype``: of the large products; sums, targets, statistics and updates are float32 at least. By default
       that of embeddings and weight.
@@ -62,8 +62,8 @@ class ShardedClassifier(nn.Module):
       are bitwise equal.
     - ``gram``: whether P2SGrad, which is quadratic in the cosines, goes by Gram matrices; ``"auto"``: where that is the
       shorter way, for N > 3D/8.
-    - ``near``: whether P2SGrad beyond chance goes by one look at all classes; ``"auto"``: on a CPU, which keeps the
-      rows in int8 for it; ``"always"``: on a GPU too, where the host then waits for the device once a step.
+    - ``near``: whether P2SGrad beyond chance goes by one look at all classes; ``"auto"``: on a CPU; ``"always"``: on a
+      GPU too, where the host then waits for the device once a step.
     - ``statistics``: the last step's figures as tensors: ``loss``, ``median_target_angle`` (radians), the objective's.
 
     Communication of a step: two all-gathers (embeddings and labels, N·(D+2) words) and one of a number where ``counts``
@@ -131,9 +131,9 @@ class ShardedClassifier(nn.Module):
         """The mean loss of the global batch. In training mode a step is counted; in evaluation no state changes.
 
         ``counts``: every rank's ``n``, where the caller knows them. Without them the ranks ask each other, and the host
-        waits for the answer. With them nothing of a step on a GPU waits for the device: a label out of range then makes
-        this loss NaN, and :meth:`refuse_bad_labels`, which the next forward calls, names the label. A loss that is not
-        finite moves no row, and changes no state of the row optimizer.
+        waits for the answer. With them no step on a GPU waits for the device, unless ``near`` asks for it: a label out
+        of range then makes this loss NaN, and :meth:`refuse_bad_labels`, which the next forward calls, names it. A loss
+        that is not finite moves no row, and changes no state of the row optimizer.
         """
         if embeddings.dim() != 2 or embeddings.shape[1] != self.embedding_dim or labels.shape != embeddings.shape[:1]:
             raise ValueError(
@@ -196,7 +196,8 @@ class ShardedClassifier(nn.Module):
 
     def _sweep(self, unit_ND: Tensor, labels_N: Tensor, counts: Sequence[int], product_dtype: torch.dtype) -> Sweep:
         """The way through this shard's classes that costs least."""
-        are_unit, gram_DD, int8 = self._known_rows.known(self.weight, may_retract=self._updates_rows())
+        moves = self.row_optimizer is not None and self.training and self.weight.requires_grad
+        are_unit, gram_DD, int8 = self._known_rows.known(self.weight, may_retract=moves)
         common: dict[str, Any] = {
             "world": self.world,
             "num_classes": self.num_classes,
@@ -213,14 +214,15 @@ class ShardedClassifier(nn.Module):
         }
         if self.objective.is_sparse and self.near != "never":
             if not late_answer.is_known_late(unit_ND):
-                return NearSweep(**common, kept_bytes=self._kept_bytes(), int8=int8, keeps_int8=self._updates_rows())
+                keep_int8 = self._known_rows.keep_int8 if moves else None
+                return NearSweep(**common, kept_bytes=self._kept_bytes(), int8=int8, keep_int8=keep_int8)
             if self.near == "always":
                 return NarrowedSweep(**common, kept_bytes=self._kept_bytes())
         if not self._goes_by_gram(*unit_ND.shape):
             return Sweep(**common, kept_bytes=self._kept_bytes())
         if gram_DD is not None and (drawn or gram_DD.dtype != unit_ND.dtype):
             gram_DD = None
-        return GramSweep(**common, gram_DD=gram_DD, carries_gram=self._updates_rows() and not drawn)
+        return GramSweep(**common, gram_DD=gram_DD, carries_gram=moves and not drawn)
 
     def _drawn(self, labels_N: Tensor) -> dict[str, Any]:
         """What a sweep is told of the columns that are looked at in this step; nothing where all are."""
@@ -240,9 +242,6 @@ class ShardedClassifier(nn.Module):
             state = () if self.row_optimizer is None else self.row_optimizer.buffers()
             return int(KEPT_SHARE * sum(tensor.nbytes for tensor in (self.weight, *state)))
         return sys.maxsize if self.cosines == "keep" else 0
-
-    def _updates_rows(self) -> bool:
-        return self.row_optimizer is not None and self.training and self.weight.requires_grad
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ShardedClassifier:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -182,6 +182,7 @@ def head_spec(config: Config, device: str) -> HeadSpec:
         products=section.products,
         weight_dtype=DTYPES[section.weights],
         cosines=section.cosines,
+        near=section.near,
         on_gpu=device == "cuda",
     )
 

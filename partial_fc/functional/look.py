@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 _LARGEST_INT8 = 127
+_EPS = torch.finfo(torch.float32).eps  # of rows and embeddings, or of their wider copies, at least
 
 
 class Quantised(NamedTuple):
@@ -49,7 +50,7 @@ def quantised(
     ``wide`` is a buffer of the vectors' shape and dtype.
     """
     largest = torch.maximum(-vectors.amin(dim=1), vectors.amax(dim=1))  # on a CPU aminmax of rows takes 8 times as long
-    if have_one_step and len(vectors):
+    if have_one_step:
         largest = largest.amax().expand_as(largest)
     is_finite = largest < math.inf
     steps = torch.where(is_finite & (largest > 0), largest, 1.0) / _LARGEST_INT8
@@ -65,11 +66,12 @@ def quantised(
 def least_int8_products(above: float, batch: Quantised, rows: Quantised) -> Int[Tensor, " b"]:
     """What the product of each of the rows with a vector of the batch reaches at a cosine above ``above``.
 
-    The batch has one step. The vectors' length may be off 1 by their dtype's rounding, as their product by its sum's.
+    The batch has one step. The last term of the bound is for the rounding of the cosine that the product is to find,
+    and for the vectors' length: rows known to be of unit length are so but for 100 roundings.
     """
     step, most = float(batch.steps[0]), float(batch.errors.amax())
-    dim, eps, limits = batch.integers.shape[1], torch.finfo(rows.errors.dtype).eps, torch.iinfo(torch.int32)
-    off_b = rows.errors.double() * (1 + most) + (most + 2 * dim * eps)
+    dim, limits = batch.integers.shape[1], torch.iinfo(torch.int32)
+    off_b = rows.errors.double() * (1 + most) + (most + 2 * dim * _EPS)
     least_b = (above - off_b).div_(step * rows.steps.double()).floor_()
     return least_b.clamp_(limits.min, limits.max).to(torch.int32)
 

@@ -45,6 +45,7 @@ class HeadSpec:
     products: str = "float32"
     weight_dtype: torch.dtype = torch.float32
     cosines: str = "auto"
+    near: str = "auto"
     on_gpu: bool = True
 
 
@@ -68,6 +69,7 @@ class PlannedHead(ShardedClassifier):
             near="never",  # how many classes are near is known to a training alone
         )
         dim, optimizer = spec.embedding_dim, spec.row_optimizer()
+        self.keeps_int8 = self.objective.is_sparse and spec.near != "never" and not spec.on_gpu
         self.kept_bytes = kept_bytes
         self.shard = range(classes)
         self.weight = nn.Parameter(torch.empty(classes, dim, dtype=spec.weight_dtype))
@@ -92,8 +94,7 @@ class PlannedHead(ShardedClassifier):
 
     def int8_bytes_of_row(self) -> int:
         """What the near road keeps of a row, with its step and its error, on a CPU that multiplies int8; else 0."""
-        goes_near = self.objective.is_sparse and not self.weight.is_cuda
-        if not goes_near or look_dtype(torch.float32) != torch.int8:
+        if not self.keeps_int8 or look_dtype(torch.float32) != torch.int8:
             return 0
         return self.embedding_dim + 2 * torch.promote_types(self.weight.dtype, torch.float32).itemsize
 

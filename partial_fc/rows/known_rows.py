@@ -41,6 +41,10 @@ class KnownRows:
         """
         self._state, self._known = _state(weight_cD), Known(_are_fine(weight_cD), gram_DD, int8)
 
+    def keep_int8(self, int8: Quantised) -> None:
+        """The rows in int8, of rows as they stand since they were last asked for."""
+        self._known = self._known._replace(int8=int8)
+
     def forget(self) -> None:
         """Know nothing: a new dtype may leave address and version as they were."""
         self._state, self._known = None, Known()
@@ -53,8 +57,9 @@ class KnownRows:
         """
         if self._state != _state(weight_cD):
             self.forget()
-            if may_retract and _are_fine(weight_cD):
-                retract_rows(weight_cD.detach())
+            if may_retract:
+                if _are_fine(weight_cD):
+                    retract_rows(weight_cD.detach())
                 self.remember(weight_cD)
         return self._known
 

@@ -3,15 +3,13 @@
 A CPU lists the pairs that may lie beyond τ (``near_sweep.py``). A GPU is fast at products of whole matrices and slow to
 be asked: so here the look marks classes, the host waits once, to learn how many they are, and the rest of the step is a
 :class:`Sweep` over these columns alone. The other classes have no slope, and their rows are not moved: the step is that
-of all classes but for rounding, whether few were found or many.
+of all classes but for rounding. Where more than half are marked, as of an untrained network, it goes over all.
 
 Legend: ``c`` this rank's classes that are looked at, ``b`` one block's; ``N`` rows of the global batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +22,6 @@ from partial_fc.slopes import Near
 from partial_fc.sweeps.sweep import Sweep
 
 MOST_FOUND = 1 / 2  # of the classes: where more are found, picking them out costs more than it saves
-_LOOK_DTYPE = torch.bfloat16
 
 
 @dataclass
@@ -37,30 +34,17 @@ class NarrowedSweep(Sweep):
         if len(places) <= MOST_FOUND * self.num_columns:
             self.columns, self.takes_part = self._columns(places), None
             self.targets = self.targets.among(places)
+            self.__dict__.pop("target_places_N", None)
         return super().own_near(above)
 
     def _may_be_near(self, above: float) -> Bool[Tensor, " c"]:
         """Which classes may have a cosine above ``above`` with an image, are an image's own, or are not finite."""
-        factor_DN = self.unit_ND.to(_LOOK_DTYPE).T
-        least = least_product(above, len(factor_DN), _LOOK_DTYPE)
+        dtype = torch.bfloat16 if self.unit_ND.dtype == torch.float32 else self.unit_ND.dtype
+        factor_ND, least = self.unit_ND.to(dtype), least_product(above, self.unit_ND.shape[1], dtype)
         marked_c = self.targets.marked(self.num_columns)
-        with _sums_in_float32():
-            for drawn in blocks(self.num_columns, self.block_width()):
-                unit_bD, _ = self._units(self._columns(drawn))
-                factor_bD = self.scratch("look", unit_bD.shape, unit_bD, _LOOK_DTYPE).copy_(unit_bD)
-                shape = len(factor_bD), factor_DN.shape[1]
-                product_bN = torch.mm(factor_bD, factor_DN, out=self.scratch("found", shape, factor_bD))
-                marked_c[drawn] |= ~(product_bN.amax(dim=1) < least)  # NaN is marked
+        for drawn in blocks(self.num_columns, self.block_width()):
+            unit_bD, _ = self._units(self._columns(drawn))
+            factor_bD = self.scratch("rows", unit_bD.shape, unit_bD, dtype).copy_(unit_bD)
+            product_bN = self._product("push", factor_bD, factor_ND.T)
+            marked_c[drawn] |= ~(product_bN.amax(dim=1) < least)  # NaN is marked
         return marked_c if self.takes_part is None else marked_c.logical_and_(self.takes_part)
-
-
-@contextmanager
-def _sums_in_float32() -> Iterator[None]:
-    """As the bound supposes: by default cuBLAS may round parts of a long sum to bfloat16 before it adds them."""
-    settings = torch.backends.cuda.matmul
-    before = settings.allow_bf16_reduced_precision_reduction
-    settings.allow_bf16_reduced_precision_reduction = False
-    try:
-        yield
-    finally:
-        settings.allow_bf16_reduced_precision_reduction = before

@@ -17,7 +17,7 @@ Legend: ``N`` rows of the global batch; ``b`` classes of one block; ``m`` pairs;
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -76,12 +76,13 @@ class FloatLook:
 
 
 class Int8Look:
-    """Those products in int8, whose sums are exact; of rows that are kept in int8, where they are."""
+    """Those products in int8, whose sums are exact. Rows that are kept in int8 are taken as they are."""
 
     def __init__(self, sweep: NearSweep, above: float) -> None:
         self.sweep, self.above = sweep, above
         self.batch = quantised(sweep.unit_ND, have_one_step=True)
-        self.batch_DN = self.batch.integers.T.contiguous()  # read again by every block
+        # Read again by every block. For D = 1 `contiguous` would leave strides that _int_mm misreads.
+        self.batch_DN = self.batch.integers.T.clone(memory_format=torch.contiguous_format)
         self.kept = sweep.int8
         self.least_c = least_int8_products(above, self.batch, sweep.int8) if sweep.int8 else None
 
@@ -101,12 +102,12 @@ class Int8Look:
 class NearSweep(Sweep):
     """A :class:`Sweep` for slopes that most classes do not have. For a CPU: the host reads what is found.
 
-    ``int8`` are the shard's rows in int8 where they are known. With ``keeps_int8``, where the row optimizer alone moves
-    rows, they are made once, renewed where rows are moved, and left as ``next_int8`` for the next step.
+    ``int8`` are the shard's rows in int8 where they are known. With ``keep_int8``, where the row optimizer alone moves
+    rows, they are made once, handed to it, renewed where rows are moved, and left as ``next_int8`` for the next step.
     """
 
     int8: Quantised | None = None
-    keeps_int8: bool = False
+    keep_int8: Callable[[Quantised], None] | None = None
     _pairs: Pairs | None = field(default=None, init=False)
 
     def own_near(self, above: float) -> Near:
@@ -126,16 +127,16 @@ class NearSweep(Sweep):
             columns = gradient.columns
             yield gradient
             del gradient  # it would live while the next block's is made
-            if self.keeps_int8 and self.int8 is not None:
+            if self.keep_int8 and self.int8:
                 self.int8.put_(columns, self.in_int8(columns))
-        self.next_int8 = self.int8 if self.keeps_int8 else None
+        self.next_int8 = self.int8 if self.keep_int8 else None
 
     def units(self, columns: Columns) -> Float[Tensor, "b D"]:
         """Rows at unit length."""
         return self._units(columns)[0].to(self.unit_ND.dtype)
 
     def in_int8(self, columns: Columns) -> Quantised:
-        """Those in int8."""
+        """Rows at unit length, in int8."""
         unit_bD = self.units(columns)
         return quantised(unit_bD, wide=self.scratch("wide", unit_bD.shape, unit_bD))
 
@@ -143,11 +144,12 @@ class NearSweep(Sweep):
         """In int8 where the CPU has instructions for it."""
         if look_dtype(self.product_dtype) != torch.int8:
             return FloatLook(self, above)
-        if self.int8 is None and self.keeps_int8:
+        if self.int8 is None and self.keep_int8:
             integers_cD = torch.empty_like(self.rows_cD, dtype=torch.int8)
             self.int8 = Quantised(integers_cD, *self.unit_ND.new_empty(2, len(self.rows_cD)))
             for some in blocks(len(self.rows_cD), self.block_width()):
                 self.int8.put_(some, self.in_int8(some))
+            self.keep_int8(self.int8)
         return Int8Look(self, above)
 
     def _few_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None) -> Iterator[RowGradient]:

@@ -37,6 +37,9 @@ from partial_fc.divergence import LossCheck, TrainingDiverged
 from partial_fc.evaluation import evaluate
 from partial_fc.rows.sampling import drawn_columns, most_columns, padded_columns
 from partial_fc.rows.sharding import owned_targets
+from partial_fc.slopes import Near
+from partial_fc.sweeps import narrowed_sweep
+from partial_fc.sweeps.narrowed_sweep import NarrowedSweep
 from partial_fc.world import ProcessGroupWorld
 
 pytestmark = pytest.mark.gpu
@@ -161,13 +164,26 @@ def test_no_step_waits_for_the_device(objective: str, rows: str, options: str) -
 
 @pytest.mark.parametrize("rows", ["sgd", "adamw"])
 @pytest.mark.parametrize("rate", [1.0, 0.3])
-def test_the_near_road_is_the_block_road_and_waits_once_a_step(rate: float, rows: str) -> None:
+def test_the_near_road_is_the_block_road_and_waits_once_a_step(
+    rate: float, rows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(narrowed_sweep, "MOST_FOUND", 1.0)
+    left, own_near = list[float](), NarrowedSweep.own_near
+
+    def watched(sweep: NarrowedSweep, above: float) -> Near:
+        before, near = sweep.num_columns, own_near(sweep, above)
+        left.append(sweep.num_columns / before)
+        return near
+
+    monkeypatch.setattr(NarrowedSweep, "own_near", watched)
     found, expected = (
         trained("cuda", torch.float64, "beyond_chance", rows, near=near, sample_rate=rate, block_classes=37)
         for near in ("always", "never")
     )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+    assert len(left) == STEPS
+    assert max(left) < 1
     training = Training("beyond_chance", rows, product_dtype=torch.bfloat16, near="always", sample_rate=rate)
     batches = [batch(step, "cuda", torch.float32) for step in range(6)]
     for step in range(3):  # compiles

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -117,7 +118,7 @@ def test_it_is_the_block_road_but_for_rounding(
 def test_so_it_is_in_low_precision(
     weight_dtype: torch.dtype, product_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The look is made in bfloat16 whatever the products are: no class is missed, and none is moved for nothing."""
+    """The look is made in bfloat16 whatever the products are: no class is missed."""
     monkeypatch.setattr(narrowed_sweep, "MOST_FOUND", 1.0)
     options: dict[str, Any] = {
         "make": lambda: RowSGD(0.1, 0.9),
@@ -156,20 +157,22 @@ def test_what_is_not_finite_gives_such_a_loss_and_moves_no_row(number: float, wh
 
 
 def test_a_rank_without_classes_and_one_of_which_no_class_is_near_take_part() -> None:
-    """5 ranks for 3 classes, each image on its class and far from the others."""
+    """5 ranks for 3 classes, the images near the first two."""
+    rows_CD, images_ND = torch.eye(3, D), torch.eye(2, D)[[0, 1, 0, 1, 0]] + 0.3 * torch.eye(2, D)[[1, 0, 1, 0, 1]]
 
-    def work(world: World) -> tuple[Tensor, Tensor]:
-        objective = P2SGrad(negatives="beyond_chance")
-        head = ShardedClassifier(3, D, objective, world=world, near="always", row_optimizer=RowSGD(0.1, 0.9))
-        rows_cD = torch.eye(3, D)[head.shard.start : head.shard.stop]
+    def work(near: str, world: World) -> list[Tensor]:
+        objective, optimizer = P2SGrad(negatives="beyond_chance"), RowSGD(0.1, 0.9)
+        head = ShardedClassifier(3, D, objective, world=world, near=near, row_optimizer=optimizer)
         with torch.no_grad():
-            head.weight.copy_(rows_cD)
-        mine = torch.eye(1, D).requires_grad_()
+            head.weight.copy_(rows_CD[head.shard.start : head.shard.stop])
+        mine = images_ND[world.rank : world.rank + 1].clone().requires_grad_()
         loss = head(mine, torch.zeros(1, dtype=torch.int64), [1] * 5)
         loss.backward()
         assert mine.grad is not None
-        return loss.detach(), mine.grad
+        return [loss.detach(), mine.grad, head.weight.detach()]
 
-    for loss, grad_nD in on_ranks(5, work):
-        assert loss.isfinite()
-        assert grad_nD.isfinite().all()
+    found, expected = (on_ranks(5, partial(work, near)) for near in ("always", "never"))
+    for near, blocks in zip(found, expected, strict=True):
+        for one, other in zip(near, blocks, strict=True):
+            torch.testing.assert_close(one, other)
+        assert near[0] > 0

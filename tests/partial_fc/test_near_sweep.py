@@ -57,6 +57,20 @@ def test_the_near_road_is_the_block_road_and_the_whole_matrix_to_float64_roundin
             assert max(error(*pair) for pair in zip(found, truth, strict=True)) < 1e-12
 
 
+@pytest.mark.usefixtures("_every_look")
+@pytest.mark.parametrize("dim", [1, 2, 7])
+@pytest.mark.parametrize("size", [1, 2, 130])
+def test_it_is_so_in_few_dimensions_and_for_batches_of_any_size(size: int, dim: int) -> None:
+    given = torch.randn(size, dim, dtype=torch.float64), torch.randint(3, (size,))
+    found = []
+    for road in ROADS:
+        objective = P2SGrad(negatives="beyond_chance", chance_multiple=0.3)
+        head = ShardedClassifier(3, dim, objective, world=World(), near=road, row_optimizer=RowSGD(0.1, 0.9)).double()
+        found.append([*trained(head, [given, given]), head.weight.detach()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
 @pytest.fixture(params=[torch.int8, None], ids=["int8", "product dtype"])
 def _every_look(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_sweep, "look_dtype", lambda product_dtype: request.param or product_dtype)
@@ -129,6 +143,18 @@ def test_rows_kept_in_int8_are_those_of_the_rows_as_they_stand(
     head.objective = AdaCos(C)  # as a stage may: what no look needs any more is let go
     trained(head, [(x.float(), y) for x, y in batches_of(1)])
     assert kept() is None
+
+
+def test_rows_made_int8_for_a_step_that_learns_nothing_are_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_sweep, "look_dtype", lambda product_dtype: torch.int8)
+    head = head_of(row_optimizer=RowSGD(0.1, 0.9))
+    x, y = batches_of(1)[0]
+    kept = []
+    for _ in range(2):
+        head(x.float() * math.nan, y)
+        kept.append(head._known_rows.known(head.weight, may_retract=False).int8)
+    assert kept[0] is not None
+    assert kept[0] is kept[1]
 
 
 def test_without_a_row_optimizer_rows_are_made_int8_anew_in_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
