@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 _LARGEST_INT8 = 127
+_CLASSES_AT_ONCE = 256  # whose products stay in the cache
 _EPS = torch.finfo(torch.float32).eps  # of rows and embeddings, or of their wider copies, at least
 
 
@@ -118,9 +119,12 @@ def reaching(product_bN: Tensor, least_b: Tensor) -> tuple[Int[Tensor, " m"], In
     """
     if product_bN.dtype == torch.bfloat16 and bool((least_b > 0).all()):
         product_bN, least_b = product_bN.view(torch.int16), least_b.view(torch.int16)
-    classes = torch.nonzero(~(product_bN.amax(dim=1) < least_b)).squeeze(1)
-    near, images = torch.nonzero(~(product_bN[classes] < least_b[classes].unsqueeze(1))).unbind(1)
-    return classes[near], images
+    found = []
+    for some in torch.split(torch.nonzero(~(product_bN.amax(dim=1) < least_b)).squeeze(1), _CLASSES_AT_ONCE):
+        near, images = torch.nonzero(~(product_bN[some] < least_b[some].unsqueeze(1))).unbind(1)
+        found.append((some[near], images))
+    classes, images = map(torch.cat, zip(*found, strict=True))
+    return classes, images
 
 
 def sparse_product(
