@@ -57,9 +57,9 @@ class ShardedClassifier(nn.Module):
     - ``product_dtype``: of the large products; sums, targets, statistics and updates are float32 at least. By default
       that of embeddings and weight.
     - ``weight_dtype``: ``torch.bfloat16`` halves the rows; updates round them stochastically.
-    - ``cosines``: ``"recompute"`` makes the cosines of a softmax anew in each sweep; ``"keep"`` spends N·c numbers of
-      ``product_dtype``; ``"auto"`` keeps as many as a twentieth of the bytes of weights and state holds. The results
-      are bitwise equal.
+    - ``cosines``: ``"recompute"`` makes the cosines of a softmax anew in each sweep, and the near road's int8 rows in
+      each step; ``"keep"`` spends N·c numbers of ``product_dtype``; ``"auto"`` keeps as many as a twentieth of the
+      bytes of weights and state holds. The results are bitwise equal.
     - ``gram``: whether P2SGrad, which is quadratic in the cosines, goes by Gram matrices; ``"auto"``: where that is the
       shorter way, for N > 3D/8.
     - ``near``: whether P2SGrad beyond chance goes by one look at all classes; ``"auto"``: on a CPU; ``"always"``: on a
@@ -214,7 +214,7 @@ class ShardedClassifier(nn.Module):
         }
         if self.objective.is_sparse and self.near != "never":
             if not late_answer.is_known_late(unit_ND):
-                keep_int8 = self._known_rows.keep_int8 if moves else None
+                keep_int8 = self._known_rows.keep_int8 if moves and self.cosines != "recompute" else None
                 return NearSweep(**common, kept_bytes=self._kept_bytes(), int8=int8, keep_int8=keep_int8)
             if self.near == "always":
                 return NarrowedSweep(**common, kept_bytes=self._kept_bytes())

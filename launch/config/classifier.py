@@ -18,7 +18,9 @@ class ClassifierConfig(Section):
     products: Literal["float32", "tf32", "bfloat16"] = Field("float32", description="of embeddings and rows")
     weights: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is rounded stochastically")
     rows: UserPath | None = Field(None, description="a run or a checkpoint: its class rows to start from, by identity")
-    cosines: Literal["recompute", "keep", "auto"] = Field("auto", description="between the sweeps of a softmax")
+    cosines: Literal["recompute", "keep", "auto"] = Field(
+        "auto", description="between a softmax's sweeps; int8 rows between steps"
+    )
     near: Literal["auto", "always", "never"] = Field(
         "auto", description="P2SGrad beyond chance by one look at all classes: on CPUs; always: on GPUs too"
     )

@@ -69,7 +69,8 @@ class PlannedHead(ShardedClassifier):
             near="never",  # how many classes are near is known to a training alone
         )
         dim, optimizer = spec.embedding_dim, spec.row_optimizer()
-        self.keeps_int8 = self.objective.is_sparse and spec.near != "never" and not spec.on_gpu
+        goes_near = self.objective.is_sparse and spec.near != "never" and not spec.on_gpu
+        self.keeps_int8 = goes_near and spec.cosines != "recompute"
         self.kept_bytes = kept_bytes
         self.shard = range(classes)
         self.weight = nn.Parameter(torch.empty(classes, dim, dtype=spec.weight_dtype))

@@ -157,6 +157,17 @@ def test_rows_made_int8_for_a_step_that_learns_nothing_are_kept_too(monkeypatch:
     assert kept[0] is kept[1]
 
 
+def test_rows_kept_in_int8_change_no_bit_and_can_be_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_sweep, "look_dtype", lambda product_dtype: torch.int8)
+    heads = [head_of(row_optimizer=RowSGD(0.1, 0.9), cosines=word) for word in ("auto", "recompute")]
+    given = [(x.float(), y) for x, y in batches_of(4)]
+    losses = [torch.stack(trained(head, given)) for head in heads]
+    assert torch.equal(*losses)
+    assert torch.equal(*(head.weight for head in heads))
+    kept = [head._known_rows.known(head.weight, may_retract=False).int8 for head in heads]
+    assert [rows is None for rows in kept] == [False, True]
+
+
 def test_without_a_row_optimizer_rows_are_made_int8_anew_in_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_sweep, "look_dtype", lambda product_dtype: torch.int8)
     heads = [head_of(near=road) for road in ROADS]
