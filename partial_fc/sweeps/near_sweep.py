@@ -84,7 +84,7 @@ class Int8Look:
         # Read again by every block. For D = 1 `contiguous` would leave strides that _int_mm misreads.
         self.batch_DN = self.batch.integers.T.clone(memory_format=torch.contiguous_format)
         self.kept = sweep.int8
-        self.least_c = least_int8_products(above, self.batch, sweep.int8) if sweep.int8 else None
+        self.least_c = least_int8_products(above, self.batch, sweep.int8) if sweep.int8 is not None else None
 
     def at(self, columns: Columns) -> tuple[Tensor, Tensor]:
         """See :meth:`FloatLook.at`."""
@@ -122,12 +122,12 @@ class NearSweep(Sweep):
 
     def row_gradients(self, slopes: Slopes, gain: Tensor, applies: Tensor | None = None) -> Iterator[RowGradient]:
         """See :meth:`Sweep.row_gradients`; only of rows that have a slope or are targets, where those are few."""
-        by_blocks = super().row_gradients
-        for gradient in (self._few_gradients if self._pairs else by_blocks)(slopes, gain, applies):
+        gradients = super().row_gradients if self._pairs is None else self._few_gradients
+        for gradient in gradients(slopes, gain, applies):
             columns = gradient.columns
             yield gradient
             del gradient  # it would live while the next block's is made
-            if self.keep_int8 and self.int8:
+            if self.keep_int8 is not None and self.int8 is not None:
                 self.int8.put_(columns, self.in_int8(columns))
         self.next_int8 = self.int8 if self.keep_int8 else None
 
