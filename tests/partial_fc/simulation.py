@@ -1,4 +1,4 @@
-"""Many ranks as threads of one process: the collectives are barriers, everything else is the real code."""
+"""Many ranks as threads of one process, and a CPU taken for a GPU: everything else is the real code."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import pytest
 import torch
 from torch import Tensor
 
+from partial_fc import late_answer
+from partial_fc.rows import sharding
 from partial_fc.world import World
 
 T = TypeVar("T")
+
+
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the code take the ways of a GPU, whose results the host knows late."""
+    monkeypatch.setattr(late_answer, "is_known_late", lambda tensor: True)
+    monkeypatch.setattr(sharding, "_lists_all", lambda rows: True)
 
 
 class _Exchange:

@@ -146,6 +146,15 @@ class Training:
         return [tensor.detach().clone() for tensor in (*self.layer.parameters(), *state)]
 
 
+def after_warm_up(training: Training) -> list[tuple[int, tuple[Tensor, Tensor]]]:
+    """Three steps and their batches that lie on the device, after three that compile."""
+    batches = [(step, batch(step, "cuda", torch.float32)) for step in range(6)]
+    for step, given in batches[:3]:
+        training.step(step, *given)
+    torch.cuda.synchronize()
+    return batches[3:]
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("rows", ["sgd", "adamw"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -153,13 +162,10 @@ def test_no_step_waits_for_the_device(objective: str, rows: str, options: str) -
     if options == "gram" and objective != "p2sgrad":
         pytest.skip("the Gram form is P2SGrad's")
     training = Training(objective, rows, product_dtype=torch.bfloat16, **OPTIONS[options])
-    batches = [batch(step, "cuda", torch.float32) for step in range(6)]
-    for step in range(3):  # compiles
-        training.step(step, *batches[step])
-    torch.cuda.synchronize()
+    batches = after_warm_up(training)
     torch.cuda.set_sync_debug_mode("error")
-    for step in range(3, 6):
-        training.step(step, *batches[step])
+    for step, given in batches:
+        training.step(step, *given)
 
 
 @pytest.mark.parametrize("rows", ["sgd", "adamw"])
@@ -185,14 +191,11 @@ def test_the_near_road_is_the_block_road_and_waits_once_a_step(
     assert len(left) == STEPS
     assert max(left) < 1
     training = Training("beyond_chance", rows, product_dtype=torch.bfloat16, near="always", sample_rate=rate)
-    batches = [batch(step, "cuda", torch.float32) for step in range(6)]
-    for step in range(3):  # compiles
-        training.step(step, *batches[step])
-    torch.cuda.synchronize()
+    batches = after_warm_up(training)
     torch.cuda.set_sync_debug_mode("warn")
-    for step in range(3, 6):
+    for step, given in batches:
         with pytest.warns(UserWarning, match="called a synchronizing CUDA operation") as waits:
-            training.step(step, *batches[step])
+            training.step(step, *given)
         assert len(waits) == 1
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from simulation import as_on_a_gpu
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
@@ -28,7 +29,7 @@ from partial_fc import (
     late_answer,
 )
 from partial_fc.divergence import LossCheck, TrainingDiverged
-from partial_fc.rows import known_rows, sharding
+from partial_fc.rows import known_rows
 
 N, C, D = 24, 40, 8
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
@@ -60,8 +61,7 @@ class Unread:
 
 @pytest.fixture
 def _late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(late_answer, "is_known_late", lambda tensor: True)
-    monkeypatch.setattr(sharding, "_lists_all", lambda rows: True)
+    as_on_a_gpu(monkeypatch)
 
 
 class Training:

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from simulation import on_ranks
+from simulation import as_on_a_gpu, on_ranks
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from partial_fc import P2SGrad, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World, late_answer
-from partial_fc.rows import sharding
+from partial_fc import P2SGrad, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World
 from partial_fc.sweeps import narrowed_sweep
 from partial_fc.sweeps.narrowed_sweep import NarrowedSweep
 
@@ -24,8 +23,7 @@ C, D, N, STEPS = 90, 24, 20, 4
 
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(late_answer, "is_known_late", lambda tensor: True)
-    monkeypatch.setattr(sharding, "_lists_all", lambda rows: True)
+    as_on_a_gpu(monkeypatch)
 
 
 class SizesAsked(TorchDispatchMode):

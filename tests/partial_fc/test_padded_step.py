@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from simulation import on_ranks
+from simulation import as_on_a_gpu, on_ranks
 from torch import Tensor
 
 from partial_fc import (
@@ -22,9 +22,7 @@ from partial_fc import (
     RowSGD,
     ShardedClassifier,
     World,
-    late_answer,
 )
-from partial_fc.rows import sharding
 from partial_fc.rows.sampling import are_drawn, drawn_columns, most_columns, padded_columns
 from partial_fc.rows.sharding import owned_targets
 
@@ -47,11 +45,6 @@ ROWS: dict[str, Callable[[], RowOptimizer | None]] = {
 @pytest.fixture
 def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     as_on_a_gpu(monkeypatch)
-
-
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(late_answer, "is_known_late", lambda tensor: True)
-    monkeypatch.setattr(sharding, "_lists_all", lambda rows: True)
 
 
 def trained(
