@@ -12,6 +12,8 @@ from torch import Tensor
 
 from partial_fc import late_answer
 from partial_fc.rows import sharding
+from partial_fc.slopes import Near
+from partial_fc.sweeps.narrowed_sweep import NarrowedSweep
 from partial_fc.world import World
 
 T = TypeVar("T")
@@ -21,6 +23,19 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the code take the ways of a GPU, whose results the host knows late."""
     monkeypatch.setattr(late_answer, "is_known_late", lambda tensor: True)
     monkeypatch.setattr(sharding, "_lists_all", lambda rows: True)
+
+
+def shares_left(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Which share of its classes each step's look leaves, on each rank, from now on."""
+    left, own_near = list[float](), NarrowedSweep.own_near
+
+    def watched(sweep: NarrowedSweep, above: float) -> Near:
+        before, near = sweep.num_columns, own_near(sweep, above)
+        left.append(sweep.num_columns / before)
+        return near
+
+    monkeypatch.setattr(NarrowedSweep, "own_near", watched)
+    return left
 
 
 class _Exchange:

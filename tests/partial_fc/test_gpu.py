@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+from simulation import shares_left
 from torch import Tensor, nn
 
 from partial_fc import (
@@ -37,9 +38,7 @@ from partial_fc.divergence import LossCheck, TrainingDiverged
 from partial_fc.evaluation import evaluate
 from partial_fc.rows.sampling import drawn_columns, most_columns, padded_columns
 from partial_fc.rows.sharding import owned_targets
-from partial_fc.slopes import Near
 from partial_fc.sweeps import narrowed_sweep
-from partial_fc.sweeps.narrowed_sweep import NarrowedSweep
 from partial_fc.world import ProcessGroupWorld
 
 pytestmark = pytest.mark.gpu
@@ -174,14 +173,7 @@ def test_the_near_road_is_the_block_road_and_waits_once_a_step(
     rate: float, rows: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(narrowed_sweep, "MOST_FOUND", 1.0)
-    left, own_near = list[float](), NarrowedSweep.own_near
-
-    def watched(sweep: NarrowedSweep, above: float) -> Near:
-        before, near = sweep.num_columns, own_near(sweep, above)
-        left.append(sweep.num_columns / before)
-        return near
-
-    monkeypatch.setattr(NarrowedSweep, "own_near", watched)
+    left = shares_left(monkeypatch)
     found, expected = (
         trained("cuda", torch.float64, "beyond_chance", rows, near=near, sample_rate=rate, block_classes=37)
         for near in ("always", "never")

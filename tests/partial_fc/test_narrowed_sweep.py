@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from simulation import as_on_a_gpu, on_ranks
+from simulation import as_on_a_gpu, on_ranks, shares_left
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from partial_fc import P2SGrad, RowAdamW, RowOptimizer, RowSGD, ShardedClassifier, World
 from partial_fc.sweeps import narrowed_sweep
-from partial_fc.sweeps.narrowed_sweep import NarrowedSweep
 
 C, D, N, STEPS = 90, 24, 20, 4
 
@@ -36,20 +33,6 @@ class SizesAsked(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.number += func is torch.ops.aten.nonzero.default
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def narrowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """Whether the look of each rank's steps left fewer classes."""
-    found, own_near = list[bool](), NarrowedSweep.own_near
-
-    def watched(sweep: NarrowedSweep, above: float) -> Any:
-        before, near = sweep.num_columns, own_near(sweep, above)
-        found.append(sweep.num_columns < before)
-        return near
-
-    monkeypatch.setattr(NarrowedSweep, "own_near", watched)
-    yield found
 
 
 def batches(steps: int = STEPS) -> list[tuple[Tensor, Tensor]]:
@@ -104,11 +87,11 @@ def test_it_is_the_block_road_but_for_rounding(
 ) -> None:
     monkeypatch.setattr(narrowed_sweep, "MOST_FOUND", most)
     options = {"make": MAKERS[rows], "sample_rate": rate, "block_classes": 17}
-    with narrowed(monkeypatch) as were_narrowed:
-        found = trained(size, **options)
+    left = shares_left(monkeypatch)
+    found = trained(size, **options)
     for one, other in zip(found, trained(size, near="never", **options), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
-    assert were_narrowed == [bool(most)] * STEPS * size
+    assert [share < 1 for share in left] == [bool(most)] * STEPS * size
 
 
 @pytest.mark.parametrize("product_dtype", [torch.float32, torch.bfloat16], ids=str)
