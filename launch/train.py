@@ -116,9 +116,9 @@ def _run(config: Config, folder: RunFolder, watchdog: Watchdog) -> None:
                 print(*source.left_out, _summary(config, source, parts, world, device), sep="\n", flush=True)
                 if assembly.is_compiled(config.backbone.compile):
                     print("the network is compiled first, which takes about a minute", flush=True)
-            examiner = Examiner(config, sets, parts, world, device, sinks, parts.save)
+            examiner = Examiner(config, sets, parts, world, device, sinks, parts.save, stop)
             done = _trained(config, parts, folder, sinks, stop, watchdog, examiner)
-            if done == parts.total_steps and sets and stop.is_agreed(done, is_last=True):
+            if done == parts.total_steps and sets and stop.is_agreed_now():
                 raise Stopped(f"SIGTERM: all {done:,} steps are done and saved; the same command evaluates")
         if done < parts.total_steps:
             raise Stopped(f"SIGTERM: stopped after step {done:,}, which is saved; the same command goes on from there")
@@ -162,6 +162,8 @@ def _trained(
     save, done, before = watchdog.save(parts.save), parts.start_step, parts.stage
     examine, every = watchdog.evaluation(examiner.on_the_way), config.evaluation.every_steps
     try:
+        if done < parts.total_steps and examiner.is_owed(done):
+            examine(done)
         for stage in parts.stages:
             if stop.was_agreed:
                 break
@@ -201,6 +203,8 @@ def _trained(
                 save(done)
             if goes_on and every is not None and done % every == 0:
                 examine(done)
+                if stop.was_agreed and parts.saver.last_step != done:
+                    save(done)
     except TrainingDiverged as error:
         parts.saver.wait()
         raise TrainingDiverged(f"{error}. {_last_good(folder)}") from error

@@ -71,7 +71,8 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     | {"launch.embedding", "partial_fc.evaluation", "data_pipeline.checking", "data_pipeline.source"},
     "launch.resilience": rooms("launch", "resilience", "assembly", "config") | LIBRARIES,
     "launch.planning": {"partial_fc", *rooms("launch", "planning", "assembly", "config", "units", "figure_style")},
-    "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "units", "writing") | LIBRARIES,
+    "launch.evaluation": rooms("launch", "evaluation", "assembly", "config", "pages", "resilience", "units", "writing")
+    | LIBRARIES,
     "launch.watching": rooms("launch", "watching", "config", "run_files", "units"),  # and no torch: a look is quick
     "launch.protocols": rooms("launch", "protocols", "evaluation", "assembly", "config", "pages", "writing")
     | LIBRARIES,

@@ -12,6 +12,7 @@ from data_pipeline.loader.image_loader import usable_batches
 from launch import assembly
 from launch.config.run import Config
 from launch.evaluation.held_out import HeldOut, said_of_left_out
+from launch.resilience.stopping import StopRequest
 from partial_fc import World
 from partial_fc.embedding import embed, gathered
 
@@ -32,16 +33,30 @@ class Embeddings(NamedTuple):
 
 
 def embeddings(
-    config: Config, backbone: nn.Module, held_out: HeldOut, world: World, device: torch.device, *, flip: bool
+    config: Config,
+    backbone: nn.Module,
+    held_out: HeldOut,
+    world: World,
+    device: torch.device,
+    *,
+    flip: bool,
+    stop: StopRequest | None = None,
 ) -> Embeddings:
-    """The embeddings of all usable images; each rank embeds its share of them, and names those that it cannot use."""
+    """The embeddings of all usable images; each rank embeds its share of them, and names those that it cannot use.
+
+    GivenUp, on all ranks, where ``stop`` says meanwhile that they end.
+    """
     source = held_out.source
     share, bad = image_share(len(source), world.rank, world.size), dict[int, str]()
     left_out = set(held_out.left_out.tolist())
     form = assembly.image_format(config.data, device)
     batches = usable_batches(source, form, share, batch=EMBED_BATCH, left_out=left_out, bad=bad)
+    if stop is not None:
+        batches = stop.until_told(batches)
     dtype = torch.bfloat16 if config.backbone.autocast == "bfloat16" else None
     unit_nD, _, norm_n = embed(backbone, ((b.images, b.labels) for b in batches), device, dtype, flip)
+    if stop is not None:
+        stop.give_up()
     if bad:
         _log.warning(said_of_left_out(held_out._replace(left_out=held_out.left_out[:0]), bad))
     places = [place for place, sample in enumerate(share) if sample not in bad and sample not in left_out]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import torch
 
@@ -20,6 +21,7 @@ from launch.config.run import Config
 from launch.evaluation.held_out import HeldOut, damage_found, open_identities, open_pair_set
 from launch.evaluation.results import evaluate_backbone, measured, whole_records
 from launch.evaluation.tables import print_places, print_results
+from launch.resilience.stopping import GivenUp, StopRequest
 from launch.units import seconds_text
 from launch.writing import naming
 from partial_fc import World
@@ -72,7 +74,7 @@ class Examiner:
     """Measures the network of ``parts`` on ``sets``; its methods are called on all ranks at the same step.
 
     Rank 0 prints the measures, keeps them in ``evaluations.jsonl`` and shows them at its endpoint, if ``sinks`` has it.
-    ``save(step)`` begins a checkpoint, where the best measure needs one.
+    ``save(step)`` begins a checkpoint, where the best measure needs one. ``stop`` ends an evaluation on the way.
     """
 
     def __init__(
@@ -84,8 +86,9 @@ class Examiner:
         device: torch.device,
         sinks: Sequence[Sink],
         save: Callable[[int], None],
+        stop: StopRequest,
     ) -> None:
-        self._config, self._sets, self._parts, self._save = config, sets, parts, save
+        self._config, self._sets, self._parts, self._save, self._stop = config, sets, parts, save, stop
         self._world, self._device = world, device
         self._folder = RunFolder(config.run_dir)
         self._endpoints = [sink for sink in sinks if isinstance(sink, PrometheusSink)]
@@ -97,13 +100,29 @@ class Examiner:
         self._name_when_whole()
 
     def on_the_way(self, done: int) -> None:
-        """Measure all sets after step ``done``, while the training waits."""
+        """Measure all sets after step ``done``, while the training waits.
+
+        Given up where the ranks are told to end meanwhile, for it may take longer than they have: see :meth:`is_owed`.
+        """
         self._parts.spent.spend("training")
-        began = time.perf_counter()
-        with self._parts.state.with_averaged_buffers():
-            found = {name: self._measured(held_out) for name, held_out in self._sets.items()}
+        began, found = time.perf_counter(), None
+        with self._parts.state.with_averaged_buffers(), suppress(GivenUp):
+            found = {name: self._measured(held_out, self._stop) for name, held_out in self._sets.items()}
         self._parts.spent.spend("evaluation")
-        self._note(done, found, time.perf_counter() - began)
+        if found is not None:
+            self._note(done, found, time.perf_counter() - began)
+        elif self._world.rank == 0:
+            print(f"step {done:,} is measured when the run goes on: it was told to end meanwhile", flush=True)
+
+    def is_owed(self, done: int) -> bool:
+        """Whether the step ``done``, which the run goes on after, was to be measured and is not. One all-reduce."""
+        every = self._config.evaluation.every_steps
+        if every is None or not done or done % every:
+            return False
+        is_owed = self._world.rank == 0 and all(
+            each["step"] != done for each in whole_records(self._folder.evaluations)
+        )
+        return bool(self._world.all_sum(torch.tensor(int(is_owed), device=self._device)))
 
     def at_the_end(self, done: int, known: Mapping[str, Evaluation | PairEvaluation]) -> None:
         """Measure the sets that are not ``known``, with the averaged buffers that the network has by now."""
@@ -112,10 +131,10 @@ class Examiner:
         self._note(done, {**known, **others}, time.perf_counter() - began if others else None)
         self._parts.saver.wait()
 
-    def _measured(self, held_out: HeldOut) -> Evaluation | PairEvaluation:
+    def _measured(self, held_out: HeldOut, stop: StopRequest | None = None) -> Evaluation | PairEvaluation:
         parts, config = self._parts, self._config
         flip = config.evaluation.flip
-        return measured(config, parts.backbone, held_out, self._world, self._device, flip=flip)[0]
+        return measured(config, parts.backbone, held_out, self._world, self._device, flip=flip, stop=stop)[0]
 
     def _note(self, done: int, found: Mapping[str, Evaluation | PairEvaluation], seconds: float | None) -> None:
         figures = {

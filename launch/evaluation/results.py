@@ -19,6 +19,7 @@ from launch.config.stages import objectives_in_words, stage_names
 from launch.evaluation.embeddings import Embeddings, embeddings
 from launch.evaluation.held_out import HeldOut, rows_of_pairs
 from launch.pages.report import PairPicture, write_report
+from launch.resilience.stopping import StopRequest
 from launch.writing import write_text
 from partial_fc import World
 from partial_fc.evaluation import Evaluation, PairEvaluation, evaluate, evaluate_pairs
@@ -82,13 +83,21 @@ def evaluate_pair_set(
 
 
 def measured(
-    config: Config, backbone: nn.Module, held_out: HeldOut, world: World, device: torch.device, *, flip: bool
+    config: Config,
+    backbone: nn.Module,
+    held_out: HeldOut,
+    world: World,
+    device: torch.device,
+    *,
+    flip: bool,
+    stop: StopRequest | None = None,
 ) -> tuple[Evaluation | PairEvaluation, Embeddings]:
     """The measures of ``backbone`` on ``held_out``, the same on every rank, and its embeddings; nothing is written.
 
-    Those of the pairs of a ``.bin``; else of all pairs, and of the list of pairs where there is one.
+    Those of the pairs of a ``.bin``; else of all pairs, and of the list of pairs where there is one. GivenUp, on all
+    ranks, where ``stop`` says meanwhile that they end.
     """
-    found = embeddings(config, backbone, held_out, world, device, flip=flip)
+    found = embeddings(config, backbone, held_out, world, device, flip=flip, stop=stop)
     if held_out.pairs is None:
         return evaluate(found.unit_ND, found.labels_N, world, norm_N=found.norm_N), found
     pairs, whole_P = rows_of_pairs(held_out.pairs, found.samples_N, len(held_out.source))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
@@ -12,6 +14,11 @@ from launch.resilience.hearing import HEARING
 from partial_fc import World
 
 ASKED_EVERY_STEPS = 8
+Item = TypeVar("Item")
+
+
+class GivenUp(Exception):  # noqa: N818  # the name says what happened
+    """What was begun is not done, as the ranks have agreed to end."""
 
 
 class StopRequest:
@@ -32,15 +39,24 @@ class StopRequest:
         with HEARING.answering(self._hear):
             yield self
 
-    def is_agreed(self, done: int, *, is_last: bool = False) -> bool:
-        """Whether the ranks end after ``done`` steps, all alike. An all-reduce of a number every 8 steps.
+    def is_agreed(self, done: int) -> bool:
+        """Whether the ranks end after ``done`` steps, all alike. An all-reduce of a number every 8 steps."""
+        return self.was_agreed if done % ASKED_EVERY_STEPS else self.is_agreed_now()
 
-        ``is_last``: no step comes after these; it is asked whatever their number.
-        """
-        if done % ASKED_EVERY_STEPS and not is_last:
-            return False
-        self.was_agreed = bool(self._world.all_sum(torch.tensor(int(self._is_told), device=self._device)))
+    def is_agreed_now(self) -> bool:
+        """Whether the ranks end here, all alike. An all-reduce of a number, unless they have agreed before."""
+        if not self.was_agreed:
+            self.was_agreed = bool(self._world.all_sum(torch.tensor(int(self._is_told), device=self._device)))
         return self.was_agreed
+
+    def until_told(self, items: Iterable[Item]) -> Iterator[Item]:
+        """``items`` until this rank is told to end, which the others may not know: :meth:`give_up` is to follow."""
+        return itertools.takewhile(lambda _: not self._is_told, items)
+
+    def give_up(self) -> None:
+        """Raise :class:`GivenUp`, on all ranks alike, where any was told to end."""
+        if self.is_agreed_now():
+            raise GivenUp
 
     def _hear(self) -> None:
         self._is_told = True

@@ -4,7 +4,9 @@ notice."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,15 @@ import torch
 from test_resume import state_at_end
 
 from data_pipeline.formats.verification_bin.writer import write_bin
+from data_pipeline.loader.image_loader import usable_batches
 from launch import evaluate as evaluate_command
 from launch import train
 from launch.config.loading import ConfigError, load_config
-from launch.evaluation import on_the_way
+from launch.evaluation import embeddings, on_the_way
 from launch.evaluation.on_the_way import measures
 from partial_fc.checkpoint.layout import whole_checkpoints
 from partial_fc.evaluation import evaluate
-from partial_fc.world import World
+from partial_fc.world import World, global_rank
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +185,41 @@ def test_training_on_two_ranks_is_bitwise_what_it_is_without(data: Path, tmp_pat
 
 def _trained(path: str) -> None:
     assert train.main([path]) == 0
+
+
+@pytest.mark.processes
+def test_a_run_told_to_end_while_it_is_measured_saves_at_once_and_is_measured_when_it_goes_on(
+    data: Path, tmp_path: Path
+) -> None:
+    """An evaluation may take longer than a cluster waits before it kills; and of two ranks one is told here."""
+    path, undisturbed = config(data, tmp_path / "run", every_steps=5), config(data, tmp_path / "other", every_steps=5)
+    tiny.processes(2, _told_to_end_while_it_is_measured, str(path), 1)
+    run_dir = tmp_path / "run"
+    assert [each.path.name for each in whole_checkpoints(run_dir / "checkpoints")] == ["step-00000005"]
+    assert not (run_dir / "evaluations.jsonl").exists()
+    for each in (path, undisturbed):
+        tiny.processes(2, _trained, str(each))
+    assert records(run_dir) == records(tmp_path / "other")
+    assert [record["step"] for record in records(run_dir)] == [5, 10, 12]
+    found, expected = state_at_end(run_dir), state_at_end(tmp_path / "other")
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
+
+
+def _told_to_end_while_it_is_measured(path: str, told_rank: int) -> None:
+    is_told, number_read = global_rank() == told_rank, list[int]()
+
+    def told(*source: Any, **options: Any) -> Iterator[Any]:
+        for batch in usable_batches(*source, **options):
+            number_read.append(len(batch.labels))
+            if is_told:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(embeddings, "EMBED_BATCH", 4)
+    patch.setattr(embeddings, "usable_batches", told)
+    assert train.main([path]) == 128 + signal.SIGTERM
+    assert (len(number_read) == 1) == is_told
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,8 @@ request = StopRequest(World(), torch.device("cpu"))
 with request.listening():
     os.kill(os.getpid(), signal.SIGTERM)
     assert not request.is_agreed(7)
-    assert request.is_agreed(7, is_last=True)
+    assert request.is_agreed_now()
+    assert request.is_agreed(7)
 for _ in range(5):
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.05)
