@@ -30,7 +30,7 @@ def unless_it_fails(compiled: Function, plain: Function, name: str) -> Function:
         if not has_failed:
             try:
                 return compiled(*arguments)
-            except RuntimeError as error:
+            except Exception as error:
                 if not is_of_compiler(error):
                     raise
                 has_failed = True
@@ -42,8 +42,11 @@ def unless_it_fails(compiled: Function, plain: Function, name: str) -> Function:
 
 
 def is_of_compiler(error: Exception) -> bool:
-    """Whether torch.compile failed. By the class's name: to import the class takes a second."""
-    return any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__)
+    """Whether torch.compile or Triton failed, or is missing. By the classes' names: to import them takes a second."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    of_torch_or_triton = not names.isdisjoint({"TorchDynamoException", "TritonError"})
+    is_missing = isinstance(error, ModuleNotFoundError) and error.name == "triton"
+    return of_torch_or_triton or is_missing or str(error).startswith("Failed to find C compiler")
 
 
 def reason_of(error: Exception) -> str:

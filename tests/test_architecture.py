@@ -31,7 +31,7 @@ LAYERS = {  # a package, and the project's packages that it may import; the long
     "partial_fc.reports": {"partial_fc.reports"},
     "partial_fc.rows": rooms("partial_fc", "rows", "functional", "fused", "scratch"),
     "partial_fc.sweeps": rooms(
-        "partial_fc", "sweeps", "rows", "functional", "fused", "scratch", "rules", "slopes", "world"
+        "partial_fc", "sweeps", "rows", "functional", "compiling", "fused", "scratch", "rules", "slopes", "world"
     ),
     "partial_fc": {"partial_fc"},  # less what MAY_IMPORT keeps for others
     "data_pipeline.files": {"data_pipeline.files"},

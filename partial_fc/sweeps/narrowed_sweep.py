@@ -5,6 +5,8 @@ be asked: so here the look marks classes, the host waits once, to learn how many
 :class:`Sweep` over these columns alone. The other classes have no slope, and their rows are not moved: the step is that
 of all classes but for rounding. Where more than half are marked, as of an untrained network, it goes over all.
 
+The look of float32 rows of unit length, all of them, is one kernel where Triton is at hand (``look_kernel.py``).
+
 Legend: ``c`` this rank's classes that are looked at, ``b`` one block's; ``N`` rows of the global batch.
 """
 
@@ -13,9 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from partial_fc.compiling import unless_it_fails
 from partial_fc.functional.cosine import blocks
 from partial_fc.functional.look import least_product
 from partial_fc.slopes import Near
@@ -41,10 +44,27 @@ class NarrowedSweep(Sweep):
         """Which classes may have a cosine above ``above`` with an image, are an image's own, or are not finite."""
         dtype = torch.bfloat16 if self.unit_ND.dtype == torch.float32 else self.unit_ND.dtype
         factor_ND, least = self.unit_ND.to(dtype), least_product(above, self.unit_ND.shape[1], dtype)
-        marked_c = self.targets.marked(self.num_columns)
+        has_kernel = self.rows_cD.is_cuda and dtype == torch.bfloat16 and self.are_unit and self.columns is None
+        reached_c = (_reached_by_kernel if has_kernel else NarrowedSweep.reached_by_blocks)(self, factor_ND, least)
+        marked_c = reached_c.logical_or_(self.targets.marked(self.num_columns))
+        return marked_c if self.takes_part is None else marked_c.logical_and_(self.takes_part)
+
+    def reached_by_blocks(self, factor_ND: Float[Tensor, "N D"], least: float) -> Bool[Tensor, " c"]:
+        """Whether a row's product with any of ``factor_ND``, in its dtype, is ``least`` or more, or NaN."""
+        reached_c = torch.empty(self.num_columns, dtype=torch.bool, device=factor_ND.device)
         for drawn in blocks(self.num_columns, self.block_width()):
             unit_bD, _ = self._units(self._columns(drawn))
-            factor_bD = self.scratch("rows", unit_bD.shape, unit_bD, dtype).copy_(unit_bD)
+            factor_bD = self.scratch("rows", unit_bD.shape, unit_bD, factor_ND.dtype).copy_(unit_bD)
             product_bN = self._product("push", factor_bD, factor_ND.T)
-            marked_c[drawn] |= ~(product_bN.amax(dim=1) < least)  # NaN is marked
-        return marked_c if self.takes_part is None else marked_c.logical_and_(self.takes_part)
+            reached_c[drawn] = ~(product_bN.amax(dim=1) < least)
+        return reached_c
+
+
+def by_kernel(sweep: NarrowedSweep, factor_ND: Tensor, least: float) -> Tensor:
+    """As :meth:`NarrowedSweep.reached_by_blocks`, of all rows of a shard, which are of unit length."""
+    from partial_fc.sweeps.look_kernel import reached  # needs Triton
+
+    return reached(sweep.rows_cD, factor_ND, least)
+
+
+_reached_by_kernel = unless_it_fails(by_kernel, NarrowedSweep.reached_by_blocks, "the look at all classes")

@@ -39,6 +39,7 @@ from partial_fc.evaluation import evaluate
 from partial_fc.rows.sampling import drawn_columns, most_columns, padded_columns
 from partial_fc.rows.sharding import owned_targets
 from partial_fc.sweeps import narrowed_sweep
+from partial_fc.sweeps.narrowed_sweep import NarrowedSweep, by_kernel
 from partial_fc.world import ProcessGroupWorld
 
 pytestmark = pytest.mark.gpu
@@ -189,6 +190,21 @@ def test_the_near_road_is_the_block_road_and_waits_once_a_step(
         with pytest.warns(UserWarning, match="called a synchronizing CUDA operation") as waits:
             training.step(step, *given)
         assert len(waits) == 1
+
+
+@pytest.mark.parametrize("classes", [1, 129, 5000])
+def test_the_kernel_of_the_look_marks_what_plain_torch_does(classes: int) -> None:
+    pytest.importorskip("triton")
+    for batch, dim in ((512, 512), (3, 70)):
+        unit_ND, rows_cD = (nn.functional.normalize(torch.randn(n, dim, device="cuda")) for n in (batch, classes))
+        rows_cD[classes // 2] = torch.nan
+        labels_N, shard = torch.zeros(batch, dtype=torch.int64, device="cuda"), range(classes)
+        sweep = NarrowedSweep(World(), classes, shard, rows_cD, True, unit_ND, labels_N, [batch], torch.bfloat16)
+        least, factor_ND = 0.15, unit_ND.bfloat16()
+        found_c, expected_c = by_kernel(sweep, factor_ND, least), sweep.reached_by_blocks(factor_ND, least)
+        highest_c = (rows_cD.bfloat16().double() @ factor_ND.double().T).amax(1)
+        assert ((found_c == expected_c) | ((highest_c - least).abs() < 1e-5)).all(), "sums differ in their last digits"
+        assert found_c[classes // 2]
 
 
 @pytest.mark.parametrize("rows", ["sgd", "adamw"])
