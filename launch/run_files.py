@@ -53,6 +53,7 @@ class RunFiles:
         self.checkpoints = path / "checkpoints"  # a folder per saved step
         self.evaluation = path / "evaluation.json"
         self.evaluations = path / "evaluations.jsonl"  # a line of measures for each evaluation on the way
+        self.owed = path / "owed_evaluation"  # the step whose evaluation was given up when the run was told to end
         self.report = path / "report.html"
         self.time_spent = path / "time_spent.json"  # what the run's time was spent on, from its first start to its end
         self.profile = path / "profile"  # what partial-fc profile recorded

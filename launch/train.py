@@ -162,8 +162,9 @@ def _trained(
     save, done, before = watchdog.save(parts.save), parts.start_step, parts.stage
     examine, every = watchdog.evaluation(examiner.on_the_way), config.evaluation.every_steps
     try:
-        if done < parts.total_steps and examiner.is_owed(done):
-            examine(done)
+        if every is not None:
+            watchdog.evaluation(examiner.make_up)(done)
+            watchdog.begin("start")
         for stage in parts.stages:
             if stop.was_agreed:
                 break

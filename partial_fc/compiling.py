@@ -17,11 +17,15 @@ Function = Callable[..., Tensor]
 _log = logging.getLogger(__name__)
 
 
-def unless_it_fails(compiled: Function, plain: Function, name: str) -> Function:
+def unless_it_fails(
+    compiled: Function, plain: Function, name: str, is_failure: Callable[[Exception], bool] | None = None
+) -> Function:
     """A function that calls ``compiled``, and ``plain`` from the first failure of the compiler on.
 
-    A compiler fails before anything is computed: a missing C compiler, ``Python.h`` or Triton. Any other error passes.
+    A compiler fails before anything is computed: a missing C compiler, ``Python.h`` or Triton. Any other error is
+    raised. ``is_failure`` tells them apart, :func:`is_of_compiler` unless it is given.
     """
+    is_failure = is_failure or is_of_compiler
     has_failed = False
 
     @functools.wraps(plain)
@@ -31,7 +35,7 @@ def unless_it_fails(compiled: Function, plain: Function, name: str) -> Function:
             try:
                 return compiled(*arguments)
             except Exception as error:
-                if not is_of_compiler(error):
+                if not is_failure(error):
                     raise
                 has_failed = True
                 if local_rank() == 0:
@@ -42,11 +46,13 @@ def unless_it_fails(compiled: Function, plain: Function, name: str) -> Function:
 
 
 def is_of_compiler(error: Exception) -> bool:
-    """Whether torch.compile or Triton failed, or is missing. By the classes' names: to import them takes a second."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    of_torch_or_triton = not names.isdisjoint({"TorchDynamoException", "TritonError"})
-    is_missing = isinstance(error, ModuleNotFoundError) and error.name == "triton"
-    return of_torch_or_triton or is_missing or str(error).startswith("Failed to find C compiler")
+    """Whether torch.compile failed. By the class's name: to import the class takes a second."""
+    return any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__)
+
+
+def is_not_of_device(error: Exception) -> bool:
+    """Whether ``error``, of a kernel of Triton's, is none of the device: no Triton, no C compiler, too small a card."""
+    return not isinstance(error, (torch.OutOfMemoryError, torch.AcceleratorError))
 
 
 def reason_of(error: Exception) -> str:

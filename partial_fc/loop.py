@@ -64,8 +64,8 @@ def train(
     A report is written every ``report_every`` steps and after the last one. ``save(done)`` is called every
     ``save_every`` steps, later where the last step was skipped, and never after the last one: that is the caller's.
     So it is with ``evaluate(done)``, every ``evaluate_every`` steps, on all ranks; it may save as well.
-    ``stops(done)`` is asked after each step and each evaluation, and ends the training where it answers True, on all
-    ranks alike.
+    ``stops(done)`` is called after each step and each evaluation, and ends the training where it is True, on all ranks
+    alike.
     """
     loss_check = LossCheck(backbone, head, optimizer, course, tolerance, told)
     is_save_due = False

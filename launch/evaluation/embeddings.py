@@ -44,7 +44,7 @@ def embeddings(
 ) -> Embeddings:
     """The embeddings of all usable images; each rank embeds its share of them, and names those that it cannot use.
 
-    GivenUp, on all ranks, where ``stop`` says meanwhile that they end.
+    GivenUp, on all ranks, where they agree meanwhile, by ``stop``, to end.
     """
     source = held_out.source
     share, bad = image_share(len(source), world.rank, world.size), dict[int, str]()
@@ -52,7 +52,7 @@ def embeddings(
     form = assembly.image_format(config.data, device)
     batches = usable_batches(source, form, share, batch=EMBED_BATCH, left_out=left_out, bad=bad)
     if stop is not None:
-        batches = stop.until_told(batches)
+        batches = stop.until_agreed(batches, most=-(-len(source) // (EMBED_BATCH * world.size)))
     dtype = torch.bfloat16 if config.backbone.autocast == "bfloat16" else None
     unit_nD, _, norm_n = embed(backbone, ((b.images, b.labels) for b in batches), device, dtype, flip)
     if stop is not None:

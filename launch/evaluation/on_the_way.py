@@ -23,7 +23,7 @@ from launch.evaluation.results import evaluate_backbone, measured, whole_records
 from launch.evaluation.tables import print_places, print_results
 from launch.resilience.stopping import GivenUp, StopRequest
 from launch.units import seconds_text
-from launch.writing import naming
+from launch.writing import naming, write_text
 from partial_fc import World
 from partial_fc.checkpoint.layout import name_best, whole_checkpoints
 from partial_fc.checkpoint.writing import Saved
@@ -102,8 +102,30 @@ class Examiner:
     def on_the_way(self, done: int) -> None:
         """Measure all sets after step ``done``, while the training waits.
 
-        Given up where the ranks are told to end meanwhile, for it may take longer than they have: see :meth:`is_owed`.
+        The evaluation is given up where the ranks agree meanwhile to end: they may have less time than it takes.
         """
+        if not self._measure(done) and self._world.rank == 0:
+            write_text(self._folder.owed, f"{done}\n")
+            print(
+                f"step {done:,} is not measured, as the run was told to end; it will be when the run goes on",
+                flush=True,
+            )
+
+    def make_up(self, done: int) -> None:
+        """Measure the step ``done``, which the run goes on after, if that was given up: one all-reduce of a number.
+
+        Tried once: a run that never lives as long as an evaluation takes goes on all the same.
+        """
+        is_owed = False
+        if self._world.rank == 0 and self._folder.owed.exists():
+            is_owed = self._folder.owed.read_text(encoding="utf-8").strip() == str(done)
+            self._folder.owed.unlink()
+        if self._world.all_sum(torch.tensor(int(is_owed), device=self._device)):
+            self._parts.spent.spend("start")
+            self._measure(done)
+
+    def _measure(self, done: int) -> bool:
+        """Measure all sets and note what is found; whether that was not given up."""
         self._parts.spent.spend("training")
         began, found = time.perf_counter(), None
         with self._parts.state.with_averaged_buffers(), suppress(GivenUp):
@@ -111,18 +133,7 @@ class Examiner:
         self._parts.spent.spend("evaluation")
         if found is not None:
             self._note(done, found, time.perf_counter() - began)
-        elif self._world.rank == 0:
-            print(f"step {done:,} is measured when the run goes on: it was told to end meanwhile", flush=True)
-
-    def is_owed(self, done: int) -> bool:
-        """Whether the step ``done``, which the run goes on after, was to be measured and is not. One all-reduce."""
-        every = self._config.evaluation.every_steps
-        if every is None or not done or done % every:
-            return False
-        is_owed = self._world.rank == 0 and all(
-            each["step"] != done for each in whole_records(self._folder.evaluations)
-        )
-        return bool(self._world.all_sum(torch.tensor(int(is_owed), device=self._device)))
+        return found is not None
 
     def at_the_end(self, done: int, known: Mapping[str, Evaluation | PairEvaluation]) -> None:
         """Measure the sets that are not ``known``, with the averaged buffers that the network has by now."""

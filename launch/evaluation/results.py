@@ -95,7 +95,7 @@ def measured(
     """The measures of ``backbone`` on ``held_out``, the same on every rank, and its embeddings; nothing is written.
 
     Those of the pairs of a ``.bin``; else of all pairs, and of the list of pairs where there is one. GivenUp, on all
-    ranks, where ``stop`` says meanwhile that they end.
+    ranks, where they agree meanwhile, by ``stop``, to end.
     """
     found = embeddings(config, backbone, held_out, world, device, flip=flip, stop=stop)
     if held_out.pairs is None:

@@ -49,9 +49,16 @@ class StopRequest:
             self.was_agreed = bool(self._world.all_sum(torch.tensor(int(self._is_told), device=self._device)))
         return self.was_agreed
 
-    def until_told(self, items: Iterable[Item]) -> Iterator[Item]:
-        """``items`` until this rank is told to end, which the others may not know: :meth:`give_up` is to follow."""
-        return itertools.takewhile(lambda _: not self._is_told, items)
+    def until_agreed(self, items: Iterable[Item], most: int) -> Iterator[Item]:
+        """``items``, of which no rank has more than ``most``, until the ranks agree to end: asked at every eighth.
+
+        To be taken to the end on every rank. Then :meth:`give_up` says whether that was the end of the items.
+        """
+        given = iter(items)
+        for number in range(most):
+            if self.is_agreed(number):
+                return
+            yield from itertools.islice(given, 1)
 
     def give_up(self) -> None:
         """Raise :class:`GivenUp`, on all ranks alike, where any was told to end."""

@@ -4,8 +4,9 @@ By plain torch a block's rows in bfloat16 and its products, ``(b, N)``, go to th
 are rounded on their way to the matrix units, products stay in registers, and one byte is written for each class. The
 readable twin is ``NarrowedSweep.reached_by_blocks``.
 
-Legend: ``c`` classes, ``N`` rows of the batch, ``D`` dimensions; a program has ``B`` classes, and goes over the batch
-by ``M`` rows and over the dimensions by ``K``. It needs Triton, which torch brings along where it is built for GPUs.
+Legend: ``c`` classes, ``b`` those of a block, ``N`` rows of the batch, ``D`` dimensions. A program of the kernel has
+``B`` classes, and goes over the batch by ``M`` rows and over the dimensions by ``K``. This module needs Triton, which
+torch brings along where it is built for GPUs.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ _WARPS, _STAGES = 8, 3
 def reached(rows_cD: Tensor, factor_ND: Tensor, least: float) -> Tensor:
     """``(c,)``, bool: whether a row's product with any of ``factor_ND`` is ``least`` or more, or NaN.
 
-    The rows are rounded to the dtype of ``factor_ND``; sums are float32. Both matrices are contiguous.
+    The rows, contiguous, are rounded to the dtype of ``factor_ND``; sums are float32.
     """
-    (classes, dim), found_c = rows_cD.shape, torch.empty(len(rows_cD), dtype=torch.int8, device=rows_cD.device)
-    grid, tiles = (triton.cdiv(classes, CLASSES),), (CLASSES, BATCH_ROWS, DIMENSIONS)
-    sizes = classes, len(factor_ND), dim
-    _reached[grid](rows_cD, factor_ND, found_c, least, *sizes, *tiles, num_warps=_WARPS, num_stages=_STAGES)
+    (classes, dim), batch, factor_ND = rows_cD.shape, len(factor_ND), factor_ND.contiguous()
+    found_c = torch.empty(classes, dtype=torch.int8, device=rows_cD.device)
+    sizes = classes, batch, triton.cdiv(batch, BATCH_ROWS), dim, CLASSES, BATCH_ROWS, DIMENSIONS
+    with torch.cuda.device_of(rows_cD):  # type: ignore[no-untyped-call]
+        grid = (triton.cdiv(classes, CLASSES),)
+        _reached[grid](rows_cD, factor_ND, found_c, least, *sizes, num_warps=_WARPS, num_stages=_STAGES)
     return found_c.bool()
 
 
@@ -38,7 +41,8 @@ def _reached(  # type: ignore[no-untyped-def]
     found_c,
     least,
     c,
-    N: tl.constexpr,
+    N,
+    PARTS: tl.constexpr,
     D: tl.constexpr,
     B: tl.constexpr,
     M: tl.constexpr,
@@ -46,8 +50,8 @@ def _reached(  # type: ignore[no-untyped-def]
 ):
     classes = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     is_class, found = classes < c, tl.zeros((B,), tl.int32)
-    for first in range(0, N, M):
-        images = first + tl.arange(0, M)
+    for part in range(PARTS):
+        images = part * M + tl.arange(0, M)
         is_image, product = images < N, tl.zeros((B, M), tl.float32)
         for start in range(0, D, K):
             dims = start + tl.arange(0, K)

@@ -5,7 +5,8 @@ be asked: so here the look marks classes, the host waits once, to learn how many
 :class:`Sweep` over these columns alone. The other classes have no slope, and their rows are not moved: the step is that
 of all classes but for rounding. Where more than half are marked, as of an untrained network, it goes over all.
 
-The look of float32 rows of unit length, all of them, is one kernel where Triton is at hand (``look_kernel.py``).
+Where all rows of the shard are looked at, and have unit length in float32, the look is one kernel, if Triton is
+installed (``look_kernel.py``).
 
 Legend: ``c`` this rank's classes that are looked at, ``b`` one block's; ``N`` rows of the global batch.
 """
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from partial_fc.compiling import unless_it_fails
+from partial_fc.compiling import is_not_of_device, unless_it_fails
 from partial_fc.functional.cosine import blocks
 from partial_fc.functional.look import least_product
 from partial_fc.slopes import Near
@@ -44,7 +45,8 @@ class NarrowedSweep(Sweep):
         """Which classes may have a cosine above ``above`` with an image, are an image's own, or are not finite."""
         dtype = torch.bfloat16 if self.unit_ND.dtype == torch.float32 else self.unit_ND.dtype
         factor_ND, least = self.unit_ND.to(dtype), least_product(above, self.unit_ND.shape[1], dtype)
-        has_kernel = self.rows_cD.is_cuda and dtype == torch.bfloat16 and self.are_unit and self.columns is None
+        are_whole = self.are_unit and self.columns is None and self.rows_cD.is_contiguous()
+        has_kernel = self.rows_cD.is_cuda and dtype == torch.bfloat16 and are_whole
         reached_c = (_reached_by_kernel if has_kernel else NarrowedSweep.reached_by_blocks)(self, factor_ND, least)
         marked_c = reached_c.logical_or_(self.targets.marked(self.num_columns))
         return marked_c if self.takes_part is None else marked_c.logical_and_(self.takes_part)
@@ -67,4 +69,6 @@ def by_kernel(sweep: NarrowedSweep, factor_ND: Tensor, least: float) -> Tensor:
     return reached(sweep.rows_cD, factor_ND, least)
 
 
-_reached_by_kernel = unless_it_fails(by_kernel, NarrowedSweep.reached_by_blocks, "the look at all classes")
+_reached_by_kernel = unless_it_fails(
+    by_kernel, NarrowedSweep.reached_by_blocks, "the look at all classes", is_not_of_device
+)

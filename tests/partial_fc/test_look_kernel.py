@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from partial_fc.compiling import unless_it_fails
+from partial_fc.compiling import is_not_of_device, unless_it_fails
 from partial_fc.sweeps.narrowed_sweep import NarrowedSweep, by_kernel
 from partial_fc.world import World
 
@@ -24,7 +24,8 @@ for classes, batch, dim in ((300, 150, 96), (128, 128, 64), (1, 1, 1), (129, 3, 
     rows_cD[classes // 2] = torch.nan
     product_cN = rows_cD @ factor_ND.T
     for least in (product_cN.nan_to_num(0.0).amax(1).median().item() - 1e-5, -0.5, 2.0):
-        found_c, expected_c = reached(rows_cD, factor_ND, least), ~(product_cN.amax(1) < least)
+        found_c = reached(rows_cD, factor_ND.T.contiguous().T, least)
+        expected_c = ~(product_cN.amax(1) < least)
         assert found_c.dtype == torch.bool
         assert torch.equal(found_c, expected_c), (classes, batch, dim, least)
         print(int(found_c.sum()))
@@ -40,8 +41,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from partial_fc.sweeps import look_kernel as look
 
-arguments = {"rows_cD": "*fp32", "factor_ND": "*bf16", "found_c": "*i8", "least": "fp32", "c": "i32"}
-tiles = {"N": 512, "D": 512, "B": look.CLASSES, "M": look.BATCH_ROWS, "K": look.DIMENSIONS}
+arguments = {"rows_cD": "*fp32", "factor_ND": "*bf16", "found_c": "*i8", "least": "fp32", "c": "i32", "N": "i32"}
+tiles = {"PARTS": 4, "D": 512, "B": look.CLASSES, "M": look.BATCH_ROWS, "K": look.DIMENSIONS}
 signature = {**arguments, **dict.fromkeys(tiles, "constexpr")}
 aligned = {(place,): [["tt.divisibility", 16]] for place in range(3)}
 source = ASTSource(look._reached, signature, tiles, aligned)
@@ -85,7 +86,7 @@ def test_where_there_is_no_triton_the_look_goes_by_blocks(
     monkeypatch.delitem(sys.modules, "partial_fc.sweeps.look_kernel", raising=False)
     unit_ND, rows_cD = torch.split(nn.functional.normalize(torch.randn(55, 8)), [5, 50])
     sweep = NarrowedSweep(World(), 50, range(50), rows_cD, True, unit_ND, torch.arange(5), [5], torch.float32)
-    called = unless_it_fails(by_kernel, NarrowedSweep.reached_by_blocks, "the look at all classes")
+    called = unless_it_fails(by_kernel, NarrowedSweep.reached_by_blocks, "the look at all classes", is_not_of_device)
     for _ in range(2):
         reached_c = called(sweep, unit_ND.bfloat16(), 0.5)
         assert torch.equal(reached_c, (rows_cD.bfloat16() @ unit_ND.bfloat16().T).amax(1) >= 0.5)
