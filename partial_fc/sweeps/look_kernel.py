@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-CLASSES, BATCH_ROWS, DIMENSIONS = 128, 128, 64  # 177 registers a thread, 112 KiB of shared memory; none is spilled
+CLASSES, BATCH_ROWS, DIMENSIONS = 128, 128, 64  # on an H100 172 registers a thread, 112 KiB of shared memory
 _WARPS, _STAGES = 8, 3
 
 
