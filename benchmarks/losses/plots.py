@@ -3,8 +3,8 @@
     python -m benchmarks.losses.plots
 
 reads `docs/experiments/losses/*.json` and `docs/experiments/claims/*.json`; writes `median_angle.svg`,
-`slope_length.svg`, `gallery.svg` and `claims.svg` into `docs/experiments`, and the tables between the markers of
-`docs/experiments.md`.
+`slope_length.svg`, `gallery.svg`, `glance.svg` and `claims.svg` into `docs/experiments`, and the tables between the
+markers of `docs/experiments.md`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.arguments import parser
 from benchmarks.documents import DOCS, with_part
-from benchmarks.losses import claim_figures, gallery
+from benchmarks.losses import claim_figures, gallery, glance
 from benchmarks.losses.results import PART, Result, by_name, named, read_results, tables
 from benchmarks.losses.runs import LOSSES, NUM_CLASSES
 from benchmarks.losses.slopes import draw_slopes
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         results, claims = (read_results(folder / "experiments" / table) for table in ("losses", "claims"))
         text = with_part(document.read_text(encoding="utf-8"), PART, tables(results))
+        text = with_part(text, glance.PART, glance.tables(results))
         text = with_part(text, claim_figures.PART, claim_figures.tables(claims, results))
     except (OSError, ValueError) as error:
         print(f"plots: {error}", file=sys.stderr)
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if lines:
         draw_angles(lines, folder / "experiments" / "median_angle.svg")
     gallery.draw(folder / "experiments" / gallery.FILE.name)
+    glance.draw(results, folder / "experiments" / "glance.svg")
     if claims:
         claim_figures.draw(claims, results, folder / "experiments" / "claims.svg")
     document.write_text(text, encoding="utf-8")

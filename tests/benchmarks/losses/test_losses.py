@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.losses import __main__ as losses
-from benchmarks.losses import plots
+from benchmarks.losses import glance, plots
 from benchmarks.losses.results import Curve, Result, curve, mean_and_spread, read_results, tables
 from benchmarks.losses.runs import ADACOS_SCALE, LOSSES, NUM_CLASSES, ROW_STEP, RUNS, Run, plan
 from benchmarks.losses.slopes import SlopeLine, slope_lines, slopes_at_target
@@ -293,7 +293,8 @@ def test_figures_and_tables_come_from_the_results_that_are_there(tmp_path: Path)
     for run, seed in itertools.product(runs, (0, 1)):
         write_result(result(run, seed, rank1=None if run is runs[0] else 0.5), folder)
     document = tmp_path / "experiments.md"
-    document.write_text("prose\n\n<!-- losses -->\n<!-- /losses -->\n<!-- claims -->\n<!-- /claims -->\n\nmore prose\n")
+    parts = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("losses", "glance", "claims"))
+    document.write_text(f"prose\n\n{parts}\nmore prose\n")
     assert plots.main(["--docs", str(tmp_path)]) == 0
     text = document.read_text()
     assert text.startswith("prose\n")
@@ -305,6 +306,19 @@ def test_figures_and_tables_come_from_the_results_that_are_there(tmp_path: Path)
     assert plots.main(["--docs", str(tmp_path)]) == 0
     assert [figure.read_bytes() for figure in figures] == drawn
     assert document.read_text() == text
+
+
+def test_at_a_glance_a_loss_has_its_runs_and_what_is_not_there_is_left_out(tmp_path: Path) -> None:
+    names = [name + suffix for name in glance.RUNS_OF.values() for suffix in glance.SUFFIXES.values()]
+    assert set(names) <= BY_NAME.keys()
+    for name, percent in zip(names, itertools.cycle(glance.SUFFIXES)):
+        assert BY_NAME[name].label_noise == percent / 100
+    of_adacos = BY_NAME[glance.RUNS_OF["AdaCos", glance.SHORT]]
+    results = [result(of_adacos, 0, rank1=0.8), result(of_adacos, 1, rank1=0.6)]
+    (row,) = (line for line in glance.tables(results).splitlines() if "0.700" in line)
+    assert row == "| AdaCos | 2 | 0.700 ± 0.141 | – | – | – | – | – |"
+    glance.draw(results, tmp_path / "glance.svg")
+    assert "AdaCos" in (tmp_path / "glance.svg").read_text()
 
 
 def test_without_a_document_nothing_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
