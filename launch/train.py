@@ -223,7 +223,7 @@ def _last_good(folder: RunFolder) -> str:
     try:
         return f"The last good checkpoint is {latest_checkpoint(folder.checkpoints)}"
     except FileNotFoundError:
-        return "There is no checkpoint yet: save_every_steps writes them on the way"
+        return "There is no checkpoint yet: one is written every save_every_steps"
 
 
 def _summary(config: Config, source: Source, parts: Run, world: World, device: torch.device) -> str:

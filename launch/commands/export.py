@@ -20,6 +20,7 @@ from data_pipeline.loader.dali_graph import ImageFormat
 from data_pipeline.loader.image_loader import usable_batches
 from data_pipeline.source import Source
 from launch import assembly
+from launch.assembly.data import training_paths
 from launch.assembly.run_folder import RunFolder
 from launch.config.loading import ConfigError, load_config
 from launch.units import bytes_text
@@ -63,13 +64,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _source(arguments: argparse.Namespace) -> Source | None:
-    """The images to compare on: those given, or of the run; None where none are known."""
+    """The images to compare on: those given, or of the run; None where none are known, or those are not here."""
     if arguments.images is not None:
         return assembly.open_held_out(arguments.images)
     file = RunFolder(_run_of(arguments.model)).config
     if not file.is_file():
         return None
     data = load_config(file).data
+    if not all(path.exists() for path in ([data.evaluate] if data.evaluate else training_paths(data))):
+        return None
     return assembly.open_held_out(data.evaluate) if data.evaluate is not None else assembly.open_training_data(data, 0)
 
 

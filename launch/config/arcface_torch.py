@@ -61,10 +61,10 @@ TRANSLATED = {  # keys that become others, with those
 _WANDB = "not Weights & Biases but metrics.jsonl, Prometheus, report.tensorboard and report.html"
 WITHOUT_TWIN = {
     "resume": "a run goes on by itself; with a training of theirs after partial-fc import arcface_torch",
-    "save_all_states": "a checkpoint always holds the backbone and the class rows; save_every_steps says when",
+    "save_all_states": "a checkpoint always holds the backbone and the class rows, and is written every 5,000 steps",
     "dali": "DALI reads the images always",
     "gradient_acc": "a step takes the images of all of them at once; see backbone.checkpoint_activations for memory",
-    "momentum": "arcface_torch takes 0.9 whatever it says; so does this",
+    "momentum": "arcface_torch takes 0.9 whatever it says; so does the backbone here, and the class rows have none",
     "decay_epoch": "no fall in steps here: schedule.decay is polynomial or cosine",
     "dataset": "rec says where the images are",
     **dict.fromkeys(("using_wandb", "wandb_key", "wandb_entity", "wandb_project", "wandb_log_all"), _WANDB),
@@ -72,6 +72,7 @@ WITHOUT_TWIN = {
 }
 _DALI_AUGMENTATION = {"mirror": 0.5, "low_resolution": 0.1, "blur": 0.2, "colour": 0.2, "grey": 0.1}
 _SCALE = 64.0
+_ROW_RATE = 9.0e-4  # 0.0584 / the scale, as in configs/ms1mv3_arcface.yaml: docs/experiments.md
 _NEXT_TO_NO_RATE = 1e-6  # in place of 0, which draws the classes of the batch and no others
 _USUAL = {"momentum": 0.9, "gradient_acc": 1}  # values that need no word
 _NUMBERS = (
@@ -134,6 +135,7 @@ def _tree(values: _Values, gpus: int) -> _Values:
     tree["optimizer"] |= {"momentum": 0.9, "decays": "all"}
     if values["optimizer"] == "sgd":
         tree["optimizer"]["nesterov"] = False
+        tree["classifier"]["learning_rate"] = _ROW_RATE
     if values["optimizer"] == "adamw":
         tree["classifier"] |= {"optimizer": "adamw", "learning_rate": values["lr"]}
     tree["schedule"]["power"] = 1.0
@@ -199,7 +201,8 @@ def _remarks(values: _Values, gpus: int) -> list[str]:
     """A line for each key without a twin, and for those whose twin means something else."""
     remarks = [
         f"batch_size = {values['batch_size']} of each GPU: schedule.batch_size is that of all {gpus}",
-        f"lr = {values['lr']}: the backbone's here; the class rows, of unit length, have classifier.learning_rate",
+        f"lr = {values['lr']}: the backbone's here; the class rows, of unit length, have classifier.learning_rate, for "
+        "which 0.0584 / scale was found on Omniglot",
     ]
     for key, value in values.items():
         if key in TWINS or key in TRANSLATED or (key in _USUAL and value == _USUAL[key]):

@@ -117,7 +117,7 @@ class Config(Section):
         description="go on with the run in run_dir; never: begin anew; changed: go on though the config or the set "
         "differs, each identity with its class row",
     )
-    save_every_steps: int | None = Field(None, ge=1, description="also save on the way; the end is always saved")
+    save_every_steps: int | None = Field(5000, ge=1, description="also save on the way; null: at the end alone")
     checkpoint: CheckpointConfig = CheckpointConfig()
     data: DataConfig
     backbone: BackboneConfig = BackboneConfig()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from launch.config.run import Config
 from partial_fc import World
 from partial_fc.checkpoint.identities import compared
 from partial_fc.checkpoint.layout import CheckpointFolder, remove_unfinished, whole_checkpoints
+from partial_fc.reports.time_spent import started_seconds
+from partial_fc.world import restarts
 
 _FREE = {  # keys that may change between the starts of one run: none of them changes what is learnt
     "run_dir",
@@ -30,10 +33,14 @@ _FREE = {  # keys that may change between the starts of one run: none of them ch
     "evaluation",
     "data.train",  # where the images lie: what they are is compared by their fingerprint
     "data.evaluate",
+    "data.root",
     "data.quarantine",
+    "data.num_classes",  # checks of what the images are
+    "data.num_images",
     "data.decode_threads",
     "data.most_bad_images",
     "backbone.compile",
+    "backbone.checkpoint_activations",
     "classifier.block_classes",
     "classifier.cosines",
     "classifier.near",
@@ -65,22 +72,24 @@ def checkpoint_to_resume(
 
     What saves left that were interrupted is removed, where this start ``tidies``. A checkpoint with a file that is
     missing or cut short is passed over, and named. ConfigError where the run was begun with another configuration,
-    other images or other identities, with what differs, unless ``resume`` is ``changed``. One all-reduce of a number.
+    other images or other identities, with what differs, unless ``resume`` is ``changed``. Where it is ``never``, only
+    ranks that are started again go on, from a checkpoint of their own agent's time. One all-reduce of a number.
     """
-    if config.resume == "never":
-        return None
-    chosen = 0
-    if world.rank == 0 and folder.checkpoints.is_dir():
+    chosen, begins_anew = 0, config.resume == "never" and not restarts()
+    if world.rank == 0 and folder.checkpoints.is_dir() and not begins_anew:
         if tidies:
             remove_unfinished(folder.checkpoints)
         whole = whole_checkpoints(folder.checkpoints)
+        if config.resume == "never":
+            agent_started_seconds = started_seconds(os.getppid())
+            whole = [each for each in whole if each.path.stat().st_mtime > agent_started_seconds]
         chosen = next((place for place in range(len(whole), 0, -1) if _is_intact(whole[place - 1])), 0)
         chosen = _step(whole[chosen - 1]) + 1 if chosen else 0
     step = int(world.all_sum(torch.tensor(chosen, device=device))) - 1
     if step < 0:
         return None
     checkpoint = next(each for each in whole_checkpoints(folder.checkpoints) if _step(each) == step)
-    if config.resume == "auto":
+    if config.resume != "changed":
         _refuse_differences(folder, checkpoint, facts, identities_C)
     return checkpoint.path
 

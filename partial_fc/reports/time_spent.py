@@ -60,10 +60,10 @@ class TimeSpent:
         return {"seconds": dict(self.seconds), "until_seconds": self.until_seconds}
 
 
-def started_seconds() -> float:
-    """When this process began, since 1970; where the system does not say, now."""
+def started_seconds(process: int | None = None) -> float:
+    """When this process began, or the one of that number, since 1970; where the system does not say, now."""
     try:
-        with open("/proc/self/stat", encoding="ascii") as file:
+        with open(f"/proc/{process or 'self'}/stat", encoding="ascii") as file:
             ticks = int(file.read().rpartition(")")[2].split()[19])  # since the machine was started: proc(5), field 22
         return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
     except (OSError, AttributeError):

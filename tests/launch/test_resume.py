@@ -213,6 +213,21 @@ def test_a_finished_run_given_again_trains_nothing(data: Path, tmp_path: Path) -
     assert not (tmp_path / "run-1").exists()
 
 
+def test_ranks_that_are_started_again_go_on_though_the_run_was_to_begin_anew(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = config_at(tmp_path, data), tmp_path / "run"
+    train.run(load_config(config, ["schedule.epochs=0.5"]))
+    anew = load_config(config, ["schedule.epochs=0.5", "resume=never"])
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    train.run(anew)
+    assert not (tmp_path / "run-1").exists(), "the checkpoint is younger than the process that started this one"
+    for checkpoint in (run / "checkpoints").iterdir():
+        os.utime(checkpoint, (0, 0), follow_symlinks=False)
+    train.run(anew)
+    assert (tmp_path / "run-1").exists(), "that of an earlier run is not gone on with"
+
+
 def test_a_changed_config_is_refused_with_what_differs(data: Path, tmp_path: Path) -> None:
     config = config_at(tmp_path, data)
     train.run(load_config(config, ["schedule.epochs=0.5"]))

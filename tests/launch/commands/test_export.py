@@ -62,6 +62,19 @@ def test_a_file_of_weights_is_exported_without_a_run(
     assert names == [out], "nothing else is left beside it"
 
 
+def test_a_run_whose_images_are_elsewhere_is_exported_and_not_compared(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved, symlinks=True)
+    config = moved / "config.yaml"
+    config.write_text(config.read_text().replace(str(run.parent / "data"), str(tmp_path / "not_here")))
+    assert cli.main(["export", str(moved)]) == 0
+    assert "not compared with the network: give --images SET" in capsys.readouterr().out
+    assert cli.main(["export", str(moved), "--precision", "int8"]) == 2
+    assert "--precision int8 is calibrated on images: give --images SET" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["latest", "step-00000006"])
 def test_a_checkpoint_is_written_into_its_runs_folder(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(run.glob("checkpoints/**/*"))
