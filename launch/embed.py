@@ -14,14 +14,12 @@ from launch.command_line.columns import columns_of
 from launch.config.loading import ConfigError
 from launch.embedding.written import Embedder, embed_set
 from launch.errors import reported
-from launch.processes import end_with
+from launch.processes import PATIENCE_SECONDS, end_with
 from launch.resilience.agent import end_with_agent
 from launch.units import bytes_text
 from partial_fc.inference.embedding_file import SUFFIXES, companions
 from partial_fc.inference.trained import trained_network
 from partial_fc.world import local_device, process_group
-
-PATIENCE_SECONDS = 24 * 3600.0  # ranks meet at the end alone, and one may have far more to do than another
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from launch.config.loading import ConfigError
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    an error nobody foresaw, or a rank that was killed or hung: the output says where
+  1    an error nobody foresaw, a disk that is away, or a rank that was killed or hung: the output says where
   2    the command line or the configuration cannot be used, or asks for more memory than there is
   3    the data or a file cannot be used: missing, damaged, in the way, or the disk is full
   4    training diverged: too many losses were not finite or jumped; no weight was updated by them
@@ -57,6 +57,9 @@ _PARTS = {  # the deepest of these packages on the way to an error: what was bei
     "partial_fc/evaluation.py": "the comparison of held-out images",
     "data_pipeline": "the images",
 }
+_MAY_PASS = {  # what a file system of a network says while it is away: the same command may work in a minute
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ECONNRESET)
+}
 _LONGEST_QUOTE = 300  # characters of another library's words
 _MOMENT_SECONDS = 5.0
 
@@ -65,6 +68,7 @@ class ExitCode(IntEnum):
     """What a command exits with; :data:`EXIT_CODES` says it to users."""
 
     DONE = 0
+    FAILED = 1
     BAD_CONFIG = 2
     BAD_DATA = 3
     DIVERGED = 4
@@ -135,6 +139,8 @@ def _refusal(error: Exception) -> tuple[ExitCode, str] | None:
         return ExitCode.DIVERGED, f"{error}{advice}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ExitCode.BAD_DATA, _no_space(error)
+    if isinstance(error, OSError) and error.errno in _MAY_PASS:
+        return ExitCode.FAILED, f"{error}{advice}. The disk, or the network to it, may be away for a while"
     return (ExitCode.BAD_DATA, f"{error}{advice}") if isinstance(error, ValueError | OSError) else None
 
 

@@ -20,7 +20,7 @@ from launch.evaluation.held_out import HeldOut, open_identities, open_pair_set
 from launch.evaluation.overlap import overlap
 from launch.evaluation.results import evaluate_backbone, evaluate_pair_set
 from launch.evaluation.tables import print_pair_results, print_results
-from launch.processes import end_with
+from launch.processes import PATIENCE_SECONDS, end_with
 from launch.protocols.among_distractors import evaluate_among_distractors
 from launch.protocols.ijb import Pooling, evaluate_ijb, open_ijb
 from launch.protocols.tables import show_among_distractors, show_ijb
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     weights = arguments.weights or latest_checkpoint(folder.checkpoints)
     backbone = assembly.backbone(config.backbone.of_torch_alone(), config.data.image_size, weights)
     device = local_device()
-    with process_group() as world:
+    with process_group(PATIENCE_SECONDS) as world:
         measure(backbone.to(device), world, device)
 
 

@@ -13,6 +13,7 @@ from uuid import uuid4
 from launch.meeting import Meeting, refuse_unknown_interfaces
 from launch.resilience.agent import AGENT, OWN_STORE
 
+PATIENCE_SECONDS = 24 * 3600.0  # of ranks that meet at the end alone: one may have far more to do than another
 LEAVING_SECONDS = 300  # that ranks have to save and leave after SIGTERM, before they are killed; torchrun's own: 30
 
 
@@ -32,7 +33,7 @@ def run_ranks(
     from torch.distributed.run import get_args_parser
     from torch.distributed.run import run as run_agent
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // nproc)))
     logging.disable(logging.CRITICAL)  # of torchrun's, in this process: the rank that failed has said why
     # What --standalone does, but by address: the ranks meet though nothing resolves this machine's name.
     # A number of nodes that Kubeflow sets in the environment, PET_NNODES, is not for them.
@@ -65,6 +66,11 @@ def run_ranks(
     finally:
         del os.environ[AGENT]
     return 0
+
+
+def _cores() -> int:
+    """Those that this process may use: a scheduler may give it some of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _words_of(meeting: Meeting) -> list[str]:

@@ -157,9 +157,10 @@ def _trained(
 ) -> int:
     """How many steps of the run are done, when the last of them is saved, and the last of each stage before.
 
-    A stage's last step is not saved where that step was skipped: weights that make bad losses are not worth it.
+    Where a stage's last step was skipped, the first good one after it is saved: weights that make bad losses are not
+    worth it.
     """
-    save, done, before = watchdog.save(parts.save), parts.start_step, parts.stage
+    save, done, before, is_save_due = watchdog.save(parts.save), parts.start_step, parts.stage, False
     examine, every = watchdog.evaluation(examiner.on_the_way), config.evaluation.every_steps
     try:
         if every is not None:
@@ -191,6 +192,7 @@ def _trained(
                 report_every=config.report.every_steps,
                 save=save,
                 save_every=config.save_every_steps,
+                is_save_due=is_save_due,
                 evaluate=examine,
                 evaluate_every=every,
                 stops=watchdog.stops(stop.is_agreed),
@@ -199,12 +201,13 @@ def _trained(
                 told=_tell,
             )
             goes_on = done < parts.total_steps and not stop.was_agreed
-            is_saved = parts.saver.last_step == done
-            if not (is_saved or (goes_on and parts.state.course.was_skipped(done - 1))):
+            is_save_due = parts.saver.last_step != done
+            if is_save_due and not (goes_on and parts.state.course.was_skipped(done - 1)):
                 save(done)
+                is_save_due = False
             if goes_on and every is not None and done % every == 0:
                 examine(done)
-                if stop.was_agreed and parts.saver.last_step != done:
+                if stop.was_agreed and is_save_due:
                     save(done)
     except TrainingDiverged as error:
         parts.saver.wait()

@@ -45,6 +45,7 @@ def train(
     report_every: int,
     save: Callable[[int], None],
     save_every: int | None,
+    is_save_due: bool = False,
     evaluate: Callable[[int], None] = lambda done: None,
     evaluate_every: int | None = None,
     stops: Callable[[int], bool] = lambda done: False,
@@ -62,13 +63,13 @@ def train(
     no step waits before its update (:class:`partial_fc.divergence.LossCheck`). ``course`` is what the losses before
     were like; it goes on here.
     A report is written every ``report_every`` steps and after the last one. ``save(done)`` is called every
-    ``save_every`` steps, later where the last step was skipped, and never after the last one: that is the caller's.
+    ``save_every`` steps, at once where ``is_save_due``, later where the last step was skipped, and never after the last
+    one: that is the caller's.
     So it is with ``evaluate(done)``, every ``evaluate_every`` steps, on all ranks; it may save as well.
     ``stops(done)`` is called after each step and each evaluation, and ends the training where it is True, on all ranks
     alike.
     """
     loss_check = LossCheck(backbone, head, optimizer, course, tolerance, told)
-    is_save_due = False
     meter.start()
     for step in steps:
         rates, gradient_norm = set_rates(step), None
@@ -89,6 +90,7 @@ def train(
                 gradient_norm = nn.utils.clip_grad_norm_(backbone.parameters(), clip_norm)
             optimizer.step()
             optimizer.zero_grad()
+        del embeddings, loss, minimised  # of a skipped step they hold all that its forward pass kept
         figures = dict(head.statistics)
         meter.observe(
             images=sum(counts),

@@ -5,6 +5,7 @@ A seal says what the index was made of; one with another seal, cut short, or of 
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,9 @@ from data_pipeline.files.whole_file import WholeFile
 def kept_index(path: Path, seal: NDArray[Any]) -> dict[str, NDArray[Any]] | None:
     """The arrays kept in `path`, or None where there are none that are whole and have this seal."""
     try:
+        with zipfile.ZipFile(path) as members:  # that of another's set may be made to fill the memory
+            if any(each.compress_type != zipfile.ZIP_STORED for each in members.infolist()):
+                return None
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if not np.array_equal(arrays["seal"], seal):
                 return None

@@ -121,7 +121,8 @@ class BadImages:
     def usable_images(self, epochs: NDArray[np.int64], samples: NDArray[np.int64]) -> UsableImages:
         """Some samples in their epochs, both (n,), those known or now found to be bad replaced, and their bytes.
 
-        ValueError where all that could take an image's place are bad as well: the set is mostly damaged, or gone.
+        ValueError where all that could take an image's place are bad as well, OSError where the image cannot even be
+        read: the set is mostly damaged, or gone.
         """
         shown, replaced = np.array(samples, np.int64), 0
         encoded, headers = list[NDArray[np.uint8]](), list[ImageHeader]()
@@ -156,10 +157,16 @@ class BadImages:
             image = self._image(candidate)
             if image is not None:
                 return candidate, image
-        raise ValueError(
+        said = (
             f"{self._source.name(sample)} cannot be used, nor can any of the {MOST_SUBSTITUTES} images drawn "
             "to take its place: the data set is out of reach or mostly damaged. `partial-fc verify` says more"
         )
+        with suppress(ValueError):
+            try:
+                self._source.read(sample)
+            except OSError as error:
+                raise OSError(error.errno, f"{said} ({error.strerror})") from error
+        raise ValueError(said)
 
     def _are_listed(self, samples: NDArray[np.int64]) -> NDArray[np.bool_]:
         if not self._listed.size:

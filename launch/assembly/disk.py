@@ -8,6 +8,16 @@ from launch.assembly.run import Run
 from launch.assembly.run_folder import RunFolder
 from launch.config.run import Config
 from launch.units import bytes_text
+from partial_fc.checkpoint.layout import removable_checkpoints
+
+
+def _to_be_removed_bytes(folder: RunFolder, config: Config) -> int:
+    """Of the run's own checkpoints that new ones will take the place of."""
+    return sum(
+        file.size_bytes
+        for checkpoint in removable_checkpoints(folder.checkpoints, config.checkpoint.keep_every_steps)
+        for file in checkpoint.manifest().files.values()
+    )
 
 
 def refuse_small_disk(folder: RunFolder, run: Run, config: Config) -> None:
@@ -21,7 +31,7 @@ def refuse_small_disk(folder: RunFolder, run: Run, config: Config) -> None:
     number = min(saves, kept.keep_last + 1) + (steps // kept.keep_every_steps if kept.keep_every_steps else 0)
     each = run.saver.size_bytes()
     there = next(place for place in (folder.path.absolute(), *folder.path.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(there).free + (_to_be_removed_bytes(folder, config) if run.start_step else 0)
     if number * each > free:
         raise ValueError(
             f"{folder.checkpoints}: {number:,} checkpoints of {bytes_text(each)} need {bytes_text(number * each)}, and "

@@ -108,6 +108,8 @@ def run(
     own = slice(shard.shard.start, shard.shard.stop)
     identities_c = None if identities_C is None else identities_C[own].clone()
     state = TrainingState(backbone, shard, steps, world, identities_c=identities_c)
+    if world.rank:  # each rank draws dropout of its own; a checkpoint brings the generators back
+        torch.manual_seed(config.seed + world.rank)
     start = _start_step(config, state, resumed)
     if config.resume == "changed":
         state.course.begin_anew()

@@ -44,7 +44,7 @@ def sets_to_measure(config: Config, held_out: HeldOut | None) -> dict[str, HeldO
             opened = open_pair_set(path, config.data)
         else:
             opened = open_identities(path, config.data)
-        if (said := damage_found(opened, path)) is not None and global_rank() == 0:
+        if global_rank() == 0 and (said := damage_found(opened, path)) is not None:
             print(said, flush=True)
         found[set_name(path)] = opened
     return found

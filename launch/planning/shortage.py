@@ -87,10 +87,16 @@ def _limits() -> Iterator[int]:
             yield int(line.split()[1]) << 10
     for most, used in zip(_lines(_CGROUP / "memory.max"), _lines(_CGROUP / "memory.current"), strict=False):
         if most.isdecimal():
-            yield int(most) - int(used)
+            yield int(most) - int(used) + _cache_bytes()
     address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
     if address_space != resource.RLIM_INFINITY:
         yield address_space
+
+
+def _cache_bytes() -> int:
+    """What the container holds of files that were read, and gives back when it needs memory."""
+    parts = dict(line.split(maxsplit=1) for line in _lines(_CGROUP / "memory.stat"))
+    return sum(int(parts.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
 def _lines(file: Path) -> list[str]:

@@ -14,7 +14,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import shutil
 import threading
 import zlib
@@ -25,6 +27,8 @@ from typing import Any
 
 VERSION = 2
 _CHUNK_BYTES = 16 << 20
+_STEP = re.compile(r"step-(\d+)")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,13 @@ class CheckpointFolder:
         self.manifest_file = path / "manifest.json"
         self.backbone = path / "backbone.pt"
         self.shared = path / "shared.safetensors"
+
+    @property
+    def step(self) -> int:
+        """Of the name, ``step-N``. ValueError where it has another."""
+        if (named := _STEP.fullmatch(self.path.name)) is None:
+            raise ValueError(f"{self.path} is not called step-N")
+        return int(named[1])
 
     def rank(self, rank: int, size: int) -> Path:
         """The tensors of one of ``size`` ranks."""
@@ -139,7 +150,7 @@ def partial_folder(checkpoints: Path, step: int) -> Path:
 
 def whole_checkpoints(checkpoints: Path) -> list[CheckpointFolder]:
     """The checkpoints that were written to their end, by rising step."""
-    folders = sorted(path for path in checkpoints.glob("step-*") if path.suffix != ".partial")
+    folders = sorted(path for path in checkpoints.glob("step-*") if _STEP.fullmatch(path.name))
     return [CheckpointFolder(path) for path in folders if (path / "manifest.json").is_file()]
 
 
@@ -180,19 +191,39 @@ def _point(link: Path, folder: Path) -> None:
 
 def prune(checkpoints: Path, keep_last: int, keep_every_steps: int | None) -> None:
     """Remove all but the last ``keep_last`` checkpoints, those of every ``keep_every_steps`` steps, and the best."""
-    best = (checkpoints / "best").resolve()
-    for folder in whole_checkpoints(checkpoints)[:-keep_last]:
-        step = int(folder.path.name.removeprefix("step-"))
-        if folder.path.resolve() != best and (keep_every_steps is None or step % keep_every_steps):
-            folder.manifest_file.unlink()  # first: what is left of a removal that is interrupted is no checkpoint
-            shutil.rmtree(folder.path)
+    last = {folder.path for folder in whole_checkpoints(checkpoints)[-keep_last:]}
+    for folder in removable_checkpoints(checkpoints, keep_every_steps):
+        if folder.path not in last:
+            try:
+                folder.manifest_file.unlink()  # first: what is left of a removal that is interrupted is no checkpoint
+                shutil.rmtree(folder.path)
+            except OSError as error:  # a file that another process has open, say: no reason to end a training
+                _log.warning("%s could not be removed: %s", folder.path, error)
+
+
+def removable_checkpoints(checkpoints: Path, keep_every_steps: int | None) -> list[CheckpointFolder]:
+    """The whole ones that are kept for being the last alone: not those of every so many steps, and not the best."""
+    best, whole = (checkpoints / "best").resolve(), whole_checkpoints(checkpoints)
+    others = [each for each in whole if keep_every_steps is None or each.step % keep_every_steps]
+    return [each for each in others if each.path.resolve() != best]
 
 
 def remove_unfinished(checkpoints: Path) -> None:
-    """Remove what saves and removals left that were interrupted."""
+    """Remove what saves and removals left that were interrupted, as far as the file system lets it."""
     for path in checkpoints.glob("step-*"):
-        if path.suffix == ".partial" or not (path / "manifest.json").is_file():
-            shutil.rmtree(path)
+        is_unfinished = path.suffix == ".partial" or not (path / "manifest.json").is_file()
+        if is_unfinished and _STEP.fullmatch(path.name.removesuffix(".partial")):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def set_aside(checkpoint: CheckpointFolder) -> Path:
+    """Where a checkpoint that cannot be used now lies, ``step-N.damaged``: it counts no more, and nothing is lost."""
+    checkpoints, aside = checkpoint.path.parent, checkpoint.path.with_name(f"{checkpoint.path.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.path.rename(aside)
+    if whole := whole_checkpoints(checkpoints):
+        _point(checkpoints / "latest", whole[-1].path)
+    return aside
 
 
 def write_whole(path: Path, text: str) -> None:

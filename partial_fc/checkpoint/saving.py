@@ -7,7 +7,7 @@ A save, on every rank::
       the save before is whole?       its error, on any rank, ends the run here
       free disk                       one all-reduce of two numbers; refused before anything is written
       copies                          the state into memory that is ready since Saver.prepare(), and used by every save
-      barrier                         rank 0 has made a fresh folder
+      a fresh folder                  made by rank 0; one all-reduce of a number
     a thread of each rank           the training goes on; without room for copies it waits, and files are written from
                                     the state itself, a few MiB at a time
       rank-R-of-S.safetensors         written, synced, its CRC-32 found; then its name and facts in rank-R.json
@@ -103,11 +103,7 @@ class Saver:
         self._refuse_full_disk(step, sum(size for *_, size in of_ranks))
         if self.in_background:
             tensors = self._copied(tensors)
-        partial = layout.partial_folder(self.folder, step)
-        if world.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        world.barrier()
+        self._begin_folder(layout.partial_folder(self.folder, step))
         manifest = Manifest(
             step=step,
             head_steps=head.steps,
@@ -172,18 +168,37 @@ class Saver:
         self.on_saved(saved)
 
     def _tensors(self) -> Tensors:
-        backbone = {**self.state.backbone.state_dict(), **self.state.averaged_buffers()}
+        backbone = self.state.backbone.state_dict()
+        backbone |= {name: mean for name, mean in self.state.averaged_buffers().items() if name in backbone}
         if self.state.world.rank != 0:
             return Tensors(self.state.of_rank(), {}, {})
         return Tensors(self.state.of_rank(), self.state.shared(), backbone)
 
+    def _begin_folder(self, partial: Path) -> None:
+        """Make it, on rank 0, fresh; OSError, on all ranks, where that fails. One all-reduce of a number."""
+        failure, world = None, self.state.world
+        if world.rank == 0:
+            try:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            except OSError as error:
+                failure = error
+        flag = torch.tensor(int(failure is not None), device=self.state.head.weight.device)
+        if int(world.all_sum(flag)):
+            raise failure or OSError(f"{partial} could not be made by rank 0")
+
     def _refuse_full_disk(self, step: int, size_bytes: int) -> None:
         """OSError, on all ranks, where rank 0's disk has no room."""
-        room = torch.zeros((), dtype=torch.int64, device=self.state.head.weight.device)
+        room, failure = torch.zeros((), dtype=torch.int64, device=self.state.head.weight.device), None
         if self.state.world.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            room.fill_(shutil.disk_usage(self.folder).free)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                room.fill_(shutil.disk_usage(self.folder).free)
+            except OSError as error:
+                failure = error
         free = int(self.state.world.all_sum(room))
+        if failure is not None:
+            raise failure
         if free < size_bytes + _SPARE_BYTES:
             raise OSError(
                 f"no space for {layout.step_folder(self.folder, step)}: {size_bytes:,} bytes are needed and {free:,} "

@@ -95,7 +95,7 @@ def least_product(above: float, dim: int, dtype: torch.dtype) -> float:
     sums = torch.finfo(torch.promote_types(dtype, torch.float32)).eps / 2
     accumulated = 2 * dim * sums / (1 - dim * sums)
     is_cut = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
-    of_factors = torch.finfo(torch.bfloat16).eps / 2 if is_cut or dtype == torch.bfloat16 else 0.0
+    of_factors = torch.finfo(torch.bfloat16).eps / 2 if is_cut else unit_roundoff if dtype.itemsize == 2 else 0.0
     factors = 2 * of_factors + of_factors**2
     least = above - factors - accumulated * (1 + unit_roundoff) ** 2
     least -= abs(least) * unit_roundoff

@@ -242,7 +242,9 @@ class Sweep:
         if left.dtype == wide.dtype:
             return torch.mm(left, right, out=wide)
         if sums_in_float32(left):
-            return torch.mm(left, right, out_dtype=wide.dtype, out=wide)
+            if wide.dtype == torch.float32:
+                return torch.mm(left, right, out_dtype=wide.dtype, out=wide)
+            return wide.copy_(torch.mm(left, right, out_dtype=torch.float32))
         return wide.copy_(torch.mm(left, right, out=self.scratch(name, shape, left)))
 
     def _columns(self, drawn: Any) -> Any:

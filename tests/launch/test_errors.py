@@ -49,6 +49,7 @@ COMPILER_ERROR = InductorError(RuntimeError("C++ compile error\nfatal error: Pyt
         (OSError(errno.ENOSPC, "No space left on device", "/file"), 3, "no space for /file: "),
         (OSError(errno.ENOSPC, "No space left on device"), 3, "a disk that this command writes to is full"),
         (OSError(errno.EDQUOT, "Quota exceeded", "/file"), 3, "bytes are free there. Make room"),
+        (OSError(errno.ESTALE, "Stale file handle", "/file"), 1, "or the network to it, may be away for a while"),
         (
             COMPILER_ERROR,
             2,

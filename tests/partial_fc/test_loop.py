@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from simulation import on_ranks
 from torch import Tensor, nn
 
 from partial_fc import AdaCos, CosineSoftmax, Objective, RowSGD, ShardedClassifier, World
-from partial_fc.divergence import TrainingDiverged, refuse_spoilt_weights
+from partial_fc.divergence import STRICT, Tolerance, TrainingDiverged, refuse_spoilt_weights
 from partial_fc.loop import train
 from partial_fc.reports.meter import Meter
 from partial_fc.reports.step_report import RankFigures, StepReport
@@ -97,6 +98,8 @@ def run(
     stretch: float = 1.0,
     wait_seconds: float = 0.0,
     into: list[Run] | None = None,
+    tolerance: Tolerance = STRICT,
+    is_save_due: bool = False,
 ) -> Run:
     """Train; gradients are summed over the ranks as they appear, as DDP's hook does. ``into`` outlives an error."""
     backbone = network()
@@ -136,6 +139,8 @@ def run(
         report_every=report_every,
         save=made.saved.append,
         save_every=save_every,
+        is_save_due=is_save_due,
+        tolerance=tolerance,
     )
     return made
 
@@ -165,6 +170,42 @@ def test_ranks_train_as_one_does(size: int) -> None:
     torch.testing.assert_close(rows_CD, one.head.weight.detach(), rtol=1e-10, atol=1e-12)
     for report, expected_report in zip(ranks[0].sink.reports, one.sink.reports, strict=True):
         assert report.loss == pytest.approx(expected_report.loss, rel=1e-10)
+
+
+class Watched(nn.Module):
+    """The given network, whose third output is NaN; whether the output before was still held at each call."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.held = network, list[bool]()
+        self.last: Callable[[], Tensor | None] = lambda: None
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.held.append(self.last() is not None)
+        embeddings: Tensor = self.network(images) * (math.nan if len(self.held) == 3 else 1.0)
+        self.last = weakref.ref(embeddings)
+        return embeddings
+
+
+def test_a_skipped_step_holds_no_memory_while_the_next_one_runs() -> None:
+    watched: list[Watched] = []
+
+    def wrap(backbone: nn.Module) -> nn.Module:
+        watched.append(Watched(backbone))
+        return watched[0]
+
+    made = run(World(), 6, wrap=wrap, tolerance=Tolerance(most_skipped=3))
+    assert made.sink.reports[-1].skipped_steps == 1
+    assert watched[0].held == [False] * 6
+
+
+def test_a_save_that_is_due_from_the_start_comes_after_the_first_good_step() -> None:
+    assert run(World(), 6, save_every=4).saved == [4]
+    assert run(World(), 6, save_every=4, is_save_due=True).saved == [1, 4]
+    bad_first = [Watched(network())]
+    bad_first[0].held += [False] * 2
+    made = run(World(), 6, wrap=lambda _: bad_first[0], is_save_due=True, tolerance=Tolerance(most_skipped=3))
+    assert made.saved == [2]
 
 
 @pytest.mark.parametrize("bad_step", [0, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zlib
 from itertools import islice
@@ -204,6 +205,16 @@ def test_a_substitute_that_is_bad_too_gives_way_to_the_next() -> None:
     assert found.samples.tolist() == [expected, expected]
     assert [image.tobytes() for image in found.encoded] == [source.contents[expected]] * 2
     assert found.replaced == 1
+
+
+def test_a_set_that_is_out_of_reach_is_told_from_one_that_is_damaged() -> None:
+    """The disk may come back: a scheduler then starts the run again."""
+    away = BadImages(Contents([OSError(errno.EIO, "Input/output error")] * 100), seed=5)
+    with pytest.raises(OSError, match="out of reach or mostly damaged") as error:
+        away.usable_images(np.array([0]), np.array([1]))
+    assert error.value.errno == errno.EIO
+    with pytest.raises(ValueError, match="out of reach or mostly damaged"):
+        BadImages(Contents([b"?"] * 100), seed=5).usable_images(np.array([0]), np.array([1]))
 
 
 def test_whatever_a_source_raises_about_an_image_is_a_reason() -> None:

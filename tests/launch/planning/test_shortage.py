@@ -110,3 +110,5 @@ def test_a_container_has_what_its_limit_leaves(tmp_path: Path, monkeypatch: pyte
     assert free_bytes(CPU) > 1 << 20
     (tmp_path / "memory.max").write_text("51000\n")
     assert free_bytes(CPU) == 50000
+    (tmp_path / "memory.stat").write_text("anon 300\nactive_file 200\ninactive_file 100\n")
+    assert free_bytes(CPU) == 50300, "files that were read make room"

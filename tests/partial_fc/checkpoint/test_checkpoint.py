@@ -230,6 +230,56 @@ def test_the_last_checkpoints_and_every_so_many_steps_are_kept(tmp_path: Path) -
     assert all(saved.size_bytes > 0 and 0 < saved.pause_seconds < 5 for saved in said)
 
 
+def test_what_cannot_be_removed_is_left_and_what_is_no_checkpoint_is_let_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    writing = saver(tmp_path, Training(World()), keep_last=1)
+    writing.save(10)
+    writing.wait()
+    shutil.copytree(tmp_path / "step-00000010", tmp_path / "step-00000010-mine")
+    (tmp_path / "step-notes.txt").write_text("mine")
+    remove, is_open = shutil.rmtree, tmp_path / "step-00000010"
+
+    def refused(path: Path, *words: Any, **more: Any) -> None:
+        if path == is_open:
+            raise OSError(errno.EBUSY, "a file is open")
+        remove(path, *words, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refused)
+        writing.save(20)
+        writing.wait()
+    assert "step-00000010 could not be removed: " in caplog.text
+    assert [folder.step for folder in whole_checkpoints(tmp_path)] == [20]
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("step-00000020", "latest", "step-00000010-mine", "step-notes.txt")
+    }
+
+
+def test_a_folder_that_cannot_be_made_is_said_on_all_ranks(tmp_path: Path) -> None:
+    (tmp_path / "step-00000003.partial").write_text("in the way")
+
+    def refused(world: World) -> str:
+        with pytest.raises(OSError, match=r"step-00000003\.partial") as error:
+            saver(tmp_path, Training(world)).save(3)
+        return str(error.value)
+
+    said = on_ranks(2, refused)
+    assert "File exists" in said[0]
+    assert "could not be made by rank 0" in said[1]
+
+
+def test_a_buffer_that_is_no_part_of_a_networks_state_hinders_no_resume(tmp_path: Path) -> None:
+    training, again = Training(World()), Training(World())
+    for each in (training, again):
+        each.network.register_buffer("table", torch.ones(6), persistent=False)
+    writing = saver(tmp_path, training)
+    writing.save(1)
+    writing.wait()
+    assert load_training_state(latest_checkpoint(tmp_path), again.state, seed=0).step == 1
+
+
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is saved is the state at the save, whatever the steps that follow change."""
     training, may_write = Training(World()), threading.Event()

@@ -77,7 +77,7 @@ def test_what_was_kept_is_not_believed_of_a_folder_that_changed(people: Path, ch
     assert [found.name(sample) for sample in range(len(found))] == expected
 
 
-@pytest.mark.parametrize("damage", ["cut short", "empty", "other arrays", "another form"])
+@pytest.mark.parametrize("damage", ["cut short", "empty", "other arrays", "another form", "compressed"])
 def test_a_kept_index_that_is_damaged_is_no_index(people: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = contents(FolderSource(people))
     index = people / folder.INDEX
@@ -85,6 +85,10 @@ def test_a_kept_index_that_is_damaged_is_no_index(people: Path, damage: str, mon
         with np.load(index) as arrays:
             kept = dict(arrays)
         np.savez(index, **{**kept, "counts": kept["counts"] + 1})
+    elif damage == "compressed":
+        with np.load(index) as arrays:
+            np.savez_compressed(index, **arrays)
+        monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it may be made to fill the memory"))
     elif damage == "another form":
         monkeypatch.setattr(folder, "FORM", folder.FORM + 1)
         monkeypatch.setattr(folder, "_whole", lambda arrays, _: arrays and pytest.fail("its seal was not looked at"))
