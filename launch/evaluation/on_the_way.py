@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import torch
 
@@ -128,7 +128,11 @@ class Examiner:
         """Measure all sets and note what is found; whether that was not given up."""
         self._parts.spent.spend("training")
         began, found = time.perf_counter(), None
-        with self._parts.state.with_averaged_buffers(), suppress(GivenUp):
+        with ExitStack() as stack:
+            for endpoint in self._endpoints:
+                stack.enter_context(endpoint.evaluating())
+            stack.enter_context(self._parts.state.with_averaged_buffers())
+            stack.enter_context(suppress(GivenUp))
             found = {name: self._measured(held_out, self._stop) for name, held_out in self._sets.items()}
         self._parts.spent.spend("evaluation")
         if found is not None:

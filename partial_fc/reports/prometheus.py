@@ -7,7 +7,8 @@ target, see docs/monitoring.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from prometheus_client import (
     CollectorRegistry,
@@ -80,6 +81,7 @@ _GAUGES: dict[str, tuple[str, Callable[[StepReport], int | float | None]]] = {
 _GAUGES_OF_NO_REPORT = {
     "last_checkpoint_timestamp_seconds": "When the last checkpoint of the run was whole, since 1970; on rank 0.",
     "restarts": "How often torchrun has started the ranks of this node again.",
+    "evaluating": "1 while the training waits for an evaluation on held-out sets, which reports no step; else 0.",
 }
 
 
@@ -164,6 +166,7 @@ class PrometheusSink:
         texts = {name: text for name, (text, _) in _GAUGES.items()} | _GAUGES_OF_NO_REPORT
         self._gauges = {name: self._gauge(name, text) for name, text in texts.items()}
         self._show("restarts", restarts)
+        self._show("evaluating", 0)
         self._show("last_checkpoint_timestamp_seconds", last_checkpoint_timestamp_seconds)
         self._info(version=version, objective=objective, num_classes=str(num_classes), world_size=str(world_size))
         self._server, self._thread = started_server(self._registry, address, port and port + local_rank, tls)
@@ -200,6 +203,15 @@ class PrometheusSink:
         self._checkpoint_seconds.observe(writing_seconds)
         self._checkpoint_pause_seconds.observe(pause_seconds)
         self._show("last_checkpoint_timestamp_seconds", timestamp_seconds)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Show, for the block, that the training waits for an evaluation."""
+        self._show("evaluating", 1)
+        try:
+            yield
+        finally:
+            self._show("evaluating", 0)
 
     def evaluated(self, figures: Mapping[str, float]) -> None:
         """Show the measures of an evaluation, each by its name ``SET.MEASURE``."""

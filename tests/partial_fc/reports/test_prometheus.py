@@ -120,6 +120,7 @@ def test_names_and_types_are_those_of_the_dashboards(sink: PrometheusSink) -> No
         "checkpoint_pause_seconds": "histogram",
         "last_checkpoint_timestamp_seconds": "gauge",
         "restarts": "gauge",
+        "evaluating": "gauge",
     }
 
 
@@ -209,6 +210,13 @@ def test_the_measures_of_the_last_evaluation_are_shown_by_set(sink: PrometheusSi
     sink.evaluated({"lfw.accuracy": 0.75})
     assert value(sink, "evaluation", set="lfw", measure="accuracy") == 0.75
     assert value(sink, "evaluation", set="held.out", measure="tar_at_far_1e-3") == 0.25
+
+
+def test_an_evaluation_is_shown_while_it_lasts(sink: PrometheusSink) -> None:
+    assert value(sink, "evaluating") == 0
+    with sink.evaluating():
+        assert value(sink, "evaluating") == 1
+    assert value(sink, "evaluating") == 0
 
 
 def test_what_the_time_was_spent_on_is_shown_by_cause(sink: PrometheusSink) -> None:
