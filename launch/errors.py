@@ -116,7 +116,7 @@ def reported() -> Iterator[Outcome]:
         is_first = os.environ.get("LOCAL_RANK", "0") == "0"
         if not is_first:
             time.sleep(_MOMENT_SECONDS)
-        if is_first or outcome.exit_code == ExitCode.BAD_DATA:
+        if is_first or outcome.exit_code in (ExitCode.BAD_DATA, ExitCode.FAILED):
             print("partial-fc:", " ".join(said.split()), file=sys.stderr, flush=True)
 
 

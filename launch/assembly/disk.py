@@ -8,16 +8,7 @@ from launch.assembly.run import Run
 from launch.assembly.run_folder import RunFolder
 from launch.config.run import Config
 from launch.units import bytes_text
-from partial_fc.checkpoint.layout import removable_checkpoints
-
-
-def _to_be_removed_bytes(folder: RunFolder, config: Config) -> int:
-    """Of the run's own checkpoints that new ones will take the place of."""
-    return sum(
-        file.size_bytes
-        for checkpoint in removable_checkpoints(folder.checkpoints, config.checkpoint.keep_every_steps)
-        for file in checkpoint.manifest().files.values()
-    )
+from partial_fc.checkpoint.tidying import removable_checkpoints
 
 
 def refuse_small_disk(folder: RunFolder, run: Run, config: Config) -> None:
@@ -28,10 +19,12 @@ def refuse_small_disk(folder: RunFolder, run: Run, config: Config) -> None:
     steps, kept = run.total_steps - run.start_step, config.checkpoint
     ends = sum(stage.stop_step > run.start_step for stage in run.stages)
     saves = -(-steps // (config.save_every_steps or max(steps, 1))) + max(ends - 1, 0)
-    number = min(saves, kept.keep_last + 1) + (steps // kept.keep_every_steps if kept.keep_every_steps else 0)
+    there = len(removable_checkpoints(folder.checkpoints, kept.keep_every_steps)) if run.start_step else 0
+    more = max(min(there + saves, kept.keep_last + 1) - there, min(saves, 1))  # new ones take the place of those there
+    number = more + (steps // kept.keep_every_steps if kept.keep_every_steps else 0)
     each = run.saver.size_bytes()
-    there = next(place for place in (folder.path.absolute(), *folder.path.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free + (_to_be_removed_bytes(folder, config) if run.start_step else 0)
+    path = folder.path.absolute()
+    free = shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
     if number * each > free:
         raise ValueError(
             f"{folder.checkpoints}: {number:,} checkpoints of {bytes_text(each)} need {bytes_text(number * each)}, and "

@@ -201,8 +201,7 @@ def _remarks(values: _Values, gpus: int) -> list[str]:
     """A line for each key without a twin, and for those whose twin means something else."""
     remarks = [
         f"batch_size = {values['batch_size']} of each GPU: schedule.batch_size is that of all {gpus}",
-        f"lr = {values['lr']}: the backbone's here; the class rows, of unit length, have classifier.learning_rate, for "
-        "which 0.0584 / scale was found on Omniglot",
+        f"lr = {values['lr']}: the backbone's here; the class rows, of unit length, have classifier.learning_rate",
     ]
     for key, value in values.items():
         if key in TWINS or key in TRANSLATED or (key in _USUAL and value == _USUAL[key]):

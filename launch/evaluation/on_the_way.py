@@ -122,7 +122,8 @@ class Examiner:
             self._folder.owed.unlink()
         if self._world.all_sum(torch.tensor(int(is_owed), device=self._device)):
             self._parts.spent.spend("start")
-            self._measure(done)
+            if not self._measure(done) and self._world.rank == 0:
+                print(f"step {done:,} is not measured, as the run was told to end again", flush=True)
 
     def _measure(self, done: int) -> bool:
         """Measure all sets and note what is found; whether that was not given up."""

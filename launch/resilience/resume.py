@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,14 +24,15 @@ from partial_fc import World
 from partial_fc.checkpoint.identities import compared
 from partial_fc.checkpoint.layout import (
     CheckpointFolder,
-    remove_unfinished,
-    set_aside,
+    OtherVersionError,
     step_folder,
     whole_checkpoints,
 )
+from partial_fc.checkpoint.tidying import remove_unfinished, set_aside
 from partial_fc.reports.time_spent import started_seconds
 
 _BEGIN_ANEW, _NONE_USABLE = -1, -2  # in place of a step
+_JOB = "slurm_job"  # the key of a manifest's facts
 _FREE = {  # keys that may change between the starts of one run: none of them changes what is learnt
     "run_dir",
     "resume",
@@ -65,7 +66,9 @@ def run_facts(config: Config, source: Source, identities_C: Tensor) -> dict[str,
         "fingerprint": fingerprint(source),
         "identities": identities_mark(identities_C.numpy()),
     }
-    return {"config": config.model_dump(mode="json"), "data": data}
+    facts = {"config": config.model_dump(mode="json"), "data": data}
+    job = os.environ.get("SLURM_JOB_ID")
+    return facts if job is None else {**facts, _JOB: job}
 
 
 def checkpoint_to_resume(
@@ -80,57 +83,85 @@ def checkpoint_to_resume(
 ) -> Path | None:
     """The checkpoint in ``folder`` that this start goes on from, the same on every rank; None to begin anew.
 
-    What saves left that were interrupted is removed, where this start ``tidies``. A checkpoint with a file that is
-    missing or cut short is passed over, and named. ConfigError where there are checkpoints and none can be used, and
-    where the run was begun with another configuration, other images or other identities, with what differs, unless
-    ``resume`` is ``changed``. Where it is ``never``, ranks that are started again go on all the same. One all-reduce of
-    a number, and for ``never`` one all-gather.
+    Where this start ``tidies``, what saves left that were interrupted is removed. A checkpoint with a file that is
+    missing or cut short is passed over, named and set aside. ConfigError where there are checkpoints and none can be
+    used, and where the run was begun with another configuration, other images or other identities, with what differs,
+    unless ``resume`` is ``changed``. Where it is ``never``, ranks that are started again go on all the same. One
+    all-reduce of a number, and for ``never`` one all-gather.
     """
-    since_seconds, chosen, problem = _since_seconds(config, world, device), _BEGIN_ANEW, ""
+    since_seconds, found = _since_seconds(config, world, device), _Found(_BEGIN_ANEW)
     if world.rank == 0 and folder.checkpoints.is_dir():
-        if tidies:
-            remove_unfinished(folder.checkpoints)
         whole = whole_checkpoints(folder.checkpoints)
-        whole = [each for each in whole if each.path.stat().st_mtime > since_seconds]
-        chosen, problem = _last_usable(whole, tidies=tidies) if whole else (_BEGIN_ANEW, "")
-    step = int(world.all_sum(torch.tensor(chosen if world.rank == 0 else 0, device=device)))
+        if config.resume == "never":
+            whole = [each for each in whole if _is_of_this_start(each, since_seconds)]
+        found = _last_usable(whole)
+    step = int(world.all_sum(torch.tensor(found.step if world.rank == 0 else 0, device=device)))
     if step == _BEGIN_ANEW:
         return None
     if step == _NONE_USABLE:
         raise ConfigError(
-            f"{folder.checkpoints} has checkpoints, and none can be used{problem and f': {problem}'}. Mend them, or "
-            "give resume=never to begin anew and keep that run under another name"
+            f"{folder.checkpoints} has checkpoints, and none to go on from{found.why}. Mend them, or give resume=never "
+            "to begin anew and keep that run under another name"
         )
     checkpoint = CheckpointFolder(step_folder(folder.checkpoints, step))
     _wait_for(checkpoint)
     _refuse_differences(folder, config, checkpoint, facts, identities_C)
+    if world.rank == 0 and tidies:
+        _tidy(folder, found)
     return checkpoint.path
 
 
-def _since_seconds(config: Config, world: World, device: torch.device) -> float:
-    """From when on a checkpoint may be to go on from: with ``never``, the first start of the agents of these ranks.
+class _Found(NamedTuple):
+    """The step of the checkpoint to go on from, what was passed over and why, and why there is none."""
 
-    A job that Slurm queues again has another agent, and is no first start.
-    """
-    if config.resume != "never" or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
-        return -math.inf
-    if not is_under_agent():
+    step: int
+    passed_over: Sequence[tuple[CheckpointFolder, str]] = ()
+    why: str = ""
+
+
+def _since_seconds(config: Config, world: World, device: torch.device) -> float:
+    """When the first of the agents that started these ranks began; no time where they have none."""
+    if config.resume != "never" or not is_under_agent():
         return math.inf
     started = torch.tensor(started_seconds(os.getppid()), dtype=torch.float64, device=device)
     return float(world.all_gather(started).min())
 
 
-def _last_usable(whole: Sequence[CheckpointFolder], *, tidies: bool) -> tuple[int, str]:
-    """The step of the last checkpoint that can be used; else _NONE_USABLE, and what is wrong with the last one."""
-    problems = dict[Path, str]()
+def _is_of_this_start(checkpoint: CheckpointFolder, since_seconds: float) -> bool:
+    """Whether the run of the checkpoint was begun by these agents, or by this job before Slurm queued it again."""
+    try:
+        facts = checkpoint.manifest().facts
+        spent = facts["time_spent"]
+        began_seconds = spent["until_seconds"] - sum(spent["seconds"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(began_seconds > since_seconds or facts.get(_JOB) == os.environ.get("SLURM_JOB_ID", ""))
+
+
+def _last_usable(whole: Sequence[CheckpointFolder]) -> _Found:
+    passed_over = list[tuple[CheckpointFolder, str]]()
     for checkpoint in reversed(whole):
-        if not (found := checkpoint.problems(reads=False)):
-            for path, problem in problems.items():
-                aside = set_aside(CheckpointFolder(path)) if tidies else path
-                print(f"{path} is passed over{f', and kept as {aside}' if tidies else ''}: {problem}", flush=True)
-            return checkpoint.step, ""
-        problems[checkpoint.path] = found[0]
-    return _NONE_USABLE, next(iter(problems.values()))
+        try:
+            checkpoint.manifest()
+        except OtherVersionError as error:  # a newer program's, whose work is not to be trained again
+            return _Found(_NONE_USABLE, why=f": {error}")
+        except ValueError:
+            pass
+        if not (problems := checkpoint.problems(reads=False)):
+            return _Found(checkpoint.step, passed_over)
+        passed_over.append((checkpoint, problems[0]))
+    return _Found(_NONE_USABLE, why=f": {passed_over[0][1]}") if passed_over else _Found(_BEGIN_ANEW)
+
+
+def _tidy(folder: RunFolder, found: _Found) -> None:
+    """Remove what was interrupted, and set aside what was passed over, as far as the file system lets it."""
+    remove_unfinished(folder.checkpoints)
+    for checkpoint, problem in found.passed_over:
+        try:
+            where = f"kept as {set_aside(checkpoint)}"
+        except OSError as error:
+            where = f"and stays where it is ({error})"
+        print(f"{checkpoint.path} is passed over, {where}: {problem}", flush=True)
 
 
 def _wait_for(checkpoint: CheckpointFolder) -> None:

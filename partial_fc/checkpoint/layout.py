@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -27,8 +26,7 @@ from typing import Any
 
 VERSION = 2
 _CHUNK_BYTES = 16 << 20
-_STEP = re.compile(r"step-(\d+)")
-_log = logging.getLogger(__name__)
+STEP = re.compile(r"step-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,10 @@ def is_of_arcface_torch(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("model.pt", "checkpoint_gpu_0.pt"))
 
 
+class OtherVersionError(ValueError):
+    """A checkpoint of another version of this program."""
+
+
 class CheckpointFolder:
     """The files of one checkpoint."""
 
@@ -87,7 +89,7 @@ class CheckpointFolder:
     @property
     def step(self) -> int:
         """Of the name, ``step-N``. ValueError where it has another."""
-        if (named := _STEP.fullmatch(self.path.name)) is None:
+        if (named := STEP.fullmatch(self.path.name)) is None:
             raise ValueError(f"{self.path} is not called step-N")
         return int(named[1])
 
@@ -112,7 +114,7 @@ class CheckpointFolder:
                 return Manifest(**tree, classes=classes, files=files)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.manifest_file} is no manifest of a checkpoint: {error!r}") from error
-        raise ValueError(f"{self.path} is a checkpoint of version {version}: this program reads version {VERSION}")
+        raise OtherVersionError(f"{self.path} is a checkpoint of version {version}: this program reads {VERSION}")
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write and sync it."""
@@ -129,10 +131,10 @@ class CheckpointFolder:
         return None
 
     def problems(self, *, reads: bool = True) -> list[str]:
-        """What is wrong with the whole checkpoint."""
+        """What is wrong with the whole checkpoint. OSError where the disk does not say."""
         try:
             files = self.manifest().files
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             return [str(error)]
         found = (self.problem(self.path / name, facts, reads=reads) for name, facts in files.items())
         return [problem for problem in found if problem is not None]
@@ -150,7 +152,7 @@ def partial_folder(checkpoints: Path, step: int) -> Path:
 
 def whole_checkpoints(checkpoints: Path) -> list[CheckpointFolder]:
     """The checkpoints that were written to their end, by rising step."""
-    folders = sorted(path for path in checkpoints.glob("step-*") if _STEP.fullmatch(path.name))
+    folders = sorted(path for path in checkpoints.glob("step-*") if STEP.fullmatch(path.name))
     return [CheckpointFolder(path) for path in folders if (path / "manifest.json").is_file()]
 
 
@@ -168,7 +170,7 @@ def commit(checkpoints: Path, step: int) -> Path:
     sync_folder(partial)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    _point(checkpoints / "latest", final)
+    point(checkpoints / "latest", final)
     return final
 
 
@@ -177,53 +179,17 @@ def name_best(checkpoints: Path, step: int) -> bool:
     final = step_folder(checkpoints, step)
     if not CheckpointFolder(final).manifest_file.is_file():
         return False
-    _point(checkpoints / "best", final)
+    point(checkpoints / "best", final)
     return True
 
 
-def _point(link: Path, folder: Path) -> None:
+def point(link: Path, folder: Path) -> None:
+    """Let ``link`` point to ``folder``, which lies beside it: whole or not there, as every file of a checkpoint."""
     partial = link.with_name(f".{link.name}.{threading.get_ident()}.partial")  # a save's thread may do the same
     partial.unlink(missing_ok=True)
     partial.symlink_to(folder.name)
     partial.replace(link)
     sync_folder(link.parent)
-
-
-def prune(checkpoints: Path, keep_last: int, keep_every_steps: int | None) -> None:
-    """Remove all but the last ``keep_last`` checkpoints, those of every ``keep_every_steps`` steps, and the best."""
-    last = {folder.path for folder in whole_checkpoints(checkpoints)[-keep_last:]}
-    for folder in removable_checkpoints(checkpoints, keep_every_steps):
-        if folder.path not in last:
-            try:
-                folder.manifest_file.unlink()  # first: what is left of a removal that is interrupted is no checkpoint
-                shutil.rmtree(folder.path)
-            except OSError as error:  # a file that another process has open, say: no reason to end a training
-                _log.warning("%s could not be removed: %s", folder.path, error)
-
-
-def removable_checkpoints(checkpoints: Path, keep_every_steps: int | None) -> list[CheckpointFolder]:
-    """The whole ones that are kept for being the last alone: not those of every so many steps, and not the best."""
-    best, whole = (checkpoints / "best").resolve(), whole_checkpoints(checkpoints)
-    others = [each for each in whole if keep_every_steps is None or each.step % keep_every_steps]
-    return [each for each in others if each.path.resolve() != best]
-
-
-def remove_unfinished(checkpoints: Path) -> None:
-    """Remove what saves and removals left that were interrupted, as far as the file system lets it."""
-    for path in checkpoints.glob("step-*"):
-        is_unfinished = path.suffix == ".partial" or not (path / "manifest.json").is_file()
-        if is_unfinished and _STEP.fullmatch(path.name.removesuffix(".partial")):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def set_aside(checkpoint: CheckpointFolder) -> Path:
-    """Where a checkpoint that cannot be used now lies, ``step-N.damaged``: it counts no more, and nothing is lost."""
-    checkpoints, aside = checkpoint.path.parent, checkpoint.path.with_name(f"{checkpoint.path.name}.damaged")
-    shutil.rmtree(aside, ignore_errors=True)
-    checkpoint.path.rename(aside)
-    if whole := whole_checkpoints(checkpoints):
-        _point(checkpoints / "latest", whole[-1].path)
-    return aside
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -5,9 +5,9 @@ A save, on every rank::
     Saver.save(step)                the training waits
       finite weights                  one pass over them, one all-reduce of a number
       the save before is whole?       its error, on any rank, ends the run here
-      free disk                       one all-reduce of two numbers; refused before anything is written
+      free disk                       an all-gather and an all-reduce of a number; refused before anything is written
       copies                          the state into memory that is ready since Saver.prepare(), and used by every save
-      a fresh folder                  made by rank 0; one all-reduce of a number
+      a fresh folder                  made by rank 0; one all-gather of a number
     a thread of each rank           the training goes on; without room for copies it waits, and files are written from
                                     the state itself, a few MiB at a time
       rank-R-of-S.safetensors         written, synced, its CRC-32 found; then its name and facts in rank-R.json
@@ -32,10 +32,12 @@ import torch
 from partial_fc.checkpoint import layout
 from partial_fc.checkpoint.copies import Copies, room_bytes
 from partial_fc.checkpoint.layout import Manifest
+from partial_fc.checkpoint.tidying import prune
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved, Tensors, Writing
 from partial_fc.divergence import refuse_spoilt_weights
 
+_NO_NUMBER = 1  # of an error that has none of the system's
 _SPARE_BYTES = 1 << 16  # of the disk, for manifests and the file system itself
 _SPARE_COPY_BYTES = 1 << 20  # of the copies' memory, for alignment and the step counts of an optimizer's state to come
 
@@ -122,19 +124,30 @@ class Saver:
             self.wait()
 
     def wait(self) -> None:
-        """Return when the last save is whole; raise, on all ranks, if it failed on any. Two all-reduces of a number."""
+        """Return when the last save is whole; raise, on all ranks, if it failed on any. Two all-gathers of a number."""
         writing, self._writing = self._writing, None
         if writing is None:
             return
         failure = writing.own_failure()
-        flag = torch.tensor(int(failure is not None), device=self.state.head.weight.device)
-        if int(self.state.world.all_sum(flag)):
+        try:
+            self._agree(failure, f"the checkpoint of step {writing.manifest.step} failed on another rank")
+        except Exception:
             writing.give_up()
-            raise failure or OSError(f"the checkpoint of step {writing.manifest.step} failed on another rank")
+            raise
         failure = writing.failure_of_commit()
-        flag = torch.tensor(int(failure is not None), device=self.state.head.weight.device)
-        if int(self.state.world.all_sum(flag)):
-            raise failure or OSError(f"the checkpoint of step {writing.manifest.step} could not be finished by rank 0")
+        self._agree(failure, f"the checkpoint of step {writing.manifest.step} could not be finished by rank 0")
+
+    def _agree(self, failure: Exception | None, otherwise: str) -> None:
+        """Raise ``failure``, and on the other ranks an OSError of its number that says ``otherwise``; none, if none is.
+
+        One all-gather of a number.
+        """
+        number = 0 if failure is None else getattr(failure, "errno", None) or _NO_NUMBER
+        worst = int(self.state.world.all_gather(torch.tensor(number, device=self.state.head.weight.device)).max())
+        if failure is not None:
+            raise failure
+        if worst:
+            raise OSError(worst, otherwise) if worst != _NO_NUMBER else OSError(otherwise)
 
     def size_bytes(self) -> int:
         """The bytes of a checkpoint, of all ranks together. One all-gather, and one all-reduce of the buffers."""
@@ -164,7 +177,7 @@ class Saver:
         return [(first, stop, size) for first, stop, size in gathered.tolist()]
 
     def _finished(self, saved: Saved) -> None:
-        layout.prune(self.folder, self.keep_last, self.keep_every_steps)
+        prune(self.folder, self.keep_last, self.keep_every_steps)
         self.on_saved(saved)
 
     def _tensors(self) -> Tensors:
@@ -175,17 +188,15 @@ class Saver:
         return Tensors(self.state.of_rank(), self.state.shared(), backbone)
 
     def _begin_folder(self, partial: Path) -> None:
-        """Make it, on rank 0, fresh; OSError, on all ranks, where that fails. One all-reduce of a number."""
-        failure, world = None, self.state.world
-        if world.rank == 0:
+        """Make it, on rank 0, fresh; OSError, on all ranks, where that fails. One all-gather of a number."""
+        failure = None
+        if self.state.world.rank == 0:
             try:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
             except OSError as error:
                 failure = error
-        flag = torch.tensor(int(failure is not None), device=self.state.head.weight.device)
-        if int(world.all_sum(flag)):
-            raise failure or OSError(f"{partial} could not be made by rank 0")
+        self._agree(failure, f"{partial} could not be made by rank 0")
 
     def _refuse_full_disk(self, step: int, size_bytes: int) -> None:
         """OSError, on all ranks, where rank 0's disk has no room."""
@@ -196,9 +207,8 @@ class Saver:
                 room.fill_(shutil.disk_usage(self.folder).free)
             except OSError as error:
                 failure = error
+        self._agree(failure, f"rank 0 does not learn what {self.folder} has room for")
         free = int(self.state.world.all_sum(room))
-        if failure is not None:
-            raise failure
         if free < size_bytes + _SPARE_BYTES:
             raise OSError(
                 f"no space for {layout.step_folder(self.folder, step)}: {size_bytes:,} bytes are needed and {free:,} "

@@ -241,10 +241,8 @@ class Sweep:
         wide = self.scratch(name, shape, self.unit_ND)
         if left.dtype == wide.dtype:
             return torch.mm(left, right, out=wide)
-        if sums_in_float32(left):
-            if wide.dtype == torch.float32:
-                return torch.mm(left, right, out_dtype=wide.dtype, out=wide)
-            return wide.copy_(torch.mm(left, right, out_dtype=torch.float32))
+        if sums_in_float32(left) and wide.dtype == torch.float32:
+            return torch.mm(left, right, out_dtype=wide.dtype, out=wide)
         return wide.copy_(torch.mm(left, right, out=self.scratch(name, shape, left)))
 
     def _columns(self, drawn: Any) -> Any:

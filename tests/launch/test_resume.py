@@ -219,20 +219,21 @@ def test_a_finished_run_given_again_trains_nothing(data: Path, tmp_path: Path) -
 def test_ranks_that_are_started_again_go_on_though_the_run_was_to_begin_anew(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, run = config_at(tmp_path, data), tmp_path / "run"
+    config = config_at(tmp_path, data)
     train.run(load_config(config, ["schedule.epochs=0.5"]))
     anew = load_config(config, ["schedule.epochs=0.5", "resume=never"])
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "an agent, this process's parent, started it")
     train.run(anew)
     assert not (tmp_path / "run-1").exists(), "the checkpoint is younger than the agent"
-    for checkpoint in (run / "checkpoints").iterdir():
-        os.utime(checkpoint, (0, 0), follow_symlinks=False)
-    with monkeypatch.context() as requeued:
-        requeued.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setattr(resume, "started_seconds", lambda process: time.time())
+    with monkeypatch.context() as queued:
+        queued.setenv("SLURM_JOB_ID", "7")
         train.run(anew)
-    assert not (tmp_path / "run-1").exists(), "a job that Slurm queues again goes on whatever its agent"
+        assert (tmp_path / "run-1").exists(), "that of an earlier run is not gone on with"
+        train.run(anew)
+    assert not (tmp_path / "run-2").exists(), "the job that Slurm queues again goes on, whatever its agent"
     train.run(anew)
-    assert (tmp_path / "run-1").exists(), "that of an earlier run is not gone on with"
+    assert (tmp_path / "run-2").exists()
 
 
 def test_a_run_of_which_no_checkpoint_can_be_used_is_not_begun_anew(data: Path, tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_a_run_of_which_no_checkpoint_can_be_used_is_not_begun_anew(data: Path, 
     for checkpoint in whole_checkpoints(tmp_path / "run" / "checkpoints"):
         manifest = json.loads(checkpoint.manifest_file.read_text())
         checkpoint.manifest_file.write_text(json.dumps({**manifest, "version": 99}))
-    with pytest.raises(ConfigError, match=r"none can be used: .* of version 99.* resume=never to begin anew"):
+    with pytest.raises(ConfigError, match=r"none to go on from: .* of version 99.* resume=never to begin anew"):
         train.run(load_config(config, ["schedule.epochs=0.5"]))
     assert not (tmp_path / "run-1").exists()
 
@@ -258,8 +259,8 @@ def test_the_disk_needs_no_room_for_checkpoints_that_new_ones_take_the_place_of(
 ) -> None:
     config, words = config_at(tmp_path, data), ["save_every_steps=1", "checkpoint.keep_last=2"]
     train.run(load_config(config, [*words, "schedule.epochs=0.5"]))
-    (each,) = {sum(file.stat().st_size for file in folder.path.iterdir()) // 10_000 for folder in _whole(tmp_path)}
-    usage = shutil.disk_usage(tmp_path)._replace(free=15_000 * each)  # one and a half; three lie there at once
+    each = max(sum(file.stat().st_size for file in folder.path.iterdir()) for folder in _whole(tmp_path))
+    usage = shutil.disk_usage(tmp_path)._replace(free=each + each // 2)  # one more, and three lie there at once
     monkeypatch.setattr("launch.assembly.disk.shutil.disk_usage", lambda path: usage)
     monkeypatch.setattr("launch.resilience.resume._FREE", {"schedule", *resume._FREE})
     train.run(load_config(config, [*words, "schedule.epochs=1"]))
@@ -296,6 +297,6 @@ def test_a_checkpoint_that_is_cut_short_is_passed_over(
     file.write_bytes(file.read_bytes()[:-1])
     train.run(load_config(config, ["schedule.epochs=4"]))
     said = capsys.readouterr().out
-    assert f"{whole[-1].path} is passed over, and kept as {whole[-1].path}.damaged: " in said
+    assert f"{whole[-1].path} is passed over, kept as {whole[-1].path}.damaged: " in said
     assert f"going on after step {whole[-2].manifest().step:,}" in said
     assert_same(state_at_end(tmp_path / "run"), expected)

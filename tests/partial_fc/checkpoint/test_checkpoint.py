@@ -29,9 +29,10 @@ from partial_fc import (
 from partial_fc.backbones import backbone as new_backbone
 from partial_fc.checkpoint import layout
 from partial_fc.checkpoint import writing as writing_module
-from partial_fc.checkpoint.layout import CheckpointFolder, latest_checkpoint, remove_unfinished, whole_checkpoints
+from partial_fc.checkpoint.layout import CheckpointFolder, latest_checkpoint, whole_checkpoints
 from partial_fc.checkpoint.loading import load_backbone, load_training_state
 from partial_fc.checkpoint.saving import Saver
+from partial_fc.checkpoint.tidying import remove_unfinished, set_aside
 from partial_fc.checkpoint.training_state import TrainingState
 from partial_fc.checkpoint.writing import Saved
 
@@ -255,6 +256,20 @@ def test_what_cannot_be_removed_is_left_and_what_is_no_checkpoint_is_let_alone(
     assert {path.name for path in tmp_path.iterdir()} == {
         *("step-00000020", "latest", "step-00000010-mine", "step-notes.txt")
     }
+
+
+def test_what_is_set_aside_counts_no_more_and_nothing_is_lost(tmp_path: Path) -> None:
+    writing = saver(tmp_path, Training(World()))
+    for step in (10, 20, 20):
+        writing.save(step)
+        writing.wait()
+        layout.name_best(tmp_path, 20)
+        if step == 20:
+            set_aside(CheckpointFolder(tmp_path / "step-00000020"))
+    assert [folder.step for folder in whole_checkpoints(tmp_path)] == [10]
+    assert (tmp_path / "latest").resolve().name == "step-00000010"
+    assert not (tmp_path / "best").is_symlink()
+    assert all((tmp_path / f"step-00000020.damaged{more}" / "manifest.json").is_file() for more in ("", "-2"))
 
 
 def test_a_folder_that_cannot_be_made_is_said_on_all_ranks(tmp_path: Path) -> None:
