@@ -40,20 +40,24 @@ def figures(results: Sequence[Result], name: str, measure: str) -> list[float]:
 
 def tables(results: Sequence[Result]) -> str:
     """A row for each loss and length, and in it each measure by the share of wrong labels."""
-    columns = ["loss", "epochs", *(f"{measure}, {percent} % wrong" for measure in MEASURES for percent in SUFFIXES)]
+    columns = ["loss", "epochs"]
+    for measure in MEASURES:
+        columns += [f"{percent} % wrong" if percent else measure for percent in SUFFIXES]
     rows = [
         [
             loss,
             length.partition(" ")[0],
-            *(
-                mean_and_spread(found) if (found := figures(results, name + suffix, measure)) else NOTHING
-                for measure in MEASURES
-                for suffix in SUFFIXES.values()
-            ),
+            *(_cell(results, name + suffix, measure) for measure in MEASURES for suffix in SUFFIXES.values()),
         ]
         for (loss, length), name in RUNS_OF.items()
     ]
     return table(columns, rows)
+
+
+def _cell(results: Sequence[Result], name: str, measure: str) -> str:
+    if found := figures(results, name, measure):
+        return mean_and_spread(found)
+    return "diverged" if any(each.name == name and each.evaluation is None for each in results) else NOTHING
 
 
 def draw(results: Sequence[Result], path: Path) -> None:

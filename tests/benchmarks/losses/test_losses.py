@@ -314,9 +314,10 @@ def test_at_a_glance_a_loss_has_its_runs_and_what_is_not_there_is_left_out(tmp_p
     for name, percent in zip(names, itertools.cycle(glance.SUFFIXES)):
         assert BY_NAME[name].label_noise == percent / 100
     of_adacos = BY_NAME[glance.RUNS_OF["AdaCos", glance.SHORT]]
-    results = [result(of_adacos, 0, rank1=0.8), result(of_adacos, 1, rank1=0.6)]
+    noisy = BY_NAME[of_adacos.name + glance.SUFFIXES[40]]
+    results = [result(of_adacos, 0, rank1=0.8), result(of_adacos, 1, rank1=0.6), result(noisy, rank1=None)]
     (row,) = (line for line in glance.tables(results).splitlines() if "0.700" in line)
-    assert row == "| AdaCos | 2 | 0.700 ± 0.141 | – | – | – | – | – |"
+    assert row == "| AdaCos | 2 | 0.700 ± 0.141 | – | diverged | – | – | diverged |"
     glance.draw(results, tmp_path / "glance.svg")
     assert "AdaCos" in (tmp_path / "glance.svg").read_text()
 
