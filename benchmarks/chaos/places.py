@@ -64,7 +64,7 @@ def _removal(folder: Path | str, *rest: Any) -> str | None:
 POINTS: list[tuple[Any, str, Name]] = [  # of a save: the function, and the place that its arguments tell
     (saving.Saver, "_refuse_full_disk", _named("the disk check")),
     (copies.Copies, "__call__", _named("the copies")),
-    (world.ProcessGroupWorld, "barrier", _named("the barrier")),
+    (saving.Saver, "_begin_folder", _named("the fresh folder")),
     (writing, "write_tensor_file", lambda path, tensors: _file(path)),
     (tensor_file.SummedFile, "__exit__", lambda file, *ended: f"the sync of {_file(file.path)}"),
     (writing, "write_backbone", lambda path, state: _file(path)),
@@ -72,7 +72,7 @@ POINTS: list[tuple[Any, str, Name]] = [  # of a save: the function, and the plac
     (layout, "write_whole", lambda path, text: _file(path)),
     (Path, "rename", _rename),
     (Path, "replace", _latest),
-    (layout, "prune", _named("the pruning")),
+    (saving, "prune", _named("the pruning")),
     (shutil, "rmtree", _removal),
 ]
 WRITTEN: list[tuple[Any, str, Callable[..., Path]]] = [  # functions that write a file: the path among their arguments

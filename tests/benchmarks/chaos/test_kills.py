@@ -51,7 +51,7 @@ def test_every_collective_of_a_step_and_every_point_of_a_save_is_a_place_of_both
     for rank in (0, 1):
         inside = {place for of, place in places if of == rank and place.startswith("inside collective ")}
         assert inside >= {f"inside collective {number}" for number in range(COLLECTIVES_OF_A_SAVING_STEP)}
-        own = "the disk check", "the copies", "the barrier", "a rank's file", "the sync of a rank's file"
+        own = "the disk check", "the copies", "the fresh folder", "a rank's file", "the sync of a rank's file"
         assert places >= {(rank, f"{side} {point}") for side in ("before", "after") for point in own}
         assert places >= {(rank, f"half of {file}") for file in ("a rank's file", "a rank's note")}
     of_rank_0 = "backbone.pt", "shared.safetensors", "manifest.json", "the new name", "latest", "the pruning"

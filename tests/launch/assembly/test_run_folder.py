@@ -57,7 +57,7 @@ def test_a_start_that_is_refused_touches_nothing(
     run_dir = tmp_path / "runs" / "run"
     before = finished_run(run_dir) if holds_run else {}
     config = tiny.write_config(tmp_path / "config.yaml", tiny.tree(data, run_dir))
-    assert train.main([str(config), "--set", override]) == code
+    assert train.main([str(config), "--set", override, "--set", "resume=never"]) == code
     assert written(tmp_path / "runs") == {f"run/{name}": text for name, text in before.items()}
     assert (tmp_path / "runs").exists() == holds_run
 
@@ -67,7 +67,8 @@ def test_a_taken_port_is_found_before_the_earlier_run_is_moved(data: Path, tmp_p
     with socket.create_server(("127.0.0.1", 0)) as taken:
         report = {"prometheus": True, "port": taken.getsockname()[1]}
         tree = tiny.tree(data, tmp_path / "runs" / "run", report=report)
-        assert train.main([str(tiny.write_config(tmp_path / "config.yaml", tree))]) == 3
+        config = tiny.write_config(tmp_path / "config.yaml", tree)
+        assert train.main([str(config), "--set", "resume=never"]) == 3
     assert written(tmp_path / "runs" / "run") == before
     assert os.listdir(tmp_path / "runs") == ["run"]
 
