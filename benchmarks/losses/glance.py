@@ -9,12 +9,13 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from benchmarks.documents import NOTHING, table
-from benchmarks.losses.claim_figures import COLOURS
+from benchmarks.losses import claim_figures
 from benchmarks.losses.results import Result, mean_and_spread
-from benchmarks.plot_style import figure_at
+from benchmarks.plot_style import FAMILIES, figure_at
 
 PART = "glance"
 SHORT, LONG = "2 epochs", "12 epochs"
+ALONE = "P2SGrad beyond chance, alone"  # in long runs without AdaCos at the end
 RUNS_OF = {  # by loss and length; with wrong labels a run's name goes on as SUFFIXES has it
     ("P2SGrad beyond chance", SHORT): "beyond-steady-rows0.05",
     ("AdaCos", SHORT): "adacos-dynamic-rows0.01",
@@ -22,6 +23,7 @@ RUNS_OF = {  # by loss and length; with wrong labels a run's name goes on as SUF
     ("CosFace", SHORT): "cosface-30-0.35-rows0.004",
     ("P2SGrad κ = 0.2", SHORT): "p2sgrad-kappa0.2-rows0.08",
     ("P2SGrad beyond chance", LONG): "long-fading-then-adacos",
+    (ALONE, LONG): "long-steady",
     ("AdaCos", LONG): "long-adacos",
     ("ArcFace", LONG): "long-arcface-30-0.5",
     ("CosFace", LONG): "long-cosface-30-0.35",
@@ -29,6 +31,7 @@ RUNS_OF = {  # by loss and length; with wrong labels a run's name goes on as SUF
 }
 SUFFIXES = {0: "", 20: "-noise20", 40: "-noise40"}  # by the percentage of wrong labels
 MEASURES = ("rank-1", "TAR at FAR 1e-3")
+COLOURS = {**claim_figures.COLOURS, ALONE: FAMILIES["p2sgrad"][4]}
 
 
 def figures(results: Sequence[Result], name: str, measure: str) -> list[float]:
@@ -67,8 +70,8 @@ def draw(results: Sequence[Result], path: Path) -> None:
         grid = figure.subplots(2, 2, sharex=True, sharey="row")
         for (measure, length), axes in zip(((m, n) for m in MEASURES for n in (SHORT, LONG)), grid.flat, strict=True):
             _draw_panel(axes, results, measure, length)
-        lines, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(lines, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+        lines, labels = grid[0][1].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=9)
 
 
 def _draw_panel(axes: Axes, results: Sequence[Result], measure: str, length: str) -> None:
