@@ -114,7 +114,9 @@ class CheckpointFolder:
                 return Manifest(**tree, classes=classes, files=files)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.manifest_file} is no manifest of a checkpoint: {error!r}") from error
-        raise OtherVersionError(f"{self.path} is a checkpoint of version {version}: this program reads {VERSION}")
+        raise OtherVersionError(
+            f"{self.path} is a checkpoint of version {version}: this program reads version {VERSION}"
+        )
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write and sync it."""
