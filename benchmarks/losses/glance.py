@@ -70,8 +70,9 @@ def draw(results: Sequence[Result], path: Path) -> None:
         grid = figure.subplots(2, 2, sharex=True, sharey="row")
         for (measure, length), axes in zip(((m, n) for m in MEASURES for n in (SHORT, LONG)), grid.flat, strict=True):
             _draw_panel(axes, results, measure, length)
-        lines, labels = grid[0][1].get_legend_handles_labels()
-        figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=9)
+        told = [axes.get_legend_handles_labels() for axes in grid.flat]
+        lines = {label: line for handles in told for line, label in zip(*handles, strict=True)}
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3, fontsize=9)
 
 
 def _draw_panel(axes: Axes, results: Sequence[Result], measure: str, length: str) -> None:
