@@ -17,15 +17,19 @@ Function = Callable[..., Tensor]
 _log = logging.getLogger(__name__)
 
 
+def is_of_compiler(error: Exception) -> bool:
+    """Whether torch.compile failed. By the class's name: to import the class takes a second."""
+    return any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__)
+
+
 def unless_it_fails(
-    compiled: Function, plain: Function, name: str, is_failure: Callable[[Exception], bool] | None = None
+    compiled: Function, plain: Function, name: str, is_failure: Callable[[Exception], bool] = is_of_compiler
 ) -> Function:
     """A function that calls ``compiled``, and ``plain`` from the first failure of the compiler on.
 
     A compiler fails before anything is computed: a missing C compiler, ``Python.h`` or Triton. Any other error is
-    raised. ``is_failure`` tells them apart, :func:`is_of_compiler` unless it is given.
+    raised. ``is_failure`` tells them apart.
     """
-    is_failure = is_failure or is_of_compiler
     has_failed = False
 
     @functools.wraps(plain)
@@ -43,11 +47,6 @@ def unless_it_fails(
         return plain(*arguments)
 
     return called
-
-
-def is_of_compiler(error: Exception) -> bool:
-    """Whether torch.compile failed. By the class's name: to import the class takes a second."""
-    return any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__)
 
 
 def is_not_of_device(error: Exception) -> bool:

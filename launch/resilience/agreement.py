@@ -37,7 +37,7 @@ def agree(world: World, folder: RunFolder, facts: dict[str, Any], device: torch.
     ConfigError, on all ranks, with the ranks that differ from rank 0, and what this rank has. Rank 0 says it where the
     ranks' clocks are half a minute apart. One all-gather of some numbers. Rank 0 holds the lock of ``folder``.
     """
-    own = _compared(facts) | {"run folder": "seen" if _is_shared(folder) else "not seen"}
+    own = _compared(facts) | {"run folder": "seen" if appears(folder.lock, folder.path) else "not seen"}
     numbers = torch.tensor([*map(_number, own.values()), time.time_ns()], device=device)
     of_ranks = world.all_gather(numbers)
     for place, (name, value) in enumerate(own.items()):
@@ -124,15 +124,18 @@ def _of_all_nodes(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "data": data, "report": report, "evaluation": evaluation}
 
 
-def _is_shared(folder: RunFolder) -> bool:
-    """Whether this rank sees the lock of rank 0; a network's file system may take a while to show it."""
+def appears(file: Path, folder: Path) -> bool:
+    """Whether this rank comes to see ``file`` of rank 0, in or below ``folder``.
+
+    A network's file system may take a while to show it.
+    """
     until = time.monotonic() + PATIENCE_SECONDS
-    while not folder.lock.exists():
+    while not file.exists():
         if time.monotonic() > until:
             return False
         time.sleep(0.5)
-        if folder.path.is_dir():
-            os.listdir(folder.path)  # which asks the file system anew
+        if folder.is_dir():
+            os.listdir(folder)  # which asks the file system anew
     return True
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from launch.assembly.run_folder import RunFolder
 from launch.config.loading import ConfigError
 from launch.config.run import Config
 from launch.resilience.agent import is_under_agent
-from launch.resilience.agreement import PATIENCE_SECONDS
+from launch.resilience.agreement import appears
 from partial_fc import World
 from partial_fc.checkpoint.identities import compared
 from partial_fc.checkpoint.layout import (
@@ -104,7 +103,7 @@ def checkpoint_to_resume(
             "to begin anew and keep that run under another name"
         )
     checkpoint = CheckpointFolder(step_folder(folder.checkpoints, step))
-    _wait_for(checkpoint)
+    appears(checkpoint.manifest_file, folder.checkpoints)
     _refuse_differences(folder, config, checkpoint, facts, identities_C)
     if world.rank == 0 and tidies:
         _tidy(folder, found)
@@ -162,15 +161,6 @@ def _tidy(folder: RunFolder, found: _Found) -> None:
         except OSError as error:
             where = f"and stays where it is ({error})"
         print(f"{checkpoint.path} is passed over, {where}: {problem}", flush=True)
-
-
-def _wait_for(checkpoint: CheckpointFolder) -> None:
-    """Return when this rank sees it: a network's file system may take a while to show what rank 0 sees."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not checkpoint.manifest_file.is_file() and time.monotonic() < until:
-        time.sleep(0.5)
-        if checkpoint.path.parent.is_dir():
-            os.listdir(checkpoint.path.parent)  # which asks the file system anew
 
 
 def _refuse_differences(
